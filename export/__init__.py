@@ -1,0 +1,1 @@
+"""From a trained network to a bundle: ONNX graphs, parity checks, manifest."""

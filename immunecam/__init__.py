@@ -1,0 +1,1 @@
+"""ImmuneCam: removes adversarial perturbations from camera faces, in front of any recogniser."""

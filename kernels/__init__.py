@@ -1,0 +1,1 @@
+"""Mutation and subspace projection: the numpy reference that every backend must agree with."""

@@ -1,0 +1,1 @@
+"""PyTorch modules: eigenspace, AIS, PIN, edge. Pure functions of tensors; no files are touched here."""

@@ -1,0 +1,1 @@
+"""Engines: what turns aligned faces into antibody probabilities, one module a backend."""

@@ -1,0 +1,1 @@
+"""From a frame to aligned faces and back: finding, landmarks, alignment, paste."""

@@ -1,0 +1,1 @@
+"""Data, attacks, objectives and loops that train an antibody network."""
