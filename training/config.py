@@ -1,0 +1,229 @@
+"""What a training run does, as plain values that a manifest can carry, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PRESETS", "Attack", "Phase", "TrainConfig", "preset"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The training attacker.
+
+    Attributes
+    ----------
+    steps : tuple of int
+        Fewest and most gradient steps, drawn for every batch.
+    epsilon : tuple of float
+        Smallest and largest budget in grey levels (1/255 of the range), drawn for every face.
+    through : float
+        Fraction of batches attacked through the purifier's slow copy; the others attack the bare recogniser.
+    gradient : str
+        How the attacker differentiates the purifier: "projection" keeps the antibody of the unattacked face fixed (the
+        paper's hard mask), "expected" uses probabilities for bits and so sees the selector.
+    impersonation : float
+        Fraction of batches whose goal is somebody else's face; the others want not to be recognised (the paper's).
+    random_start : bool
+        Start at a random point of the ball.
+    """
+
+    steps: tuple[int, int] = (1, 1)
+    epsilon: tuple[float, float] = (5.1, 5.1)
+    through: float = 1.0
+    gradient: str = "projection"
+    impersonation: float = 0.0
+    random_start: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gradient not in ("projection", "expected"):
+            raise ValueError(f"attack gradient must be 'projection' or 'expected', got {self.gradient!r}")
+        if not 1 <= self.steps[0] <= self.steps[1]:
+            raise ValueError(f"attack steps must be two rising numbers from 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    Attributes
+    ----------
+    name : str
+        For curves and logs; "autoencoder" trains PIN's denoiser.
+    steps : int
+        Batches; with `epochs` above 0 it is computed from the data instead.
+    epochs : float
+        Passes over the data.
+    adversarial : float
+        Fraction of batches that are attacked; the others get Gaussian noise.
+    clean : float
+        Fraction of the faces of a batch that are left as they are.
+    """
+
+    name: str
+    steps: int = 0
+    epochs: float = 0.0
+    adversarial: float = 0.0
+    clean: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on, apart from the faces and recognisers.
+
+    Attributes
+    ----------
+    kind, k, model_options
+        Of `models.build_model`.
+    batch, clones : int
+        Faces a step, antibodies a face.
+    estimator : str
+        Gradient of the selection: "reinforce" (the papers), or "straight-through" (deviation: the pixel and sparsity
+        terms by their exact expectation, the identity term through the bits as if they were the probabilities).
+    noise : str
+        "gaussian" (fixed sigma) or "l2" (PIN: L2 norm relative to the batch's).
+    noise_level : float
+        Sigma in [-1, 1] units, or the relative norm.
+    pixel_reduction : str
+        "sum" or "mean" over the pixels of the squared error.
+    pixel_weight, sparsity_weight, identity_weight : float
+        Of squared error, number of active eigenfaces, and 1 - cos.
+    optimizer : str
+        "sgd" (momentum 0.9) or "adam".
+    lr : float
+        Learning rate.
+    schedule : str
+        "constant", "cosine" (to zero), or "halve" (x0.5 every tenth of the run, as PIN does).
+    ema_decay : float
+        Of the copy that the attacker is aimed at.
+    augment : bool
+        Mirror, and vary brightness and contrast.
+    seed : int
+        Of everything random in training. A step depends on (seed, step) alone, so a resumed run is the same run.
+    """
+
+    kind: str = "edge"
+    k: int = 832
+    model_options: dict[str, Any] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+    batch: int = 16
+    clones: int = 25
+    estimator: str = "reinforce"
+    noise: str = "gaussian"
+    noise_level: float = 0.04
+    pixel_reduction: str = "sum"
+    pixel_weight: float = 1.0
+    sparsity_weight: float = 3e-3
+    identity_weight: float = 8.0
+    optimizer: str = "sgd"
+    lr: float = 1e-2
+    schedule: str = "constant"
+    attack: Attack = field(default_factory=Attack)
+    ema_decay: float = 0.9
+    augment: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("estimator", ("reinforce", "straight-through")),
+            ("noise", ("gaussian", "l2")),
+            ("pixel_reduction", ("sum", "mean")),
+            ("optimizer", ("sgd", "adam")),
+            ("schedule", ("constant", "cosine", "halve")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("k", "batch", "clones"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def needs_recognizer(self) -> bool:
+        """Whether an identity term or an attacker asks for a recogniser."""
+        return self.identity_weight > 0 or any(phase.adversarial > 0 for phase in self.phases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+
+# "paper": the authors' choices as far as their code tells them, without the defects listed in the models.
+# "fast": a few thousand steps on two cores; every difference is visible as a value here and in the manifest.
+PRESETS: dict[tuple[str, str], TrainConfig] = {
+    ("ais", "paper"): TrainConfig(
+        kind="ais",
+        k=1500,
+        phases=(Phase("warm-up", epochs=1), Phase("adversarial", epochs=5, adversarial=1.0)),
+        batch=4,
+        attack=Attack(),
+    ),
+    ("pin", "paper"): TrainConfig(
+        kind="pin",
+        k=2500,
+        phases=(Phase("autoencoder", epochs=20), Phase("selection", epochs=200)),
+        batch=20,
+        clones=30,
+        noise="l2",
+        sparsity_weight=0.015,
+        identity_weight=0.0,
+        schedule="halve",
+    ),
+    ("edge", "paper"): TrainConfig(
+        kind="edge",
+        phases=(Phase("warm-up", epochs=1), Phase("adversarial", epochs=5, adversarial=1.0)),
+        batch=16,
+    ),
+}
+_FAST_ATTACK = Attack(
+    steps=(1, 3), epsilon=(2.0, 10.0), through=0.25, gradient="expected", impersonation=0.5, random_start=True
+)
+for _kind, _k, _batch in (("ais", 1500, 8), ("edge", 832, 16)):
+    PRESETS[_kind, "fast"] = TrainConfig(
+        kind=_kind,
+        k=_k,
+        model_options={"prior": (4.0, 0.0)},
+        phases=(
+            Phase("warm-up", steps=200),
+            Phase("adversarial", steps=4000, adversarial=1.0, clean=0.2),
+        ),
+        batch=_batch,
+        clones=1,
+        estimator="straight-through",
+        pixel_weight=0.02,
+        sparsity_weight=0.0,
+        identity_weight=8.0,
+        optimizer="adam",
+        lr=1e-3,
+        schedule="cosine",
+        attack=_FAST_ATTACK,
+        augment=True,
+    )
+PRESETS["pin", "fast"] = PRESETS["pin", "paper"].replace(
+    k=1500,
+    model_options={"prior": (4.0, 0.0)},
+    phases=(Phase("autoencoder", steps=300), Phase("selection", steps=1000)),
+    estimator="straight-through",
+    optimizer="adam",
+    lr=1e-3,
+    schedule="cosine",
+)
+
+
+def preset(kind: str, name: str) -> TrainConfig:
+    """The named preset of a model kind.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if (kind, name) not in PRESETS:
+        known = ", ".join(f"{k} {n}" for k, n in PRESETS)
+        raise ValueError(f"no preset {name!r} for {kind!r}: use one of {known}")
+    return PRESETS[kind, name]

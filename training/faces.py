@@ -1,0 +1,106 @@
+"""Training faces: aligned 112x112 pictures from a folder or a zip, held in memory as 8-bit grey."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from immunecam.errors import InputError
+
+__all__ = ["FaceSet", "from_uint8", "to_uint8"]
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm")
+_SIDE = 112
+
+
+def from_uint8(pixels: Tensor) -> Tensor:
+    """8-bit grey levels to float32 in [-1, 1]: ``x = u / 127.5 - 1``."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(faces: Tensor) -> Tensor:
+    """Faces in [-1, 1], clipped and rounded to 8-bit grey levels."""
+    return ((faces + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Aligned grey faces and their names.
+
+    Attributes
+    ----------
+    pixels : Tensor
+        (N, 112, 112) uint8.
+    names : tuple of str
+        Paths inside the folder or archive; the first part is the identity where there are folders.
+    """
+
+    pixels: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Float faces in [-1, 1], `size` at a time, in order."""
+        for start in range(0, len(self), size):
+            yield from_uint8(self.pixels[start : start + size])
+
+    @classmethod
+    def load(cls, path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> FaceSet:
+        """Read every picture of a folder or a .zip, sorted by name.
+
+        Parameters
+        ----------
+        path : path
+            Folder (searched below) or zip archive of aligned 112x112 pictures; colour becomes grey.
+        progress : callable, optional
+            Called with (done, total).
+
+        Raises
+        ------
+        InputError
+            If nothing is there, a picture cannot be decoded, or one is not 112x112.
+        """
+        path = Path(path)
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            return cls._decode(
+                path, [p.relative_to(path).as_posix() for p in files], lambda name: (path / name).read_bytes(), progress
+            )
+        if not path.is_file():
+            raise InputError(f"training faces {str(path)!r} do not exist: give a folder or a .zip of 112x112 faces")
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"training faces {str(path)!r} are neither a folder nor a zip archive: give one of these")
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(n for n in archive.namelist() if n.lower().endswith(_SUFFIXES))
+            return cls._decode(path, names, archive.read, progress)
+
+    @classmethod
+    def _decode(
+        cls, path: Path, names: list[str], read: Callable[[str], bytes], progress: Callable[[int, int], None] | None
+    ) -> FaceSet:
+        if not names:
+            raise InputError(f"no pictures in {str(path)!r}: wanted {', '.join(_SUFFIXES)} files of 112x112 faces")
+        pixels = np.empty((len(names), _SIDE, _SIDE), np.uint8)
+        for number, name in enumerate(names):
+            data = np.frombuffer(read(name), np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+            if image is None:
+                raise InputError(f"face {name!r} in {str(path)!r} is not a readable picture: replace or remove it")
+            if image.shape != (_SIDE, _SIDE):
+                raise InputError(
+                    f"face {name!r} in {str(path)!r} is {image.shape[1]}x{image.shape[0]}: "
+                    f"align it to the ArcFace template at {_SIDE}x{_SIDE} first"
+                )
+            pixels[number] = image
+            if progress is not None:
+                progress(number + 1, len(names))
+        return cls(torch.from_numpy(pixels), tuple(names))

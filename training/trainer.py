@@ -1,0 +1,295 @@
+"""The training loop: seeded, resumable, with its curves on disk."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from immunecam.errors import InputError
+from immunecam.models import PIN, Eigenspace, build_model
+from immunecam.training.config import Phase, TrainConfig
+from immunecam.training.ema import ExponentialMovingAverage
+from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.objective import Objective, StepValues
+from immunecam.training.recognizer import Recognizer
+
+__all__ = ["Trainer"]
+
+_COLUMNS = ("step", "phase", "loss", "pixel", "identity", "sparsity", "specificity", "mutation", "lr", "seconds")
+
+
+class Trainer:
+    """Trains one antibody network in a run folder.
+
+    The folder holds `config.json`, `eigenspace.safetensors`, `checkpoint.safetensors` (network, slow copy and
+    optimiser; nothing is pickled), `curves.csv` and `curves.png`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        What to do.
+    faces : FaceSet
+        Training faces.
+    recognizers : sequence of Recognizer
+        For the identity term and the attacker.
+    folder : path
+        Run folder, made if missing.
+    resume : bool
+        Go on from the folder's checkpoint; without it a folder that holds one is refused.
+    device : str
+        Where to train.
+    eigenspace : Eigenspace, optional
+        Default: fitted on `faces`.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run, or its checkpoint is damaged.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        faces: FaceSet,
+        recognizers: Sequence[Recognizer],
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        device: str = "cpu",
+        eigenspace: Eigenspace | None = None,
+    ) -> None:
+        self.config, self.faces, self.folder = config, faces, Path(folder)
+        self.device = torch.device(device)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.step = 0
+        self.seconds = 0.0
+        self._claim(recognizers, resume)
+        torch.manual_seed(config.seed)
+        self.eigenspace = self._eigenspace(eigenspace).to(self.device)
+        self.network = build_model(config.kind, config.k, config.model_options).to(self.device)
+        self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
+        self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
+        self.phases = [self._counted(phase) for phase in config.phases]
+        self.optimizer: torch.optim.Optimizer
+        if config.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(self.network.parameters(), config.lr, momentum=0.9)
+        else:
+            self.optimizer = torch.optim.Adam(self.network.parameters(), config.lr)
+        if resume and self._checkpoint.is_file():
+            self._load()
+        self._trim_curves()
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def run(
+        self,
+        *,
+        on_step: Callable[[int, Phase, StepValues], None] | None = None,
+        log_every: int = 10,
+        checkpoint_every: int = 200,
+    ) -> None:
+        """Train to the end; an interruption (Ctrl-C included) leaves a checkpoint to resume from."""
+        began = time.monotonic() - self.seconds
+        window: list[StepValues] = []
+        try:
+            while self.step < self.total_steps:
+                phase = self._phase()
+                values = self._train_step(phase)
+                self.step += 1
+                self.seconds = time.monotonic() - began
+                window.append(values)
+                if self.step % log_every == 0 or self.step == self.total_steps:
+                    self._log(phase, window)
+                    window = []
+                if on_step is not None:
+                    on_step(self.step, phase, values)
+                if self.step % checkpoint_every == 0:
+                    self.save()
+        finally:
+            self.save()
+            self.plot()
+
+    def _phase(self) -> Phase:
+        left = self.step
+        for phase in self.phases:
+            if left < phase.steps:
+                return phase
+            left -= phase.steps
+        raise AssertionError("there is no step left")
+
+    def _train_step(self, phase: Phase) -> StepValues:
+        # Everything random in a step follows from (seed, step), so resuming needs no generator state.
+        torch.manual_seed((self.config.seed << 32) + self.step)
+        faces = self._batch()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr()
+        self.network.train()
+        if isinstance(self.network, PIN):
+            if phase.name == "autoencoder":
+                values = self.objective.autoencoder(self.network, faces)
+            else:
+                self.network.freeze()
+                values = self.objective.selection(self.network, self.slow.network, faces, phase, self.step)
+        else:
+            values = self.objective.selection(self.network, self.slow.network, faces, phase, self.step)
+        if not torch.isfinite(values.loss):
+            raise InputError(f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        values.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.slow.update(self.network)
+        return values
+
+    def _batch(self) -> Tensor:
+        choice = torch.randint(len(self.faces), (self.config.batch,))
+        faces = from_uint8(self.faces.pixels[choice]).to(self.device)
+        if self.config.augment:
+            flip = torch.rand(len(faces)) < 0.5
+            faces[flip] = faces[flip].flip(2)
+            gain = torch.empty(len(faces), 1, 1).uniform_(0.8, 1.2).to(self.device)
+            offset = torch.empty(len(faces), 1, 1).uniform_(-0.15, 0.15).to(self.device)
+            faces = (faces * gain + offset).clamp(-1, 1)
+        return faces
+
+    def _lr(self) -> float:
+        done = self.step / max(1, self.total_steps)
+        if self.config.schedule == "cosine":
+            return float(self.config.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done))))
+        if self.config.schedule == "halve":
+            return self.config.lr * 0.5 ** int(done * 10)
+        return self.config.lr
+
+    def _counted(self, phase: Phase) -> Phase:
+        if not phase.epochs:
+            return phase
+        steps = max(1, round(phase.epochs * len(self.faces) / self.config.batch))
+        return Phase(phase.name, steps, 0.0, phase.adversarial, phase.clean)
+
+    # -- the run folder ------------------------------------------------------------------------------------------
+
+    def _claim(self, recognizers: Sequence[Recognizer], resume: bool) -> None:
+        """Write, or compare with, what this folder is a run of."""
+        digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
+        identity = {
+            "config": json.loads(json.dumps(self.config.to_dict())),
+            "faces": {"count": len(self.faces), "sha256": digest},
+            "recognizers": [{"name": r.name, "sha256": r.sha256} for r in recognizers],
+        }
+        self.identity = identity
+        file = self.folder / "config.json"
+        if self._checkpoint.exists() and not resume:
+            raise InputError(f"{str(self.folder)!r} already holds a run: go on with --resume, or name another folder")
+        if resume and self._checkpoint.exists():
+            try:
+                found = json.loads(file.read_text())
+            except (OSError, ValueError):
+                raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
+            different = [key for key in identity if found.get(key) != identity[key]]
+            if different:
+                raise InputError(
+                    f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
+                    "resume with the same arguments, or name another folder"
+                )
+        _replace(file, lambda temporary: temporary.write_text(json.dumps(identity, indent=1)))
+
+    def _eigenspace(self, given: Eigenspace | None) -> Eigenspace:
+        file = self.folder / "eigenspace.safetensors"
+        if given is not None:
+            space = given
+        elif file.is_file() and self._checkpoint.is_file():
+            space = Eigenspace(**load_file(file))
+        else:
+            space = Eigenspace.fit(self.faces.batches(500), self.config.k, seed=self.config.seed)
+        tensors = {"mean": space.mean, "basis": space.basis.contiguous(), "variance": space.variance.contiguous()}
+        _replace(file, lambda temporary: save_file(tensors, temporary))
+        return space
+
+    def save(self) -> None:
+        """Write the checkpoint; a cut leaves the previous one whole."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"slow.{name}": value for name, value in self.slow.network.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)
+            }
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        metadata = {"step": str(self.step), "seconds": str(self.seconds)}
+        _replace(self._checkpoint, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+    def _load(self) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._checkpoint, "pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+            self.network.load_state_dict(_part(tensors, "network."))
+            self.slow.network.load_state_dict(_part(tensors, "slow."))
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"checkpoint {str(self._checkpoint)!r} is damaged ({error}): start anew without --resume") from None
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+
+    @property
+    def curves(self) -> Path:
+        """The CSV file of the curves."""
+        return self.folder / "curves.csv"
+
+    def _trim_curves(self) -> None:
+        """Drop rows beyond the checkpoint; the steps after it are done again."""
+        rows = []
+        if self.step and self.curves.is_file():
+            with self.curves.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= self.step]
+        with self.curves.open("w", newline="") as file:
+            csv.writer(file).writerows([_COLUMNS, *rows])
+
+    def _log(self, phase: Phase, window: list[StepValues]) -> None:
+        def mean(name: str) -> str:
+            return f"{sum(values.log()[name] for values in window) / len(window):.6g}"
+
+        row = [self.step, phase.name, *(mean(name) for name in _COLUMNS[2:8]), f"{self._lr():.3g}", f"{self.seconds:.1f}"]
+        with self.curves.open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+
+    def plot(self) -> None:
+        """Draw `curves.png` from `curves.csv`."""
+        from immunecam.training.curves import plot_curves
+
+        plot_curves(self.curves, self.folder / "curves.png")
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target, then rename: a reader sees the old file or the new one, nothing between."""
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
