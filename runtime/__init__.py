@@ -1,1 +1,35 @@
-"""What a device runs: bundle, engines, purifier, frames and faces. Never imports PyTorch."""
+"""What a device runs: bundle, engines, purifier, frames and faces. Never imports PyTorch.
+
+Names are imported when they are first used (PEP 562), so ``import immunecam.runtime`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle, default_bundle
+    from immunecam.runtime.bundle_writer import write_bundle
+    from immunecam.runtime.purifier import FrameResult, PurifiedFaces, Purifier
+
+__all__ = ["Bundle", "FrameResult", "PurifiedFaces", "Purifier", "default_bundle", "write_bundle"]
+
+_HOMES = {
+    "Bundle": "immunecam.runtime.bundle",
+    "default_bundle": "immunecam.runtime.bundle",
+    "write_bundle": "immunecam.runtime.bundle_writer",
+    "FrameResult": "immunecam.runtime.purifier",
+    "PurifiedFaces": "immunecam.runtime.purifier",
+    "Purifier": "immunecam.runtime.purifier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,1 +1,21 @@
 """Engines: what turns aligned faces into antibody probabilities, one module a backend."""
+
+from immunecam.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimePurifier
+from immunecam.runtime.engines.protocol import Engine, WholePurifier
+from immunecam.runtime.engines.providers import (
+    PROVIDERS,
+    ProviderChoice,
+    ProviderName,
+    choose_provider,
+)
+
+__all__ = [
+    "PROVIDERS",
+    "Engine",
+    "OnnxRuntimeEngine",
+    "OnnxRuntimePurifier",
+    "ProviderChoice",
+    "ProviderName",
+    "WholePurifier",
+    "choose_provider",
+]

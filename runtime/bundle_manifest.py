@@ -1,0 +1,226 @@
+"""The manifest of a bundle: ``manifest.json``, format version 1."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from immunecam.errors import InputError
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "KINDS",
+    "MANIFEST",
+    "SUBSPACE",
+    "BundleManifest",
+    "FileRecord",
+    "check_file_name",
+]
+
+MANIFEST = "manifest.json"
+SUBSPACE = "subspace.safetensors"
+FORMAT = "immunecam-bundle"
+FORMAT_VERSION = 1
+KINDS = ("edge", "ais", "pin")
+
+_SIDE = 112
+_PRECISIONS = ("fp32", "fp16", "int8")
+_ROLES = ("analyzer", "purifier")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_FILE_BYTES = 2**31 - 1  # what one ONNX file (a protobuf message) may be
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 (64 lower-case hexadecimal digits) of a file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class BundleManifest:
+    """What a manifest says, checked.
+
+    Attributes
+    ----------
+    kind : str
+        The model: "edge", "ais" or "pin".
+    k : int
+        Number of eigenfaces, K.
+    height, width : int
+        Pixels of a face; format version 1 knows 112 x 112 only.
+    value_range : tuple of float
+        Range of a face's values: (-1, 1).
+    options : Mapping
+        The model's named options.
+    precision : Mapping of str
+        "fp32", "fp16" or "int8" of "analyzer" and "basis".
+    files : Mapping of FileRecord
+        Every file of the bundle but the manifest itself.
+    graphs : Mapping of str
+        File name of each ONNX graph by role: "analyzer", and optionally "purifier".
+    provenance, quality, parity : Mapping
+        How it was trained, what was measured, and how far the ONNX graphs are from PyTorch.
+    content : Mapping
+        The whole manifest as read, with keys that this version does not know.
+    """
+
+    kind: str
+    k: int
+    height: int
+    width: int
+    value_range: tuple[float, float]
+    options: Mapping[str, Any]
+    precision: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+    graphs: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    quality: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    content: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, where: str) -> BundleManifest:
+        """Parse and check a manifest.
+
+        Parameters
+        ----------
+        raw : bytes
+            The content of ``manifest.json``.
+        where : str
+            What to call the manifest in an error.
+
+        Raises
+        ------
+        InputError
+            If it is not JSON, not a bundle's manifest, of another format version, or a field is wrong.
+        """
+        try:
+            content = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_repeats)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not valid JSON ({error}): copy the bundle again.") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise InputError(f"{where} is not a bundle's manifest: its format is {found!r}, not {FORMAT!r}.")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise InputError(
+                f"{where} has the format version {version!r}, but this immunecam reads version "
+                f"{FORMAT_VERSION}: install a matching immunecam or export the bundle again."
+            )
+        return _Reader(content, where).manifest()
+
+
+def check_file_name(name: Any) -> None:
+    """Refuse a file name that is not plain, so that no manifest reaches outside its folder.
+
+    Raises
+    ------
+    InputError
+        Unless the name is 1 to 100 of ``A-Z a-z 0-9 . _ + -``, does not begin with a dot, plus or minus,
+        and is not the manifest's own.
+    """
+    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+        raise InputError(
+            f"The bundle's manifest lists the file name {name!r}, but a name must be plain: letters, digits, "
+            f"'.', '_', '+' and '-' without a folder, and not {MANIFEST}."
+        )
+
+
+class _Reader:
+    """Takes a manifest apart, naming the field that is wrong."""
+
+    def __init__(self, content: dict[str, Any], where: str) -> None:
+        self.content = content
+        self.where = where
+
+    def manifest(self) -> BundleManifest:
+        kind = self.content.get("kind")
+        if kind not in KINDS:
+            raise self.wrong("kind", kind, f"one of {', '.join(KINDS)}")
+        shapes = self.mapping("shapes")
+        for side in ("height", "width"):
+            if shapes.get(side) != _SIDE:
+                raise self.wrong(f"shapes.{side}", shapes.get(side), str(_SIDE))
+        k = shapes.get("k")
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= _SIDE * _SIDE:
+            raise self.wrong("shapes.k", k, f"an integer from 1 to {_SIDE * _SIDE}")
+        value_range = self.content.get("value_range")
+        if value_range != [-1, 1]:
+            raise self.wrong("value_range", value_range, "[-1, 1]")
+        precision = self.mapping("precision")
+        for part in ("analyzer", "basis"):
+            if precision.get(part) not in _PRECISIONS:
+                raise self.wrong(f"precision.{part}", precision.get(part), f"one of {', '.join(_PRECISIONS)}")
+        files = self.files()
+        graphs = self.graphs(files)
+        return BundleManifest(
+            kind=str(kind),
+            k=k,
+            height=_SIDE,
+            width=_SIDE,
+            value_range=(-1.0, 1.0),
+            options=self.mapping("options", optional=True),
+            precision=precision,
+            files=files,
+            graphs=graphs,
+            provenance=self.mapping("provenance", optional=True),
+            quality=self.mapping("quality", optional=True),
+            parity=self.mapping("parity", optional=True),
+            content=MappingProxyType(self.content),
+        )
+
+    def files(self) -> Mapping[str, FileRecord]:
+        records: dict[str, FileRecord] = {}
+        for name, record in self.mapping("files").items():
+            check_file_name(name)
+            if not isinstance(record, dict):
+                raise self.wrong(f"files.{name}", record, "an object with sha256 and bytes")
+            sha256, size = record.get("sha256"), record.get("bytes")
+            if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+                raise self.wrong(f"files.{name}.sha256", sha256, "64 lower-case hexadecimal digits")
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MAX_FILE_BYTES:
+                raise self.wrong(f"files.{name}.bytes", size, f"an integer from 0 to {_MAX_FILE_BYTES}")
+            records[name] = FileRecord(sha256, size)
+        if SUBSPACE not in records:
+            raise self.wrong("files", sorted(records), f"a list that has {SUBSPACE}")
+        return MappingProxyType(records)
+
+    def graphs(self, files: Mapping[str, FileRecord]) -> Mapping[str, str]:
+        graphs = self.mapping("graphs")
+        if "analyzer" not in graphs:
+            raise self.wrong("graphs", dict(graphs), "an object that has an analyzer")
+        for role, name in graphs.items():
+            if role not in _ROLES:
+                raise self.wrong("graphs", role, f"made of the roles {', '.join(_ROLES)}")
+            if name not in files:
+                raise self.wrong(f"graphs.{role}", name, "the name of a listed file")
+        return graphs
+
+    def mapping(self, key: str, *, optional: bool = False) -> Mapping[str, Any]:
+        value = self.content.get(key, {} if optional else None)
+        if not isinstance(value, dict):
+            raise self.wrong(key, value, "an object")
+        return MappingProxyType(value)
+
+    def wrong(self, key: str, found: Any, wanted: str) -> InputError:
+        shown = repr(found)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return InputError(
+            f"{self.where}: {key} is {shown}, but it must be {wanted}: export the bundle again."
+        )
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a key twice; two readers could then see two different manifests."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a key stands twice")
+    return content

@@ -1,0 +1,43 @@
+"""What an engine is: the part of a backend that the purifier talks to."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Engine", "WholePurifier"]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Turns aligned faces into antibody probabilities. Safe to call from several threads."""
+
+    @property
+    def provider(self) -> str:
+        """The backend in use: "cpu", "cuda" or "tensorrt"."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Number of eigenfaces, K."""
+        ...
+
+    def analyze(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Activation probabilities in [0, 1], shape (N, K), of faces (N, 112, 112) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class WholePurifier(Engine, Protocol):
+    """An engine that also mutates and projects, in one call."""
+
+    def purify(
+        self, faces: NDArray[np.float32], uniforms: NDArray[np.float32], expected: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Purified faces, uint8 (N, 112, 112), and probabilities, float32 (N, K).
+
+        The antibody is p itself if ``expected``, else the bits ``uniforms < p``; ``uniforms`` is (N, K).
+        """
+        ...

@@ -1,0 +1,322 @@
+"""The purifier: an engine, the mutation and projection kernels, and a seed."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.errors import InputError, UsageError
+from immunecam.kernels import (
+    MutationMode,
+    check_mutation_mode,
+    check_probabilities,
+    dequantize_faces,
+    mutate,
+    project,
+    uniforms,
+)
+from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.engines import Engine, OnnxRuntimeEngine, WholePurifier
+
+__all__ = ["MAX_BATCH", "PurifiedFaces", "Purifier"]
+
+MAX_BATCH = 32
+"""Faces that go through the engine at once; more are split."""
+
+_SIDE = 112
+_RANGE_SLACK = 1e-3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PurifiedFaces:
+    """Faces after purification, with what an audit needs.
+
+    Attributes
+    ----------
+    purified : ndarray of uint8, shape (N, 112, 112)
+    probabilities : ndarray of float32, shape (N, K)
+        Activation probability of each eigenface.
+    first_image : int
+        Running number of the first face; face n has ``first_image + n``. With a fixed seed,
+        ``purify_batch(faces, first_image=first_image)`` gives the same pixels again.
+    timings_ms : Mapping of str to float
+        Milliseconds by stage, of all N faces together.
+    """
+
+    purified: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] = field(repr=False)
+    first_image: int
+    timings_ms: Mapping[str, float]
+
+
+class Purifier:
+    """Removes adversarial perturbations from faces. Safe to call from several threads.
+
+    Made by :meth:`load`. Every face gets the next of a running 64-bit number, which selects its random
+    numbers: two calls never share them, whatever the threads.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, *, mutation: str = "sample", seed: int | None = None):
+        """Put a purifier together from its parts; :meth:`load` is the usual way.
+
+        Parameters
+        ----------
+        bundle : Bundle
+            Gives the subspace.
+        engine : Engine
+            Made from the same bundle; used whole if it is a :class:`WholePurifier`.
+        mutation, seed
+            As for :meth:`load`.
+        """
+        self._bundle = bundle
+        self._engine = engine
+        self._mutation = check_mutation_mode(mutation)
+        if engine.k != bundle.k:
+            raise InputError(
+                f"The engine has K = {engine.k}, but the bundle {bundle.path} has K = {bundle.k}."
+            )
+        self._fixed_seed = None if seed is None else _check_number(seed, "seed")
+        self._seed = secrets.randbits(64) if self._fixed_seed is None else self._fixed_seed
+        self._next_image = 0
+        self._numbering = threading.Lock()
+        if self._mutation != "sample":
+            _log.info("Mutation %s: no random numbers are used.", self._mutation)
+        elif self._fixed_seed is None:
+            # The value stays out of the log: who knows it can predict every antibody.
+            _log.info("Mutation sample: the seed was drawn from the operating system.")
+        else:
+            _log.info("Mutation sample: the seed is fixed to %d, for audit and tests only.", self._fixed_seed)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        *,
+        provider: str = "auto",
+        mutation: str = "sample",
+        seed: int | None = None,
+        threads: int | None = None,
+    ) -> Purifier:
+        """Purifier for a bundle.
+
+        Parameters
+        ----------
+        bundle : path or Bundle, optional
+            None takes the bundle installed with the package.
+        provider : {"auto", "cpu", "cuda", "tensorrt"}
+            Backend; a named one that is missing is an error, never replaced.
+        mutation : {"sample", "threshold", "expected"}
+            How probabilities become an antibody, see :func:`immunecam.kernels.mutate`.
+        seed : int, optional
+            0 to 2**64 - 1, for audit and tests. None draws one from the operating system.
+        threads : int, optional
+            Threads an operator may use; None leaves it to the backend.
+
+        Raises
+        ------
+        InputError
+            If the bundle cannot be used.
+        UsageError
+            If an argument is out of its range.
+        BackendMissingError
+            If the provider asked for is not on this machine.
+        """
+        check_mutation_mode(mutation)
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.load(default_bundle() if bundle is None else bundle)
+        engine = OnnxRuntimeEngine.from_bundle(bundle, provider=provider, threads=threads)
+        return cls(bundle, engine, mutation=mutation, seed=seed)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self._bundle
+
+    @property
+    def provider(self) -> str:
+        """The backend in use: "cpu", "cuda" or "tensorrt"."""
+        return self._engine.provider
+
+    @property
+    def mutation(self) -> MutationMode:
+        """The mutation mode."""
+        return self._mutation
+
+    @property
+    def k(self) -> int:
+        """Number of eigenfaces, K."""
+        return self._bundle.k
+
+    @property
+    def fixed_seed(self) -> int | None:
+        """The seed if it was given; None if it was drawn, for then it is nobody's business."""
+        return self._fixed_seed
+
+    @property
+    def next_image(self) -> int:
+        """Running number that the next face will get."""
+        with self._numbering:
+            return self._next_image
+
+    def purify(self, faces: NDArray[Any]) -> NDArray[np.uint8]:
+        """Purified faces.
+
+        Parameters
+        ----------
+        faces : ndarray of float32 or uint8, shape (N, 112, 112) or (112, 112)
+            Aligned grey faces: float32 in [-1, 1], or uint8 pixels. Any N; more than 32 are split.
+
+        Returns
+        -------
+        ndarray of uint8, same shape
+
+        Raises
+        ------
+        InputError
+            If the shape or dtype is wrong, or a value is NaN, infinite or outside [-1, 1].
+        """
+        single = isinstance(faces, np.ndarray) and faces.ndim == 2
+        purified = self.purify_batch(faces).purified
+        return purified[0] if single else purified
+
+    def purify_batch(self, faces: NDArray[Any], *, first_image: int | None = None) -> PurifiedFaces:
+        """Purified faces with their probabilities, numbers and timings.
+
+        Parameters
+        ----------
+        faces : ndarray
+            As for :meth:`purify`.
+        first_image : int, optional
+            Number of the first face, to repeat an earlier call; None takes the next unused numbers.
+
+        Returns
+        -------
+        PurifiedFaces
+            ``timings_ms`` has "mutate" and "engine" where one graph does it all (there "mutate" is the
+            drawing of random numbers), else "analyze", "mutate" and "project".
+
+        Raises
+        ------
+        InputError, UsageError
+            As :meth:`purify`; or if ``first_image`` is out of its range.
+        """
+        batch = _as_faces(faces)
+        first = (
+            self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
+        )
+        if first + len(batch) > 2**64:
+            raise UsageError(f"first_image is {first}, which leaves too few numbers for {len(batch)} faces.")
+        purified = np.empty(batch.shape, np.uint8)
+        probabilities = np.empty((len(batch), self.k), np.float32)
+        timings: dict[str, float] = {}
+        for start in range(0, len(batch), MAX_BATCH):
+            part = slice(start, min(start + MAX_BATCH, len(batch)))
+            images = np.array(range(first + part.start, first + part.stop), dtype=np.uint64)
+            purified[part], probabilities[part] = self._run(batch[part], images, timings)
+        return PurifiedFaces(purified, probabilities, first, timings)
+
+    def analyze(self, faces: NDArray[Any]) -> NDArray[np.float32]:
+        """Activation probability of each eigenface, float32 (N, K); ``faces`` as for :meth:`purify`."""
+        batch = _as_faces(faces)
+        p = np.empty((len(batch), self.k), np.float32)
+        for start in range(0, len(batch), MAX_BATCH):
+            p[start : start + MAX_BATCH] = self._engine.analyze(batch[start : start + MAX_BATCH])
+        check_probabilities(p)
+        return p
+
+    def _run(
+        self, faces: NDArray[np.float32], images: NDArray[np.uint64], timings: dict[str, float]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """One batch of 1 to 32 faces; its milliseconds are added to ``timings``."""
+        watch = _Stopwatch(timings)
+        if isinstance(self._engine, WholePurifier):
+            u = self._uniforms(images)
+            watch.lap("mutate")
+            purified, p = self._engine.purify(faces, u, self._mutation == "expected")
+            check_probabilities(p)
+            watch.lap("engine")
+            return purified, p
+        p = self._engine.analyze(faces)
+        watch.lap("analyze")
+        antibody = mutate(p, mode=self._mutation, seed=self._seed, images=images)
+        watch.lap("mutate")
+        purified = project(faces, antibody, self._bundle.subspace)
+        watch.lap("project")
+        return purified, p
+
+    def _uniforms(self, images: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """What the whole-purifier graph compares with p: ``0.5 < p`` is the mode ``threshold``."""
+        if self._mutation == "sample":
+            return uniforms(self._seed, images, 1, self.k)[:, 0]
+        return np.full((len(images), self.k), 0.5, np.float32)
+
+    def _numbers(self, count: int) -> int:
+        with self._numbering:
+            first = self._next_image
+            self._next_image += count
+        return first
+
+
+class _Stopwatch:
+    """Adds the milliseconds since the last lap to a stage."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self._timings = timings
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._timings[stage] = self._timings.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+
+def _as_faces(faces: Any) -> NDArray[np.float32]:
+    """Faces as contiguous float32 (N, 112, 112) in [-1, 1], checked."""
+    if not isinstance(faces, np.ndarray):
+        raise InputError(f"The faces are a {type(faces).__name__}, but they must be a numpy array.")
+    if faces.dtype not in (np.float32, np.uint8):
+        raise InputError(
+            f"The faces have the dtype {faces.dtype}, but it must be float32 in [-1, 1] or uint8: convert "
+            "them."
+        )
+    if faces.ndim not in (2, 3) or faces.shape[-2:] != (_SIDE, _SIDE):
+        raise InputError(
+            f"The faces have the shape {faces.shape}, but it must be (N, {_SIDE}, {_SIDE}) or ({_SIDE}, "
+            f"{_SIDE}): align them to grey crops first."
+        )
+    batch = np.ascontiguousarray(faces.reshape(-1, _SIDE, _SIDE))
+    if batch.dtype == np.uint8:
+        return dequantize_faces(batch)
+    if batch.size and not np.isfinite(batch).all():
+        worst = int(np.flatnonzero(~np.isfinite(batch).all(axis=(1, 2)))[0])
+        raise InputError(f"Face {worst} holds NaN or infinity, but every value must be a number in [-1, 1].")
+    if batch.size:
+        low, high = float(batch.min()), float(batch.max())
+        if low < -1 - _RANGE_SLACK or high > 1 + _RANGE_SLACK:
+            raise InputError(
+                f"The faces' values range from {low:g} to {high:g}, but they must be in [-1, 1]: give uint8 "
+                "pixels, or scale them by x / 127.5 - 1."
+            )
+    return batch
+
+
+def _check_number(value: int, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is a {type(value).__name__}, but it must be an integer.") from None
+    if not 0 <= number < 2**64:
+        raise UsageError(f"{name} is {number}, but it must be from 0 to 2**64 - 1.")
+    return number
