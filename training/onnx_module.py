@@ -188,8 +188,11 @@ def _slice(values: list[Any], attributes: _Attributes) -> Tensor:
     steps = _ints(values[4]) if len(values) > 4 else [1] * len(starts)
     index: list[slice] = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step == -1 and start in (-1, x.shape[axis] - 1) and end < -x.shape[axis]:
+            x = x.flip(axis)  # how exporters write a change of channel order
+            continue
         if step < 1:
-            raise ValueError("a slice with a negative step has no form here")
+            raise ValueError("a slice with a negative step that is no whole reversal has no form here")
         index[axis] = slice(start, min(end, x.shape[axis]), step)
     return x[tuple(index)]
 

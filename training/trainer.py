@@ -24,6 +24,8 @@ from immunecam.training.recognizer import Recognizer
 
 __all__ = ["Trainer"]
 
+_SAMPLE = 32  # faces kept in the run folder for the export's parity check
+
 _COLUMNS = ("step", "phase", "loss", "pixel", "identity", "sparsity", "specificity", "mutation", "lr", "seconds")
 
 
@@ -31,7 +33,7 @@ class Trainer:
     """Trains one antibody network in a run folder.
 
     The folder holds `config.json`, `eigenspace.safetensors`, `checkpoint.safetensors` (network, slow copy and
-    optimiser; nothing is pickled), `curves.csv` and `curves.png`.
+    optimiser; nothing is pickled), `sample.safetensors`, `curves.csv` and `curves.png`.
 
     Parameters
     ----------
@@ -208,6 +210,9 @@ class Trainer:
                     "resume with the same arguments, or name another folder"
                 )
         _replace(file, lambda temporary: temporary.write_text(json.dumps(identity, indent=1)))
+        # A few faces travel with the run, so that an export can be checked on real ones without the data set.
+        sample = self.faces.pixels[:: max(1, len(self.faces) // _SAMPLE)][:_SAMPLE].contiguous()
+        _replace(self.folder / "sample.safetensors", lambda temporary: save_file({"pixels": sample}, temporary))
 
     def _eigenspace(self, given: Eigenspace | None) -> Eigenspace:
         file = self.folder / "eigenspace.safetensors"

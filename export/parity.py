@@ -1,0 +1,123 @@
+"""Whether an exported bundle computes what the trained network computes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from immunecam.errors import InputError
+from immunecam.export.run_folder import TrainedNetwork
+from immunecam.kernels import Subspace, uniforms
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.engines import OnnxRuntimeEngine
+
+__all__ = ["LIMIT_FACE", "LIMIT_P", "Parity", "check_parity"]
+
+LIMIT_P = 1e-4
+# One grey level: rounding of a value that lies between two may go either way.
+LIMIT_FACE = 1.0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences between ONNX Runtime and PyTorch.
+
+    Attributes
+    ----------
+    faces : int
+        How many were compared, half of them random noise.
+    max_abs_p_random, max_abs_p_real : float
+        In a probability.
+    max_abs_face : float
+        In a purified pixel before rounding to 8 bits, in units of the range 0..1 (so 1/255 is one grey level).
+    max_grey_levels : int
+        In a purified pixel after rounding.
+    pixels_off : float
+        Fraction of pixels that differ by a level.
+    bits_flipped : int
+        Antibody bits that differ because a uniform lies between the two probabilities.
+    basis_rms_grey_levels : float
+        What the storage format of the basis changes in a purified face (every eigenface active), root mean square.
+    """
+
+    faces: int
+    max_abs_p_random: float
+    max_abs_p_real: float
+    max_abs_face: float
+    max_grey_levels: int
+    pixels_off: float
+    bits_flipped: int
+    basis_rms_grey_levels: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+def check_parity(bundle: Bundle, trained: TrainedNetwork, *, seed: int = 0) -> Parity:
+    """Run bundle and network on random and on real faces.
+
+    Raises
+    ------
+    InputError
+        If a probability differs by `LIMIT_P` or more, or a purified pixel by more than one grey level.
+    """
+    real = trained.faces.numpy().astype(np.float32)
+    rng = np.random.default_rng(seed)
+    random = (rng.integers(0, 256, real.shape) / 127.5 - 1).astype(np.float32)
+    engine = OnnxRuntimeEngine.from_bundle(bundle, provider="cpu")
+    p_torch = {name: _torch_p(trained, faces) for name, faces in (("random", random), ("real", real))}
+    p_onnx = {name: engine.analyze(faces) for name, faces in (("random", random), ("real", real))}
+    faces = np.concatenate([random, real])
+    drawn = uniforms(seed, np.arange(len(faces)), 1, bundle.manifest.k)[:, 0]
+    purified, p = engine.purify(faces, drawn, False)
+    bits = drawn < p
+    reference = _project64(faces, bits, bundle.subspace)
+    levels = np.abs(purified.astype(np.int16) - np.rint(reference * 255).astype(np.int16))
+    full = np.ones((len(real), bundle.manifest.k), bool)
+    exact = Subspace(trained.eigenspace.mean.numpy(), trained.eigenspace.basis.numpy())
+    stored = _project64(real, full, bundle.subspace) - _project64(real, full, exact)
+    parity = Parity(
+        faces=len(faces),
+        max_abs_p_random=float(np.abs(p_torch["random"] - p_onnx["random"]).max()),
+        max_abs_p_real=float(np.abs(p_torch["real"] - p_onnx["real"]).max()),
+        max_abs_face=float(np.abs(_torch_project(faces, bits, bundle.subspace) - reference).max()),
+        max_grey_levels=int(levels.max()),
+        pixels_off=float((levels > 0).mean()),
+        bits_flipped=int((bits != (drawn < np.concatenate([p_torch["random"], p_torch["real"]]))).sum()),
+        basis_rms_grey_levels=float(np.sqrt(np.square(stored).mean()) * 255),
+    )
+    worst = max(parity.max_abs_p_random, parity.max_abs_p_real)
+    if not worst < LIMIT_P:
+        raise InputError(f"ONNX and PyTorch differ by {worst:.2g} in a probability, allowed is {LIMIT_P:g}")
+    if not (parity.max_grey_levels <= LIMIT_FACE and parity.max_abs_face < 1 / 255):
+        raise InputError(
+            f"ONNX and PyTorch differ by {parity.max_grey_levels} grey levels in a purified face, allowed is one"
+        )
+    return parity
+
+
+@torch.no_grad()
+def _torch_p(trained: TrainedNetwork, faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    return trained.network(torch.from_numpy(faces)).numpy()
+
+
+def _torch_project(
+    faces: NDArray[np.float32], bits: NDArray[np.bool_], subspace: Subspace
+) -> NDArray[np.float32]:
+    """PyTorch's purified faces in 0..1, in float32 as trained, over the stored basis."""
+    rows, mean = torch.from_numpy(subspace.dequantized()), torch.from_numpy(subspace.mean.copy())
+    flat = torch.from_numpy(faces).flatten(1)
+    out = torch.addmm(mean, torch.from_numpy(bits).float() * ((flat - mean) @ rows.T), rows)
+    return ((out + 1) / 2).clamp(0, 1).reshape(faces.shape).numpy()
+
+
+def _project64(faces: NDArray[np.float32], bits: NDArray[np.bool_], subspace: Subspace) -> NDArray[np.float64]:
+    """Purified faces in 0..1, in float64."""
+    rows, mean = subspace.dequantized().astype(np.float64), subspace.mean.astype(np.float64)
+    flat = faces.reshape(len(faces), -1) - mean
+    out = mean + (bits * (flat @ rows.T)) @ rows
+    return ((out + 1) / 2).clip(0, 1).reshape(faces.shape)

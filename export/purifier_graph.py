@@ -1,0 +1,128 @@
+"""The whole purifier as one ONNX graph, for one session on a CPU; it holds no weight of its own.
+
+Randomness stays outside: the uniforms are an input. The analyzer's weights are referred to where they lie inside
+`analyzer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX external data (file, offset,
+length), so a bundle stores nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from immunecam.export.analyzer_graph import OPSET
+from immunecam.kernels import Subspace
+from immunecam.runtime.subspace_file import tensor_spans
+
+__all__ = ["purifier_graph"]
+
+_SIDE = 112
+# Values below this many bytes are written out; a reference would be longer.
+_SMALL = 64
+
+
+def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) -> bytes:
+    """Compose analyzer, mutation and projection.
+
+    Parameters
+    ----------
+    analyzer : bytes
+        Content of `analyzer.onnx`, as `analyzer_graph` writes it.
+    subspace : Subspace
+        Mean, basis and scale.
+    subspace_file : bytes
+        Content of `subspace.safetensors`, which holds them.
+
+    Returns
+    -------
+    bytes
+        An ONNX model: `faces` (N, 112, 112) float32, `uniforms` (N, K) float32 in [0, 1) and `expected` () bool to
+        `purified` (N, 112, 112) uint8 and `probabilities` (N, K) float32. The antibody is ``uniforms < p``, or p itself
+        where `expected` holds; ``p > 1/2`` is had from uniforms of 1/2.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string(analyzer)
+    base = model.graph
+    types = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
+
+    def constant(name: str, value: Any) -> Any:
+        return numpy_helper.from_array(np.asarray(value), "purifier." + name)
+
+    initializers = []
+    for tensor in base.initializer:
+        if len(tensor.raw_data) < _SMALL:
+            initializers.append(tensor)
+        else:
+            offset = analyzer.index(tensor.raw_data)
+            initializers.append(
+                _reference(tensor.name, tensor.data_type, tensor.dims, "analyzer.onnx", offset, len(tensor.raw_data))
+            )
+    spans = tensor_spans(subspace_file)
+    arrays = {"mean": subspace.mean, "basis": subspace.basis}
+    if subspace.scale is not None:
+        arrays["scale"] = subspace.scale
+    for name, array in arrays.items():
+        kind = types[array.dtype.name]
+        initializers.append(_reference("subspace." + name, kind, array.shape, "subspace.safetensors", *spans[name]))
+    initializers += [
+        constant("flat", np.array([-1, _SIDE * _SIDE], np.int64)),
+        constant("square", np.array([-1, _SIDE, _SIDE], np.int64)),
+        constant("one", np.float32(1)),
+        constant("half_range", np.float32(127.5)),
+        constant("black", np.float32(0)),
+        constant("white", np.float32(255)),
+    ]
+    nodes = list(base.node)
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        name = output if output in ("purified",) else "purifier." + output
+        nodes.append(helper.make_node(kind, inputs, [name], name="purifier/" + output, **attributes))
+        return name
+
+    if subspace.scale is not None:
+        rows = node("DequantizeLinear", ["subspace.basis", "subspace.scale"], "rows", axis=0)
+    elif subspace.basis.dtype == np.float16:
+        rows = node("Cast", ["subspace.basis"], "rows", to=TensorProto.FLOAT)
+    else:
+        rows = "subspace.basis"
+    bits = node("Cast", [node("Less", ["uniforms", "probabilities"], "bits")], "drawn", to=TensorProto.FLOAT)
+    antibody = node("Where", ["expected", "probabilities", bits], "antibody")
+    pixels = node("Reshape", ["faces", "purifier.flat"], "pixels")
+    centred = node("Sub", [pixels, "subspace.mean"], "centred")
+    coefficients = node("MatMul", [centred, node("Transpose", [rows], "columns", perm=[1, 0])], "coefficients")
+    kept = node("Mul", [coefficients, antibody], "kept")
+    face = node("Add", [node("MatMul", [kept, rows], "spanned"), "subspace.mean"], "face")
+    scaled = node("Mul", [node("Add", [face, "purifier.one"], "shifted"), "purifier.half_range"], "scaled")
+    rounded = node("Round", [node("Clip", [scaled, "purifier.black", "purifier.white"], "clipped")], "rounded")
+    grey = node("Cast", [rounded], "grey", to=TensorProto.UINT8)
+    node("Reshape", [grey, "purifier.square"], "purified")
+
+    graph = helper.make_graph(
+        nodes,
+        "purifier",
+        [
+            helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["N", _SIDE, _SIDE]),
+            helper.make_tensor_value_info("uniforms", TensorProto.FLOAT, ["N", subspace.k]),
+            helper.make_tensor_value_info("expected", TensorProto.BOOL, []),
+        ],
+        [
+            helper.make_tensor_value_info("purified", TensorProto.UINT8, ["N", _SIDE, _SIDE]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", subspace.k]),
+        ],
+        initializers,
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
+    return bytes(whole.SerializeToString(deterministic=True))
+
+
+def _reference(name: str, kind: int, dims: Any, location: str, offset: int, length: int) -> Any:
+    from onnx import TensorProto
+
+    tensor = TensorProto(name=name, data_type=kind, dims=list(dims))
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

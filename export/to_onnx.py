@@ -1,0 +1,106 @@
+"""From a training run to a bundle: ``python export/to_onnx.py RUN -o NAME.immune``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from immunecam.errors import ImmuneCamError
+from immunecam.export.analyzer_graph import analyzer_graph
+from immunecam.export.basis_precision import BASIS_PRECISIONS, subspace_from_eigenspace
+from immunecam.export.parity import Parity, check_parity
+from immunecam.export.purifier_graph import purifier_graph
+from immunecam.export.run_folder import TrainedNetwork
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle_writer import write_bundle
+from immunecam.runtime.subspace_file import subspace_to_bytes
+
+__all__ = ["export_bundle", "main", "run_folder_of"]
+
+
+def run_folder_of(bundle: str | Path) -> Path:
+    """Where `immunecam train` keeps the run of a bundle: beside it, ``NAME.run`` for ``NAME.immune``."""
+    return Path(bundle).with_suffix(".run")
+
+
+def export_bundle(
+    run: str | Path,
+    path: str | Path,
+    *,
+    precision: str = "int8",
+    quality: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> tuple[Bundle, Parity]:
+    """Export both graphs and the subspace, compare them with PyTorch, and write the bundle.
+
+    Parameters
+    ----------
+    run : path
+        Run folder of `immunecam train`.
+    path : path
+        The bundle to write, ``NAME.immune``.
+    precision : str
+        Storage format of the basis: "fp32", "fp16" or "int8". The analyzer is float32.
+    quality : mapping, optional
+        Measured figures for the manifest.
+    overwrite : bool
+        Replace a bundle of that name.
+
+    Raises
+    ------
+    InputError
+        If the run cannot be read, or ONNX Runtime and PyTorch differ by more than the limits of `export.parity`.
+    """
+    trained = TrainedNetwork.load(run)
+    subspace = subspace_from_eigenspace(trained.eigenspace, precision)
+    analyzer = analyzer_graph(trained.network)
+    basis = subspace_to_bytes(subspace)
+    content: dict[str, Any] = {
+        "kind": trained.kind,
+        "k": subspace.k,
+        "files": {
+            "analyzer.onnx": analyzer,
+            "purifier.onnx": purifier_graph(analyzer, subspace, basis),
+            "subspace.safetensors": basis,
+        },
+        "graphs": {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"},
+        "precision": {"analyzer": "fp32", "basis": precision},
+        "options": trained.options,
+        "provenance": trained.provenance,
+        "quality": quality,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        # onnx's checker follows external data by path, so the whole purifier is checked where it lies.
+        draft = write_bundle(Path(scratch) / "draft.immune", **content)
+        import onnx
+
+        onnx.checker.check_model(str(Path(scratch) / "draft.immune" / "purifier.onnx"), full_check=True)
+        parity = check_parity(draft, trained)
+    return write_bundle(path, **content, parity=parity.to_dict(), overwrite=overwrite), parity
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this file; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="to_onnx.py", description="Export a training run as a bundle.")
+    parser.add_argument("run", type=Path, help="run folder of `immunecam train`")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="bundle to write, NAME.immune")
+    parser.add_argument("--precision", choices=BASIS_PRECISIONS, default="int8", help="storage format of the basis")
+    parser.add_argument("--overwrite", action="store_true", help="replace a bundle of that name")
+    given = parser.parse_args(arguments)
+    try:
+        bundle, parity = export_bundle(given.run, given.out, precision=given.precision, overwrite=given.overwrite)
+    except ImmuneCamError as error:
+        print(f"to_onnx.py: {error}", file=sys.stderr)
+        return error.exit_code
+    for name, value in parity.to_dict().items():
+        print(f"{name:24} {value:.3g}")
+    print(f"wrote {given.out} (manifest sha256 {bundle.sha256})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
