@@ -206,7 +206,7 @@ def _gather(values: list[Any], attributes: _Attributes) -> Tensor:
     x, index = values
     axis = attributes.get("axis", 0)
     flat = torch.index_select(x, axis, index.reshape(-1).to(x.device))
-    return flat.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return flat.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
 
 def _shape(values: list[Any], attributes: _Attributes) -> Tensor:

@@ -49,8 +49,10 @@ class BundleParts:
 def tensors(k: int, basis: str, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Mean, orthonormal rows and scales, in the precision asked for."""
     rng = np.random.default_rng(seed)
-    q, _ = np.linalg.qr(rng.standard_normal((SIDE * SIDE, k)))
-    rows = q.T.astype(np.float32)
+    d = SIDE * SIDE
+    # The first cosines: orthonormal, and quicker than a decomposition.
+    angles = np.pi / d * (np.arange(d) + 0.5) * np.arange(1, k + 1)[:, None]
+    rows = (np.cos(angles) * np.sqrt(2 / d)).astype(np.float32)
     mean = rng.uniform(-0.5, 0.5, SIDE * SIDE).astype(np.float32)
     if basis == "int8":
         scale = np.abs(rows).max(axis=1) / np.float32(127)

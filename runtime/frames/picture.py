@@ -1,0 +1,74 @@
+"""Reading and writing one still picture, with the checks that a decoder leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.errors import InputError
+
+__all__ = ["PICTURE_SUFFIXES", "encode_picture", "read_picture"]
+
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3) uint8 BGR; grey, 16-bit and transparent ones are converted, EXIF turns are applied.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, cut short, or no picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the picture {str(path)!r} cannot be read ({error.strerror}): check the path") from None
+    if not data:
+        raise InputError(f"the picture {str(path)!r} has zero bytes: replace it")
+    if _cut_short(data):
+        # Decoders fill what is missing with grey, and a grey half face must not pass for a face.
+        raise InputError(f"the picture {str(path)!r} is cut short after {len(data)} bytes: copy it again")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"{str(path)!r} is not a picture that can be decoded: give {', '.join(PICTURE_SUFFIXES)}")
+    return np.asarray(image, np.uint8)
+
+
+def encode_picture(image: NDArray[np.uint8], suffix: str) -> bytes:
+    """The content of a picture file; JPEG at quality 95.
+
+    Raises
+    ------
+    InputError
+        If OpenCV cannot write that format.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix.lower() in (".jpg", ".jpeg") else []
+    try:
+        done, data = cv2.imencode(suffix, image, options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"a picture cannot be written as {suffix!r}: use .png or .jpg")
+    return data.tobytes()
+
+
+def _cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; other formats are left to the decoder."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data[-64:] and b"IEND" not in data
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:  # to the start of scan, past an EXIF thumbnail
+        marker = data[position + 1]
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", position) < 0
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
+            position += 1 if marker == 0xFF else 2
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
