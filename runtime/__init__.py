@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle, default_bundle
     from immunecam.runtime.bundle_writer import write_bundle
-    from immunecam.runtime.purifier import FrameResult, PurifiedFaces, Purifier
+    from immunecam.runtime.purifier import Purifier
+    from immunecam.runtime.results import FrameResult, PurifiedFaces
 
 __all__ = ["Bundle", "FrameResult", "PurifiedFaces", "Purifier", "default_bundle", "write_bundle"]
 
@@ -19,8 +20,8 @@ _HOMES = {
     "Bundle": "immunecam.runtime.bundle",
     "default_bundle": "immunecam.runtime.bundle",
     "write_bundle": "immunecam.runtime.bundle_writer",
-    "FrameResult": "immunecam.runtime.purifier",
-    "PurifiedFaces": "immunecam.runtime.purifier",
+    "FrameResult": "immunecam.runtime.results",
+    "PurifiedFaces": "immunecam.runtime.results",
     "Purifier": "immunecam.runtime.purifier",
 }
 

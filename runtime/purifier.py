@@ -7,10 +7,7 @@ import operator
 import os
 import secrets
 import threading
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,45 +17,24 @@ from immunecam.kernels import (
     MutationMode,
     check_mutation_mode,
     check_probabilities,
-    dequantize_faces,
     mutate,
     project,
     uniforms,
 )
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.engines import Engine, OnnxRuntimeEngine, WholePurifier
+from immunecam.runtime.face_batch import face_batch
+from immunecam.runtime.results import FrameResult, PurifiedFaces, Stopwatch
 
-__all__ = ["MAX_BATCH", "PurifiedFaces", "Purifier"]
+if TYPE_CHECKING:
+    from immunecam.runtime.faces import ColourMode, FaceFinder
+
+__all__ = ["MAX_BATCH", "FrameResult", "PurifiedFaces", "Purifier"]
 
 MAX_BATCH = 32
 """Faces that go through the engine at once; more are split."""
 
-_SIDE = 112
-_RANGE_SLACK = 1e-3
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class PurifiedFaces:
-    """Faces after purification, with what an audit needs.
-
-    Attributes
-    ----------
-    purified : ndarray of uint8, shape (N, 112, 112)
-    probabilities : ndarray of float32, shape (N, K)
-        Activation probability of each eigenface.
-    first_image : int
-        Running number of the first face; face n has ``first_image + n``. With a fixed seed,
-        ``purify_batch(faces, first_image=first_image)`` gives the same pixels again.
-    timings_ms : Mapping of str to float
-        Milliseconds by stage, of all N faces together.
-    """
-
-    purified: NDArray[np.uint8]
-    probabilities: NDArray[np.float32] = field(repr=False)
-    first_image: int
-    timings_ms: Mapping[str, float]
 
 
 class Purifier:
@@ -68,7 +44,15 @@ class Purifier:
     numbers: two calls never share them, whatever the threads.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, mutation: str = "sample", seed: int | None = None):
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        mutation: str = "sample",
+        seed: int | None = None,
+        finder: FaceFinder | None = None,
+    ) -> None:
         """Put a purifier together from its parts; :meth:`load` is the usual way.
 
         Parameters
@@ -77,7 +61,7 @@ class Purifier:
             Gives the subspace.
         engine : Engine
             Made from the same bundle; used whole if it is a :class:`WholePurifier`.
-        mutation, seed
+        mutation, seed, finder
             As for :meth:`load`.
         """
         self._bundle = bundle
@@ -91,6 +75,8 @@ class Purifier:
         self._seed = secrets.randbits(64) if self._fixed_seed is None else self._fixed_seed
         self._next_image = 0
         self._numbering = threading.Lock()
+        self._finder = finder
+        self._finder_lock = threading.Lock()
         if self._mutation != "sample":
             _log.info("Mutation %s: no random numbers are used.", self._mutation)
         elif self._fixed_seed is None:
@@ -108,6 +94,7 @@ class Purifier:
         mutation: str = "sample",
         seed: int | None = None,
         threads: int | None = None,
+        finder: FaceFinder | None = None,
     ) -> Purifier:
         """Purifier for a bundle.
 
@@ -123,6 +110,8 @@ class Purifier:
             0 to 2**64 - 1, for audit and tests. None draws one from the operating system.
         threads : int, optional
             Threads an operator may use; None leaves it to the backend.
+        finder : FaceFinder, optional
+            Finds the faces of :meth:`purify_frame`. None takes the bundled one, opened at the first frame.
 
         Raises
         ------
@@ -137,7 +126,7 @@ class Purifier:
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(default_bundle() if bundle is None else bundle)
         engine = OnnxRuntimeEngine.from_bundle(bundle, provider=provider, threads=threads)
-        return cls(bundle, engine, mutation=mutation, seed=seed)
+        return cls(bundle, engine, mutation=mutation, seed=seed, finder=finder)
 
     @property
     def bundle(self) -> Bundle:
@@ -212,7 +201,7 @@ class Purifier:
         InputError, UsageError
             As :meth:`purify`; or if ``first_image`` is out of its range.
         """
-        batch = _as_faces(faces)
+        batch = face_batch(faces)
         first = (
             self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
         )
@@ -227,9 +216,57 @@ class Purifier:
             purified[part], probabilities[part] = self._run(batch[part], images, timings)
         return PurifiedFaces(purified, probabilities, first, timings)
 
+    def purify_frame(
+        self,
+        frame: NDArray[np.uint8],
+        finder: FaceFinder | None = None,
+        *,
+        paste: bool = True,
+        colour: ColourMode = "keep",
+    ) -> FrameResult:
+        """Find, align and purify the faces of a frame, and put them back.
+
+        Parameters
+        ----------
+        frame : ndarray of uint8, shape (H, W, 3)
+            BGR. It is not changed; without a face it is returned as it is, the same array.
+        finder : FaceFinder, optional
+            In place of the purifier's own, for this frame.
+        paste : bool
+            False leaves the frame alone, where only the purified crops are wanted.
+        colour : {"keep", "grey"}
+            See :func:`immunecam.runtime.faces.paste`.
+
+        Raises
+        ------
+        InputError
+            If the frame's shape or dtype is wrong.
+        UsageError
+            If the colour mode is unknown.
+        """
+        # Here, because OpenCV is not needed for purifying crops, and its import is not free.
+        from immunecam.runtime import faces as face_tools
+
+        timings: dict[str, float] = {}
+        finder = self._own_finder() if finder is None else finder
+        watch = Stopwatch(timings)
+        found = finder.find(frame)
+        watch.lap("find")
+        aligned = face_tools.align(frame, found)
+        watch.lap("align")
+        batch = self.purify_batch(aligned.grey)
+        timings.update(batch.timings_ms)
+        if found and paste:
+            watch = Stopwatch(timings)
+            frame = face_tools.paste(frame, batch.purified, aligned.matrices, colour=colour)
+            watch.lap("paste")
+        return FrameResult(
+            frame, found, aligned.crops, batch.purified, batch.probabilities, batch.first_image, timings
+        )
+
     def analyze(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         """Activation probability of each eigenface, float32 (N, K); ``faces`` as for :meth:`purify`."""
-        batch = _as_faces(faces)
+        batch = face_batch(faces)
         p = np.empty((len(batch), self.k), np.float32)
         for start in range(0, len(batch), MAX_BATCH):
             p[start : start + MAX_BATCH] = self._engine.analyze(batch[start : start + MAX_BATCH])
@@ -240,7 +277,7 @@ class Purifier:
         self, faces: NDArray[np.float32], images: NDArray[np.uint64], timings: dict[str, float]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """One batch of 1 to 32 faces; its milliseconds are added to ``timings``."""
-        watch = _Stopwatch(timings)
+        watch = Stopwatch(timings)
         if isinstance(self._engine, WholePurifier):
             u = self._uniforms(images)
             watch.lap("mutate")
@@ -262,54 +299,19 @@ class Purifier:
             return uniforms(self._seed, images, 1, self.k)[:, 0]
         return np.full((len(images), self.k), 0.5, np.float32)
 
+    def _own_finder(self) -> FaceFinder:
+        with self._finder_lock:
+            if self._finder is None:
+                from immunecam.runtime.faces import face_finder
+
+                self._finder = face_finder()
+            return self._finder
+
     def _numbers(self, count: int) -> int:
         with self._numbering:
             first = self._next_image
             self._next_image += count
         return first
-
-
-class _Stopwatch:
-    """Adds the milliseconds since the last lap to a stage."""
-
-    def __init__(self, timings: dict[str, float]) -> None:
-        self._timings = timings
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._timings[stage] = self._timings.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
-
-
-def _as_faces(faces: Any) -> NDArray[np.float32]:
-    """Faces as contiguous float32 (N, 112, 112) in [-1, 1], checked."""
-    if not isinstance(faces, np.ndarray):
-        raise InputError(f"The faces are a {type(faces).__name__}, but they must be a numpy array.")
-    if faces.dtype not in (np.float32, np.uint8):
-        raise InputError(
-            f"The faces have the dtype {faces.dtype}, but it must be float32 in [-1, 1] or uint8: convert "
-            "them."
-        )
-    if faces.ndim not in (2, 3) or faces.shape[-2:] != (_SIDE, _SIDE):
-        raise InputError(
-            f"The faces have the shape {faces.shape}, but it must be (N, {_SIDE}, {_SIDE}) or ({_SIDE}, "
-            f"{_SIDE}): align them to grey crops first."
-        )
-    batch = np.ascontiguousarray(faces.reshape(-1, _SIDE, _SIDE))
-    if batch.dtype == np.uint8:
-        return dequantize_faces(batch)
-    if batch.size and not np.isfinite(batch).all():
-        worst = int(np.flatnonzero(~np.isfinite(batch).all(axis=(1, 2)))[0])
-        raise InputError(f"Face {worst} holds NaN or infinity, but every value must be a number in [-1, 1].")
-    if batch.size:
-        low, high = float(batch.min()), float(batch.max())
-        if low < -1 - _RANGE_SLACK or high > 1 + _RANGE_SLACK:
-            raise InputError(
-                f"The faces' values range from {low:g} to {high:g}, but they must be in [-1, 1]: give uint8 "
-                "pixels, or scale them by x / 127.5 - 1."
-            )
-    return batch
 
 
 def _check_number(value: int, name: str) -> int:

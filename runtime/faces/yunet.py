@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError
 from immunecam.runtime.faces.align import check_frame
 from immunecam.runtime.faces.face import Face
+from immunecam.runtime.quiet import silence
 
 __all__ = ["YuNetFinder"]
 
-# OpenCV gives the eye and mouth corner at the person's right first, which is at the image's left.
+# Frames are padded to a multiple of YuNet's coarsest stride.
 _STRIDE = 32
 
 
@@ -42,6 +43,7 @@ class YuNetFinder:
         if not self.path.is_file():
             raise InputError(f"the face finder {str(path)!r} does not exist: give the path of a YuNet .onnx file")
         self._local = threading.local()
+        silence()
         self.find(np.zeros((64, 64, 3), np.uint8))  # a file that is no YuNet is known only by trying it
 
     def find(self, frame: NDArray[np.uint8]) -> list[Face]:
@@ -53,7 +55,6 @@ class YuNetFinder:
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-        # Some YuNet files take only multiples of the largest stride.
         below, beside = -image.shape[0] % _STRIDE, -image.shape[1] % _STRIDE
         if below or beside:
             image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_CONSTANT), np.uint8)
@@ -63,14 +64,14 @@ class YuNetFinder:
             _, rows = detector.detect(image)
         except cv2.error as error:
             raise InputError(
-                f"the face finder {str(self.path)!r} is no YuNet model that OpenCV {cv2.__version__} can run "
-                f"({str(error.err or error).strip()}): give another file"
+                f"the face finder {str(self.path)!r} is no YuNet model that OpenCV {cv2.__version__} can run"
+                f"{_reason(error)}: give a YuNet file made for a fixed input size"
             ) from None
         faces = []
         for row in [] if rows is None else rows:
             if np.isfinite(row).all() and row[2] > 0 and row[3] > 0:
                 row = row / np.float32(scale)
-                score = float(row[14] * scale)
+                score = float(row[14] * scale)  # the division was for the coordinates
                 faces.append(Face(row[:4].astype(np.float32), row[4:14].reshape(5, 2).astype(np.float32), score))
         return sorted(faces, key=lambda face: -float(face.box[2] * face.box[3]))
 
@@ -80,3 +81,9 @@ class YuNetFinder:
             detector = cv2.FaceDetectorYN.create(str(self.path), "", (64, 64), self.min_score)
             self._local.detector = detector
         return detector
+
+
+def _reason(error: cv2.error) -> str:
+    """OpenCV's own assertion, without the paths of its build."""
+    text = " ".join(str(error.err or error).split())
+    return f" ({text[:100]})" if text else ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frames.picture import PICTURE_SUFFIXES, encode_picture
-from immunecam.runtime.frames.quiet import silence
+from immunecam.runtime.quiet import silence
 from immunecam.runtime.frames.source import FrameSource
 
 __all__ = ["VIDEO_CODECS", "FolderSink", "FrameSink", "PictureSink", "VideoSink"]
@@ -150,7 +150,12 @@ class VideoSink(FrameSink):
         self.frames = 0
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         codec = cv2.VideoWriter.fourcc(*VIDEO_CODECS[path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, codec, fps, (width, height))
+        backend = cv2.CAP_FFMPEG
+        if width % 2 or height % 2:  # OpenCV's FFmpeg writer cuts odd sizes to even ones, its own writer does not
+            if path.suffix.lower() != ".avi":
+                raise UsageError(f"the video is {width}x{height}, and {path.suffix} needs even sizes: write .avi")
+            backend = cv2.CAP_OPENCV_MJPEG
+        self._writer = cv2.VideoWriter(str(self._partial), backend, codec, fps, (width, height))
         if not self._writer.isOpened():
             self._discard()
             raise InputError(

@@ -15,7 +15,7 @@ import numpy as np
 from immunecam.errors import InputError
 from immunecam.runtime.frames.frame import Frame
 from immunecam.runtime.frames.picture import PICTURE_SUFFIXES, read_picture
-from immunecam.runtime.frames.quiet import silence
+from immunecam.runtime.quiet import silence
 
 __all__ = ["FolderSource", "FrameSource", "PictureSource", "VideoSource"]
 

@@ -109,7 +109,11 @@ def test_no_active_row_gives_the_mean_face() -> None:
 
 def test_no_face() -> None:
     subspace = make_subspace(np.random.default_rng(0), 5, 100, "float32")
-    assert project(np.zeros((0, 10, 10), np.float32), np.zeros((0, 5), np.bool_), subspace).shape == (0, 10, 10)
+    assert project(np.zeros((0, 10, 10), np.float32), np.zeros((0, 5), np.bool_), subspace).shape == (
+        0,
+        10,
+        10,
+    )
 
 
 def test_inputs_are_left_alone() -> None:

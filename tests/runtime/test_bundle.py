@@ -189,7 +189,19 @@ def test_wrong_field(folder: Path, change: Callable[[dict[str, Any]], Any], part
     refused(folder, part)
 
 
-BAD_NAMES = ["../up.onnx", "a/b.onnx", "/etc/passwd", "..", ".", "", ".hidden", "a\\b", "a\0b", "-o", "manifest.json"]
+BAD_NAMES = [
+    "../up.onnx",
+    "a/b.onnx",
+    "/etc/passwd",
+    "..",
+    ".",
+    "",
+    ".hidden",
+    "a\\b",
+    "a\0b",
+    "-o",
+    "manifest.json",
+]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -216,15 +228,27 @@ def test_plain_names_stay_in_their_folder(name: str) -> None:
         max_leaves=8,
     ),
     st.sampled_from(
-        ["format", "format_version", "kind", "shapes", "value_range", "precision", "files", "graphs", "options"]
+        [
+            "format",
+            "format_version",
+            "kind",
+            "shapes",
+            "value_range",
+            "precision",
+            "files",
+            "graphs",
+            "options",
+        ]
     ),
 )
 def test_any_manifest_is_read_or_refused(bundle: Bundle, value: Any, key: str) -> None:
     content = {**bundle.manifest.content, key: value}
+    message = ""
     try:
         BundleManifest.from_bytes(json.dumps(content).encode(), "manifest.json")
     except InputError as error:
-        assert len(str(error).splitlines()) == 1
+        message = str(error)
+    assert len(message.splitlines()) <= 1
 
 
 def test_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -269,7 +293,10 @@ def with_subspace(parts: Any, data: bytes) -> Any:
     ("tensors", "part"),
     [
         ({"mean": np.zeros(112 * 112, np.float32)}, "holds the tensors ['mean']"),
-        ({"mean": np.zeros(4, np.float32), "basis": np.zeros((K, 112 * 112), np.float32)}, "mean has 4 values"),
+        (
+            {"mean": np.zeros(4, np.float32), "basis": np.zeros((K, 112 * 112), np.float32)},
+            "mean has 4 values",
+        ),
         ({"mean": np.zeros(100, np.float32), "basis": np.eye(K, 100, dtype=np.float32)}, "of 100 pixels"),
     ],
 )
@@ -384,13 +411,18 @@ def test_failed_replacement_leaves_the_old_bundle(
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.immune"]
 
 
-def test_default_bundle_is_there_or_says_so() -> None:
+def test_default_bundle_is_there() -> None:
     try:
         folder = default_bundle()
     except InputError as error:
-        assert "no default bundle" in str(error)
-    else:
-        assert Bundle.load(folder).name == "edge"
+        pytest.skip(str(error))
+    assert Bundle.load(folder).name == "edge"
+
+
+def test_missing_default_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(InputError, match="no default bundle at"):
+        default_bundle()
 
 
 def test_write_bundle_is_public() -> None:
