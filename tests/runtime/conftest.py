@@ -113,19 +113,26 @@ def _purifier(onnx: Any, analyzer: bytes, subspace: bytes, arrays: dict[str, NDA
     quantised = arrays["basis"].dtype == np.int8
     half = arrays["basis"].dtype == np.float16
     nodes = list(base.node)
-    if quantised:
-        nodes.append(h.make_node("DequantizeLinear", ["basis", "scale"], ["rows"], axis=0))
-    else:
-        nodes.append(h.make_node("Cast", ["basis"], ["rows"], to=types.FLOAT))
     nodes += [
         h.make_node("Less", ["uniforms", "probabilities"], ["bits"]),
         h.make_node("Cast", ["bits"], ["drawn"], to=types.FLOAT),
         h.make_node("Where", ["expected", "probabilities", "drawn"], ["antibody"]),
+    ]
+    weights = "antibody"
+    if quantised:
+        # A row's scale stands on both sides of its bit, so the big tensor is only cast. A DequantizeLinear
+        # without a zero point, then transposed, is a graph that ONNX Runtime 1.18 to 1.23 cannot load.
+        weights = "weights"
+        nodes += [
+            h.make_node("Mul", ["scale", "scale"], ["gain"]),
+            h.make_node("Mul", ["antibody", "gain"], ["weights"]),
+        ]
+    nodes += [
+        h.make_node("Cast", ["basis"], ["rows"], to=types.FLOAT),
         h.make_node("Reshape", ["faces", "flat"], ["pixels"]),
         h.make_node("Sub", ["pixels", "mean"], ["centred"]),
-        h.make_node("Transpose", ["rows"], ["columns"], perm=[1, 0]),
-        h.make_node("MatMul", ["centred", "columns"], ["coefficients"]),
-        h.make_node("Mul", ["coefficients", "antibody"], ["kept"]),
+        h.make_node("Gemm", ["centred", "rows"], ["coefficients"], transB=1),
+        h.make_node("Mul", ["coefficients", weights], ["kept"]),
         h.make_node("MatMul", ["kept", "rows"], ["spanned"]),
         h.make_node("Add", ["spanned", "mean"], ["face"]),
         h.make_node("Add", ["face", "one"], ["shifted"]),

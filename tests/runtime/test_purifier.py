@@ -335,11 +335,11 @@ def test_bundled_finder_is_opened_at_the_first_frame(bundle: Bundle) -> None:
     assert result.frame is grey
 
 
-def test_import_is_light() -> None:
+def test_import_is_light(tmp_path: Any) -> None:
     """Neither PyTorch nor ONNX Runtime nor OpenCV for the package, no PyTorch for the purifier."""
     code = (
         "import sys, immunecam.runtime as r; heavy = {'torch', 'onnx', 'onnxruntime', 'cv2', 'numpy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "r.Purifier; assert not {'torch', 'onnx', 'onnxruntime', 'cv2'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path)

@@ -1,0 +1,5 @@
+"""``python -m immunecam``."""
+
+from immunecam.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""The command line: one sentence for every error, and an exit code that a script can rely on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+import typer
+
+from immunecam import __version__
+from immunecam.commands import doctor, export, purify, train
+from immunecam.errors import ImmuneCamError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="immunecam",
+    help="Removes adversarial perturbations from camera faces, in front of any face recogniser.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, 4 a backend that was asked for is missing.",
+)
+app.command("purify")(purify.purify)
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"immunecam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit the process."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except ImmuneCamError as error:
+        return _say(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _say(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted; nothing half-written was kept", 130)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the interpreter's own flush at exit)
+        return 0
+    except Exception as error:
+        if os.environ.get("IMMUNECAM_DEBUG"):
+            raise
+        return _say(f"internal error ({type(error).__name__}: {error}): run again with IMMUNECAM_DEBUG=1 and report it", 1)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"immunecam: {' '.join(sentence.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""The commands of ``immunecam``, one a module."""

@@ -1,0 +1,127 @@
+"""``immunecam doctor``: what this machine can run, and why not the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from immunecam.commands.options import Json
+from immunecam.errors import ImmuneCamError
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    bundle: Annotated[Optional[Path], typer.Option(help="Bundle to try; default: the bundled one.")] = None,  # noqa: UP045
+    json_report: Json = None,
+) -> None:
+    """Say what this machine can run, and why not the rest."""
+    from immunecam.runtime.report import machine, versions, write_report
+
+    console = Console()
+    here, installed = machine(), versions()
+    console.print(
+        f"{here['processor']} ({here['architecture']}), {here['cores']} cores, {here['memory_gib']} GiB, {here['system']}",
+        highlight=False,
+    )
+    console.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
+    sha256, cpu = _try_cpu(bundle)
+    rows = [cpu, _finder(), _cuda_provider(), _cuda_kernels(), _tensorrt(), _training(), _cameras()]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("part", "here", "why"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(row["part"], "[green]yes[/]" if row["available"] else "[yellow]no[/]", row["why"])
+    console.print(table)
+    if json_report is not None:
+        write_report(json_report, "immunecam.doctor/1", rows, bundle_sha256=sha256)
+
+
+def _row(part: str, available: bool, why: str) -> dict[str, Any]:
+    return {"part": part, "available": available, "why": why}
+
+
+def _try_cpu(bundle: Path | None) -> tuple[str | None, dict[str, Any]]:
+    import numpy as np
+
+    from immunecam.runtime.purifier import Purifier
+
+    try:
+        purifier = Purifier.load(bundle, provider="cpu")
+        face = np.zeros((1, 112, 112), np.uint8)
+        purifier.purify(face)
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            purifier.purify(face)
+            times.append(time.perf_counter() - began)
+    except ImmuneCamError as error:
+        return None, _row("purifier on the CPU", False, str(error))
+    manifest = purifier.bundle.manifest
+    why = f"bundle {manifest.kind}, K = {purifier.k}: {1000 * sorted(times)[5]:.1f} ms per face"
+    return purifier.bundle.sha256, _row("purifier on the CPU", True, why)
+
+
+def _finder() -> dict[str, Any]:
+    from immunecam.runtime.faces import face_finder
+
+    try:
+        face_finder()
+    except ImmuneCamError as error:
+        return _row("face finder", False, str(error))
+    return _row("face finder", True, "bundled cascade and landmark model; a YuNet file by --finder")
+
+
+def _cuda_provider() -> dict[str, Any]:
+    import onnxruntime
+
+    part = "ONNX Runtime on CUDA"
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return _row(part, False, f"onnxruntime {onnxruntime.__version__} is a CPU build: install onnxruntime-gpu")
+    driver = _driver()
+    return _row(part, driver is None, driver or "provider and driver are there")
+
+
+def _cuda_kernels() -> dict[str, Any]:
+    part = "CUDA kernels"
+    driver = _driver()
+    return _row(part, False, "this version has none yet" + (f"; also, {driver}" if driver else ""))
+
+
+def _tensorrt() -> dict[str, Any]:
+    part = "TensorRT"
+    if importlib.util.find_spec("tensorrt") is None:
+        return _row(part, False, "the tensorrt package is not installed; this version has no TensorRT engine yet")
+    return _row(part, False, "tensorrt is installed, but this version has no TensorRT engine yet")
+
+
+def _training() -> dict[str, Any]:
+    from immunecam.commands.requirements import require_training
+
+    try:
+        require_training()
+    except ImmuneCamError as error:
+        return _row("training and export", False, str(error))
+    return _row("training and export", True, "PyTorch and onnx are installed")
+
+
+def _cameras() -> dict[str, Any]:
+    devices = sorted(path.name for path in Path("/dev").glob("video*"))
+    return _row("cameras", bool(devices), ", ".join(devices) or "no /dev/video* on this machine")
+
+
+def _driver() -> str | None:
+    """Why the NVIDIA driver cannot be used, or None if it can."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine (libcuda.so.1 is missing)"
+    code = library.cuInit(0)
+    return None if code == 0 else f"the NVIDIA driver refuses to start (cuInit gives {code})"

@@ -1,0 +1,173 @@
+"""``immunecam purify``: frames in, frames with purified faces out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from immunecam.commands.options import Colour, Json, Mutation, Provider, log_to_stderr
+from immunecam.errors import UsageError
+
+if TYPE_CHECKING:
+    from immunecam.runtime.frames import FrameSource
+    from immunecam.runtime.purifier import Purifier
+
+__all__ = ["purify"]
+
+_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "paste")
+
+
+@dataclass
+class _Tally:
+    frames: int = 0
+    faces: int = 0
+    stages_s: dict[str, list[float]] = field(default_factory=dict)  # a frame each
+    per_face_s: list[float] = field(default_factory=list)  # align to paste, of frames with faces
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, timings_ms: dict[str, float], faces: int) -> None:
+        self.frames += 1
+        self.faces += faces
+        for stage, value in timings_ms.items():
+            self.stages_s.setdefault(stage, []).append(value / 1000)
+        if faces:
+            purifying = sum(value for stage, value in timings_ms.items() if stage != "find")
+            self.per_face_s.append(purifying / 1000 / faces)
+
+
+def purify(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Picture, folder, video, camera number, or rtsp/http URL.")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option("-o", "--out", help="Picture, folder or video to write; with several sources, their names are added."),
+    ] = None,
+    bundle: Annotated[Optional[Path], typer.Option(help="Bundle, NAME.immune; default: the bundled one.")] = None,  # noqa: UP045
+    provider: Annotated[Provider, typer.Option(help="Backend.")] = Provider.auto,
+    mutation: Annotated[Mutation, typer.Option(help="How probabilities become an antibody.")] = Mutation.sample,
+    seed: Annotated[Optional[int], typer.Option(help="Fixed seed, for audit; default: secret, from the system.")] = None,  # noqa: UP045
+    finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None,  # noqa: UP045
+    colour: Annotated[Colour, typer.Option(help="Keep the chroma, or make faces grey as published.")] = Colour.keep,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Write before and after in one frame.")] = False,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")] = None,  # noqa: UP045
+    threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None,  # noqa: UP045
+    json_report: Json = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what was chosen, and why.")] = False,
+) -> None:
+    """Purify the faces of a picture, folder, video, camera or stream."""
+    from immunecam.runtime.frames import FrameSource
+    from immunecam.runtime.purifier import Purifier
+    from immunecam.runtime.report import percentiles_ms, write_report
+
+    log_to_stderr(verbose)
+    console = Console()
+    targets = _targets(sources, out)
+    from immunecam.runtime.faces import face_finder
+
+    purifier = Purifier.load(
+        bundle,
+        provider=provider.value,
+        mutation=mutation.value,
+        seed=seed,
+        threads=threads,
+        finder=face_finder(finder),
+    )
+    rows: list[dict[str, Any]] = []
+    for text, target in zip(sources, targets, strict=True):
+        with FrameSource.open(text) as source:
+            tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
+        seconds = time.perf_counter() - tally.began
+        row: dict[str, Any] = {
+            "source": text,
+            "out": str(target) if target else None,
+            "frames": tally.frames,
+            "faces": tally.faces,
+            "seconds": round(seconds, 3),
+            "frames_per_s": round(tally.frames / seconds, 3),
+            **{f"face_{name}": value for name, value in percentiles_ms(tally.per_face_s).items()},
+        }
+        for stage in _STAGES:
+            row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
+        rows.append(row)
+        per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
+        where = f", wrote {target}" if target else ""
+        console.print(
+            f"{tally.frames} frames, {tally.faces} faces, {per_face} "
+            f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{where}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if json_report is not None:
+        write_report(
+            json_report,
+            "immunecam.purify/1",
+            rows,
+            bundle_sha256=purifier.bundle.sha256,
+            provider=purifier.provider,
+            mutation=purifier.mutation,
+            seed=purifier.fixed_seed if purifier.fixed_seed is not None else "secret",
+        )
+
+
+def _one(
+    purifier: Purifier,
+    source: FrameSource,
+    target: Path | None,
+    colour: str,
+    side_by_side: bool,
+    limit: int | None,
+    console: Console,
+) -> _Tally:
+    from immunecam.runtime.frames import FrameSink
+
+    tally = _Tally()
+    total = source.frame_count if limit is None else min(limit, source.frame_count or limit)
+    sink = (
+        FrameSink.open(target, source, width=2 * source.width if side_by_side else None)
+        if target is not None
+        else contextlib.nullcontext()
+    )
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[faces]} faces"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with sink as writer, progress:
+        task = progress.add_task(Path(source.name).name, total=total, faces=0)
+        for frame in source:
+            result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
+            tally.add(result.timings_ms, len(result.faces))
+            if writer is not None:
+                image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
+                writer.write(image, frame.name)
+            progress.update(task, advance=1, faces=tally.faces)
+            if limit is not None and tally.frames >= limit:
+                break
+    return tally
+
+
+def _targets(sources: list[str], out: Path | None) -> list[Path | None]:
+    """Where each source goes; several sources share no file, so their names are added to the one given."""
+    if out is None:
+        return [None] * len(sources)
+    if len(sources) == 1:
+        return [out]
+    stems = [Path(source).stem for source in sources]
+    if len(set(stems)) < len(stems):
+        raise UsageError(f"two sources are called {next(s for s in stems if stems.count(s) > 1)!r}: purify them one by one")
+    if out.is_dir():
+        return [out / Path(source).name for source in sources]
+    return [out.with_name(f"{out.stem}-{stem}{out.suffix}") for stem in stems]

@@ -1,0 +1,18 @@
+"""Whether an optional part of the package is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from immunecam.errors import BackendMissingError
+
+__all__ = ["require_training"]
+
+
+def require_training() -> None:
+    """Raise BackendMissingError unless PyTorch and onnx are there."""
+    missing = [name for name in ("torch", "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendMissingError(
+            f"training and export need {', '.join(missing)}, which is not installed: pip install 'immunecam[train]'"
+        )

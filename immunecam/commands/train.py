@@ -1,0 +1,106 @@
+"""``immunecam train``: from aligned faces and a recogniser to a bundle."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from immunecam.commands.options import Precision
+from immunecam.commands.requirements import require_training
+from immunecam.errors import UsageError
+
+__all__ = ["train"]
+
+
+class Kind(str, Enum):
+    """Model kinds."""
+
+    ais = "ais"
+    pin = "pin"
+    edge = "edge"
+
+
+class Preset(str, Enum):
+    """Training presets."""
+
+    paper = "paper"
+    fast = "fast"
+
+
+def train(
+    kind: Annotated[Kind, typer.Argument(help="Model.")],
+    data: Annotated[Path, typer.Option(help="Folder or zip of aligned 112x112 faces.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Bundle to write, NAME.immune; the run lives in NAME.run.")],
+    recognizer: Annotated[
+        Optional[list[Path]],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(help="TorchScript .pt or .onnx recogniser; several take turns. PIN needs none."),
+    ] = None,
+    preset: Annotated[Preset, typer.Option(help="paper: the authors' choices; fast: a few thousand steps.")] = Preset.fast,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,  # noqa: UP045
+    k: Annotated[Optional[int], typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
+    device: Annotated[str, typer.Option(help="PyTorch device.")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="Storage format of the bundle's basis.")] = Precision.int8,
+) -> None:
+    """Train a model and export it as a bundle."""
+    require_training()
+    import dataclasses
+
+    from immunecam.export.to_onnx import export_bundle, run_folder_of
+    from immunecam.training.config import Phase, preset as named
+    from immunecam.training.faces import FaceSet
+    from immunecam.training.objective import StepValues
+    from immunecam.training.recognizer import Recognizer
+    from immunecam.training.trainer import Trainer
+
+    if out.suffix != ".immune":
+        raise UsageError(f"the bundle to write is {str(out)!r}, but its name must end in .immune")
+    config = named(kind.value, preset.value)
+    changes: dict[str, Any] = {"seed": seed}
+    if k is not None:
+        changes["k"] = k
+    if steps is not None:
+        last = dataclasses.replace(config.phases[-1], steps=steps, epochs=0.0)
+        changes["phases"] = (*config.phases[:-1], last)
+    config = config.replace(**changes)
+    if config.needs_recognizer and not recognizer:
+        raise UsageError(f"training {kind.value} has an identity term: give --recognizer FILE (.pt or .onnx)")
+
+    console = Console()
+    progress = Progress(
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with progress:
+        reading = progress.add_task("reading", total=None, state="")
+        faces = FaceSet.load(data, progress=lambda done, all_: progress.update(reading, completed=done, total=all_))
+        recognizers = [Recognizer.load(path, device=device) for path in recognizer or []]
+        progress.update(reading, description="eigenfaces", state="fitting")
+        trainer = Trainer(config, faces, recognizers, run_folder_of(out), resume=resume, device=device)
+        progress.update(reading, description="faces", state=f"{len(faces)}, {config.k} eigenfaces")
+        task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, state="")
+
+        def show(step: int, phase: Phase, values: StepValues) -> None:
+            if step % 5 == 0 or step == trainer.total_steps:
+                state = f"{phase.name}: 1-cos {values.identity:.3f}, active {values.sparsity:.0f}"
+                progress.update(task, completed=step, state=state)
+
+        trainer.run(on_step=show)
+    bundle, parity = export_bundle(trainer.folder, out, precision=precision.value, overwrite=resume)
+    console.print(
+        f"wrote {out} (manifest sha256 {bundle.sha256[:12]}); largest difference to PyTorch: "
+        f"{max(parity.max_abs_p_random, parity.max_abs_p_real):.1e} in p, {parity.max_grey_levels} grey levels; "
+        f"curves in {trainer.folder / 'curves.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )

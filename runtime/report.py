@@ -1,0 +1,110 @@
+"""JSON reports: what was measured, on which machine, with which versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from immunecam.errors import InputError
+
+__all__ = ["machine", "percentiles_ms", "versions", "write_report"]
+
+_PACKAGES = ("immunecam", "numpy", "opencv-python-headless", "onnxruntime", "safetensors", "torch", "onnx")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory and system."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _processor(),
+        "architecture": platform.machine(),
+        "cores": cores,
+        "memory_gib": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, and the packages that are installed of those that matter."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99 in milliseconds, by the nearest measured value; empty for no measurement."""
+    ordered = sorted(seconds)
+    if not ordered:
+        return {}
+    return {
+        f"p{q}_ms": round(1000 * ordered[min(len(ordered) - 1, int(len(ordered) * q / 100))], 4) for q in (50, 95, 99)
+    }
+
+
+def write_report(
+    path: str | Path,
+    schema: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    bundle_sha256: str | None,
+    **more: Any,
+) -> None:
+    """Write a report, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        JSON file.
+    schema : str
+        Name and version, such as "immunecam.purify/1".
+    rows : sequence of mappings
+        Named numbers with their unit in the name.
+    bundle_sha256 : str or None
+        Of the bundle's manifest.
+    **more
+        Further entries.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    target = Path(path)
+    content = {
+        "schema": schema,
+        "machine": machine(),
+        "versions": versions(),
+        "bundle_sha256": bundle_sha256,
+        **more,
+        "rows": list(rows),
+    }
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(
+            f"the report {str(path)!r} cannot be written ({error.strerror}): check folder and space"
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
