@@ -66,7 +66,7 @@ def analyzer_graph(network: AIS | PIN) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-class _quiet:  # noqa: N801 (reads as a word in a with statement)
+class _quiet:
     """The exporter logs its progress; a user wants to see only ours."""
 
     def __init__(self, name: str) -> None:

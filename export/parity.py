@@ -105,9 +105,7 @@ def _torch_p(trained: TrainedNetwork, faces: NDArray[np.float32]) -> NDArray[np.
     return trained.network(torch.from_numpy(faces)).numpy()
 
 
-def _torch_project(
-    faces: NDArray[np.float32], bits: NDArray[np.bool_], subspace: Subspace
-) -> NDArray[np.float32]:
+def _torch_project(faces: NDArray[np.float32], bits: NDArray[np.bool_], subspace: Subspace) -> NDArray[np.float32]:
     """PyTorch's purified faces in 0..1, in float32 as trained, over the stored basis."""
     rows, mean = torch.from_numpy(subspace.dequantized()), torch.from_numpy(subspace.mean.copy())
     flat = torch.from_numpy(faces).flatten(1)

@@ -1,8 +1,8 @@
 """The whole purifier as one ONNX graph, for one session on a CPU; it holds no weight of its own.
 
 Randomness stays outside: the uniforms are an input. The analyzer's weights are referred to where they lie inside
-`analyzer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX external data (file, offset,
-length), so a bundle stores nothing twice.
+`analyzer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX external data (file,
+offset, length), so a bundle stores nothing twice.
 """
 
 from __future__ import annotations
@@ -82,18 +82,20 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
         nodes.append(helper.make_node(kind, inputs, [name], name="purifier/" + output, **attributes))
         return name
 
-    if subspace.scale is not None:
-        rows = node("DequantizeLinear", ["subspace.basis", "subspace.scale"], "rows", axis=0)
-    elif subspace.basis.dtype == np.float16:
-        rows = node("Cast", ["subspace.basis"], "rows", to=TensorProto.FLOAT)
-    else:
-        rows = "subspace.basis"
+    # ONNX Runtime folds this cast when it loads the graph; DequantizeLinear it would run on every call (and 1.23 and
+    # older cannot transpose its result). So the scales of an int8 basis go to the antibody: q_k s_k appears twice.
+    rows = "subspace.basis"
+    if subspace.basis.dtype != np.float32:
+        rows = node("Cast", [rows], "rows", to=TensorProto.FLOAT)
     bits = node("Cast", [node("Less", ["uniforms", "probabilities"], "bits")], "drawn", to=TensorProto.FLOAT)
-    antibody = node("Where", ["expected", "probabilities", bits], "antibody")
+    weights = node("Where", ["expected", "probabilities", bits], "antibody")
+    if subspace.scale is not None:
+        square = node("Mul", ["subspace.scale", "subspace.scale"], "scale_squared")
+        weights = node("Mul", [weights, square], "weights")
     pixels = node("Reshape", ["faces", "purifier.flat"], "pixels")
     centred = node("Sub", [pixels, "subspace.mean"], "centred")
-    coefficients = node("MatMul", [centred, node("Transpose", [rows], "columns", perm=[1, 0])], "coefficients")
-    kept = node("Mul", [coefficients, antibody], "kept")
+    coefficients = node("Gemm", [centred, rows], "coefficients", transB=1)
+    kept = node("Mul", [coefficients, weights], "kept")
     face = node("Add", [node("MatMul", [kept, rows], "spanned"), "subspace.mean"], "face")
     scaled = node("Mul", [node("Add", [face, "purifier.one"], "shifted"), "purifier.half_range"], "scaled")
     rounded = node("Round", [node("Clip", [scaled, "purifier.black", "purifier.white"], "clipped")], "rounded")

@@ -36,7 +36,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it."),
+) -> None:
     pass
 
 
@@ -61,7 +63,10 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("IMMUNECAM_DEBUG"):
             raise
-        return _say(f"internal error ({type(error).__name__}: {error}): run again with IMMUNECAM_DEBUG=1 and report it", 1)
+        return _say(
+            f"internal error ({type(error).__name__}: {error}): run again with IMMUNECAM_DEBUG=1 and report it",
+            1,
+        )
 
 
 def _say(sentence: str, code: int) -> int:

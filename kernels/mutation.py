@@ -60,9 +60,7 @@ def mutate(
     check_probabilities(p)
     if mode != "sample":
         if clones is not None:
-            raise UsageError(
-                f"clones={clones} was given with the mode {mode!r}, but only 'sample' draws clones."
-            )
+            raise UsageError(f"clones={clones} was given with the mode {mode!r}, but only 'sample' draws clones.")
         above: NDArray[np.bool_] = p > np.float32(0.5)
         return above if mode == "threshold" else p.copy()
     if seed is None or images is None:
@@ -70,9 +68,7 @@ def mutate(
         raise UsageError(f"The mode 'sample' needs {missing}=, but it was not given.")
     u = uniforms(seed, images, 1 if clones is None else clones, p.shape[1])
     if u.shape[0] != p.shape[0]:
-        raise UsageError(
-            f"There are {u.shape[0]} image numbers for {p.shape[0]} faces, but each face needs one."
-        )
+        raise UsageError(f"There are {u.shape[0]} image numbers for {p.shape[0]} faces, but each face needs one.")
     bits: NDArray[np.bool_] = u < p[:, None, :]
     return bits[:, 0] if clones is None else bits
 

@@ -153,12 +153,8 @@ def _words(values: ArrayLike, width: int, name: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim < 1 or array.shape[-1] != width:
         raise InputError(f"The Philox {name} has the shape {array.shape}, but its last axis must be {width}.")
-    if array.dtype.kind not in "ui" or (
-        array.size and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF)
-    ):
-        raise InputError(
-            f"The Philox {name} ({array.dtype}) holds something other than integers from 0 to 2**32 - 1."
-        )
+    if array.dtype.kind not in "ui" or (array.size and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF)):
+        raise InputError(f"The Philox {name} ({array.dtype}) holds something other than integers from 0 to 2**32 - 1.")
     return array
 
 

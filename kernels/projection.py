@@ -51,9 +51,7 @@ def project(faces: NDArray[np.float32], antibody: NDArray[Any], subspace: Subspa
     return quantize_faces(project_float(faces, antibody, subspace))
 
 
-def project_float(
-    faces: NDArray[np.float32], antibody: NDArray[Any], subspace: Subspace
-) -> NDArray[np.float32]:
+def project_float(faces: NDArray[np.float32], antibody: NDArray[Any], subspace: Subspace) -> NDArray[np.float32]:
     """Purified faces before rounding: ``mu + V (m * (V^T (x - mu)))``.
 
     ``V * m`` is never formed: the antibody multiplies the K coefficients. Eigenfaces that no face of
@@ -108,9 +106,7 @@ def _check(faces: Any, antibody: Any, subspace: Subspace) -> NDArray[np.float32]
     if not isinstance(faces, np.ndarray) or faces.dtype != np.float32 or faces.ndim != 3:
         raise InputError(f"The faces are {_describe(faces)}, but they must be float32 (N, H, W).")
     if faces.shape[1] * faces.shape[2] != subspace.d:
-        raise InputError(
-            f"A face has {faces.shape[1]}x{faces.shape[2]} pixels, but the subspace has D = {subspace.d}."
-        )
+        raise InputError(f"A face has {faces.shape[1]}x{faces.shape[2]} pixels, but the subspace has D = {subspace.d}.")
     if not isinstance(antibody, np.ndarray) or antibody.dtype.name not in ("bool", "float32"):
         raise InputError(f"The antibody is {_describe(antibody)}, but it must be bool or float32 (N, K).")
     if antibody.shape != (len(faces), subspace.k):

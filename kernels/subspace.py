@@ -60,15 +60,11 @@ class Subspace:
         if self.scale is not None:
             _require(self.scale, "scale", ("float32",), 1)
             if self.scale.shape != (k,):
-                raise InputError(
-                    f"The subspace's scale has {self.scale.size} values, but its basis has K = {k}."
-                )
+                raise InputError(f"The subspace's scale has {self.scale.size} values, but its basis has K = {k}.")
             if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
                 raise InputError("The subspace's scale holds a value that is not a positive finite number.")
         elif self.basis.dtype == np.int8:
-            raise InputError(
-                "The subspace's basis is int8 without a scale, but an int8 basis needs one a row."
-            )
+            raise InputError("The subspace's basis is int8 without a scale, but an int8 basis needs one a row.")
         for name in ("mean", "basis", "scale"):
             array = getattr(self, name)
             if array is not None:
@@ -97,10 +93,6 @@ class Subspace:
 
 def _require(array: Any, name: str, dtypes: tuple[str, ...], ndim: int) -> None:
     if not isinstance(array, np.ndarray) or array.dtype.name not in dtypes or array.ndim != ndim:
-        found = (
-            f"{array.dtype} with the shape {array.shape}"
-            if isinstance(array, np.ndarray)
-            else type(array).__name__
-        )
+        found = f"{array.dtype} with the shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         wanted = "(D,)" if name == "mean" else "(K,)" if name == "scale" else "(K, D)"
         raise InputError(f"The subspace's {name} is {found}, but it must be {' or '.join(dtypes)} {wanted}.")

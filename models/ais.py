@@ -65,9 +65,7 @@ class AntibodyGenerator(nn.Module):
         eigenfaces carry the face, so starting all at probability 1/2 destroys every clone of the first epochs.
     """
 
-    def __init__(
-        self, dim: int, k: int, *, batch_norm: bool = False, prior: tuple[float, float] = (0.0, 0.0)
-    ) -> None:
+    def __init__(self, dim: int, k: int, *, batch_norm: bool = False, prior: tuple[float, float] = (0.0, 0.0)) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, k)
         self.norm = nn.BatchNorm1d(k) if batch_norm else nn.Identity()
@@ -95,7 +93,11 @@ class AIS(nn.Module):
     """
 
     def __init__(
-        self, analyzer: nn.Module, feature: nn.Module, memory: AntigenMemory | None, generator: AntibodyGenerator
+        self,
+        analyzer: nn.Module,
+        feature: nn.Module,
+        memory: AntigenMemory | None,
+        generator: AntibodyGenerator,
     ) -> None:
         super().__init__()
         self.analyzer, self.feature, self.generator = analyzer, feature, generator
@@ -129,7 +131,11 @@ def ais(
     """The network of the paper; `memory_slots=0` leaves the memory out. Deviations as in the parts."""
     memory = (
         AntigenMemory(
-            memory_slots, dim, decay=memory_decay, temperature=memory_temperature, revive_after=memory_revive_after
+            memory_slots,
+            dim,
+            decay=memory_decay,
+            temperature=memory_temperature,
+            revive_after=memory_revive_after,
         )
         if memory_slots
         else None

@@ -20,9 +20,7 @@ class EdgeAnalyzer(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         stem = 3 * width // 4
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, stem, 3, 2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem))
         blocks = []
         inputs = stem
         for stage in (width, 2 * width, 4 * width):
@@ -66,6 +64,4 @@ def edge(
 ) -> AIS:
     """AIS with the small analyzer; the memory is left out unless `memory_slots` asks for it."""
     memory = AntigenMemory(memory_slots, dim, temperature=memory_temperature) if memory_slots else None
-    return AIS(
-        EdgeAnalyzer(width), EdgeFeature(4 * width, dim), memory, AntibodyGenerator(dim, k, prior=prior)
-    )
+    return AIS(EdgeAnalyzer(width), EdgeFeature(4 * width, dim), memory, AntibodyGenerator(dim, k, prior=prior))

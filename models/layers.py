@@ -28,7 +28,10 @@ class ResidualBlock(nn.Module):
             return [layer, nn.BatchNorm2d(o)] if norm else [layer]
 
         self.body = nn.Sequential(
-            *conv(inputs, outputs, 3, 1), nn.PReLU(outputs), *conv(outputs, outputs, 3, stride), nn.PReLU(outputs)
+            *conv(inputs, outputs, 3, 1),
+            nn.PReLU(outputs),
+            *conv(outputs, outputs, 3, stride),
+            nn.PReLU(outputs),
         )
         self.shortcut = nn.Sequential(*conv(inputs, outputs, 1, stride))
 

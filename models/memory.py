@@ -34,7 +34,13 @@ class AntigenMemory(nn.Module):
     idle: Tensor
 
     def __init__(
-        self, slots: int = 128, dim: int = 512, *, decay: float = 0.999, temperature: float = 0.1, revive_after: int = 500
+        self,
+        slots: int = 128,
+        dim: int = 512,
+        *,
+        decay: float = 0.999,
+        temperature: float = 0.1,
+        revive_after: int = 500,
     ) -> None:
         super().__init__()
         if temperature <= 0:

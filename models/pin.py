@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +21,9 @@ class DenoisingAutoEncoder(nn.Module):
     def __init__(self, passes: int = 2) -> None:
         super().__init__()
         widths = (1, 64, 128, 256)
-        down = [
-            layer
-            for i, o in zip(widths, widths[1:], strict=False)
-            for layer in (nn.Conv2d(i, o, 4, 2, padding=1), nn.PReLU(o))
-        ]
+        down = [layer for i, o in pairwise(widths) for layer in (nn.Conv2d(i, o, 4, 2, padding=1), nn.PReLU(o))]
         up: list[nn.Module] = []
-        for i, o in zip(widths[:0:-1], widths[-2::-1], strict=False):
+        for i, o in pairwise(widths[::-1]):
             up.append(nn.ConvTranspose2d(i, o, 4, 2, padding=1))
             up.append(nn.PReLU(o) if o > 1 else nn.Tanh())
         self.passes = passes
@@ -39,7 +37,7 @@ class DenoisingAutoEncoder(nn.Module):
 
 
 class ESN(nn.Module):
-    """Eigenface selection: the eight-block encoder without normalisation, Linear 25088 -> 512, PReLU, Linear 512 -> K."""
+    """Eigenface selection: the eight-block encoder without normalisation, Linear 25088 -> 512, PReLU, 512 -> K."""
 
     def __init__(self, k: int = 2500, *, prior: tuple[float, float] = (0.0, 0.0)) -> None:
         super().__init__()

@@ -123,9 +123,7 @@ def default_bundle() -> Path:
     """
     folder = Path(str(importlib.resources.files("immunecam"))) / "data" / "edge.immune"
     if not folder.is_dir():
-        raise InputError(
-            f"This installation has no default bundle at {folder}: reinstall immunecam or name a bundle."
-        )
+        raise InputError(f"This installation has no default bundle at {folder}: reinstall immunecam or name a bundle.")
     return folder
 
 
@@ -144,9 +142,7 @@ def _read(path: Path, root: Path, limit: int) -> bytes:
                 raise InputError(f"The bundle file {path} is not a regular file: {_READ_AGAIN}.")
             return stream.read(limit + 1)
     except FileNotFoundError:
-        raise InputError(
-            f"The bundle file {path} is missing, but the manifest lists it: {_READ_AGAIN}."
-        ) from None
+        raise InputError(f"The bundle file {path} is missing, but the manifest lists it: {_READ_AGAIN}.") from None
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"The bundle file {path} cannot be read ({reason}): {_READ_AGAIN}.") from None

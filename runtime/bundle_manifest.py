@@ -213,9 +213,7 @@ class _Reader:
     def wrong(self, key: str, found: Any, wanted: str) -> InputError:
         shown = repr(found)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return InputError(
-            f"{self.where}: {key} is {shown}, but it must be {wanted}: export the bundle again."
-        )
+        return InputError(f"{self.where}: {key} is {shown}, but it must be {wanted}: export the bundle again.")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def face_batch(faces: Any) -> NDArray[np.float32]:
         raise InputError(f"The faces are a {type(faces).__name__}, but they must be a numpy array.")
     if faces.dtype not in (np.float32, np.uint8):
         raise InputError(
-            f"The faces have the dtype {faces.dtype}, but it must be float32 in [-1, 1] or uint8: convert "
-            "them."
+            f"The faces have the dtype {faces.dtype}, but it must be float32 in [-1, 1] or uint8: convert them."
         )
     if faces.ndim not in (2, 3) or faces.shape[-2:] != (_SIDE, _SIDE):
         raise InputError(

@@ -68,9 +68,7 @@ class Purifier:
         self._engine = engine
         self._mutation = check_mutation_mode(mutation)
         if engine.k != bundle.k:
-            raise InputError(
-                f"The engine has K = {engine.k}, but the bundle {bundle.path} has K = {bundle.k}."
-            )
+            raise InputError(f"The engine has K = {engine.k}, but the bundle {bundle.path} has K = {bundle.k}.")
         self._fixed_seed = None if seed is None else _check_number(seed, "seed")
         self._seed = secrets.randbits(64) if self._fixed_seed is None else self._fixed_seed
         self._next_image = 0
@@ -202,9 +200,7 @@ class Purifier:
             As :meth:`purify`; or if ``first_image`` is out of its range.
         """
         batch = face_batch(faces)
-        first = (
-            self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
-        )
+        first = self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
         if first + len(batch) > 2**64:
             raise UsageError(f"first_image is {first}, which leaves too few numbers for {len(batch)} faces.")
         purified = np.empty(batch.shape, np.uint8)
@@ -260,9 +256,7 @@ class Purifier:
             watch = Stopwatch(timings)
             frame = face_tools.paste(frame, batch.purified, aligned.matrices, colour=colour)
             watch.lap("paste")
-        return FrameResult(
-            frame, found, aligned.crops, batch.purified, batch.probabilities, batch.first_image, timings
-        )
+        return FrameResult(frame, found, aligned.crops, batch.purified, batch.probabilities, batch.first_image, timings)
 
     def analyze(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         """Activation probability of each eigenface, float32 (N, K); ``faces`` as for :meth:`purify`."""

@@ -73,7 +73,10 @@ class FaceSet:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
             return cls._decode(
-                path, [p.relative_to(path).as_posix() for p in files], lambda name: (path / name).read_bytes(), progress
+                path,
+                [p.relative_to(path).as_posix() for p in files],
+                lambda name: (path / name).read_bytes(),
+                progress,
             )
         if not path.is_file():
             raise InputError(f"training faces {str(path)!r} do not exist: give a folder or a .zip of 112x112 faces")
@@ -85,7 +88,11 @@ class FaceSet:
 
     @classmethod
     def _decode(
-        cls, path: Path, names: list[str], read: Callable[[str], bytes], progress: Callable[[int, int], None] | None
+        cls,
+        path: Path,
+        names: list[str],
+        read: Callable[[str], bytes],
+        progress: Callable[[int, int], None] | None,
     ) -> FaceSet:
         if not names:
             raise InputError(f"no pictures in {str(path)!r}: wanted {', '.join(_SUFFIXES)} files of 112x112 faces")

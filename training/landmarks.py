@@ -149,7 +149,9 @@ def _false_alarms(pictures: _Pictures, count: int) -> list[tuple[int, NDArray[np
     return found
 
 
-def train(data: Path, *, steps: int = 3000, batch: int = 128, seed: int = 0, log: bool = True) -> tuple[LandmarkNet, dict]:
+def train(
+    data: Path, *, steps: int = 3000, batch: int = 128, seed: int = 0, log: bool = True
+) -> tuple[LandmarkNet, dict]:
     """Train and measure; returns the network in evaluation mode and its figures on the dev pictures."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -174,7 +176,10 @@ def train(data: Path, *, steps: int = 3000, batch: int = 128, seed: int = 0, log
 
 
 def _batch(
-    pictures: _Pictures, alarms: list[tuple[int, NDArray[np.float64], float]], size: int, rng: np.random.Generator
+    pictures: _Pictures,
+    alarms: list[tuple[int, NDArray[np.float64], float]],
+    size: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     samples = [_sample(pictures, alarms, rng) for _ in range(size)]
     crops = torch.from_numpy(np.stack([s[0] for s in samples])).float() / 127.5 - 1

@@ -131,15 +131,13 @@ class Objective:
             corrupted = self._attacked(slow, faces, own, recognizer, self.config.attack)
         else:
             corrupted = self.noisy(faces)
-        untouched = int(round(phase.clean * len(faces)))
+        untouched = round(phase.clean * len(faces))
         if untouched:
             corrupted = torch.cat([faces[:untouched], corrupted[untouched:]])
         # The camera hands on 8-bit pictures; what an attacker cannot store does not reach the network.
         return round_to_8bit(corrupted)
 
-    def _attacked(
-        self, slow: AIS | PIN, faces: Tensor, own: Tensor, recognizer: Recognizer, attack: Attack
-    ) -> Tensor:
+    def _attacked(self, slow: AIS | PIN, faces: Tensor, own: Tensor, recognizer: Recognizer, attack: Attack) -> Tensor:
         embed: Callable[[Tensor], Tensor] = recognizer
         if _chance(attack.through):
             with torch.no_grad():

@@ -37,7 +37,9 @@ class OnnxModule(nn.Module):
         constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
         inputs = [item.name for item in graph.input if item.name not in constants]
         if len(inputs) != 1 or not graph.output:
-            raise ValueError(f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs, one of each is wanted")
+            raise ValueError(
+                f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs, one of each is wanted"
+            )
         self._input, self._output = inputs[0], graph.output[0].name
         self._nodes: list[tuple[str, list[str], list[str], _Attributes]] = []
         for node in graph.node:
@@ -236,7 +238,14 @@ def _clip(values: list[Any], attributes: _Attributes) -> Tensor:
 
 
 def _cast(values: list[Any], attributes: _Attributes) -> Tensor:
-    types = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
+    types = {
+        1: torch.float32,
+        6: torch.int32,
+        7: torch.int64,
+        9: torch.bool,
+        10: torch.float16,
+        11: torch.float64,
+    }
     return values[0].to(types[attributes["to"]])
 
 

@@ -56,7 +56,9 @@ class Recognizer(nn.Module):
         if not path.is_file():
             raise InputError(f"recognizer {str(path)!r} does not exist: give a TorchScript .pt or an .onnx file")
         if path.suffix not in (".pt", ".ts", ".onnx"):
-            raise InputError(f"recognizer {str(path)!r} ends in {path.suffix!r}: give a TorchScript .pt or an .onnx file")
+            raise InputError(
+                f"recognizer {str(path)!r} ends in {path.suffix!r}: give a TorchScript .pt or an .onnx file"
+            )
         try:
             if path.suffix == ".onnx":
                 from immunecam.training.onnx_module import OnnxModule
@@ -66,7 +68,9 @@ class Recognizer(nn.Module):
                 # TorchScript's own reader, which runs no Python pickle.
                 network = torch.jit.load(str(path), map_location=device)
             recognizer = cls(
-                network, path.name.removesuffix(path.suffix).removesuffix(".torchscript"), hashlib.sha256(path.read_bytes()).hexdigest()
+                network,
+                path.name.removesuffix(path.suffix).removesuffix(".torchscript"),
+                hashlib.sha256(path.read_bytes()).hexdigest(),
             ).to(device)
             with torch.no_grad():
                 shape = tuple(recognizer(torch.zeros(2, 112, 112, device=device)).shape)

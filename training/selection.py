@@ -18,7 +18,14 @@ from torch import Tensor
 
 from immunecam.models import Eigenspace
 
-__all__ = ["clone", "clone_identity_loss", "clone_pixel_loss", "expected_pixel_loss", "log_likelihood", "reinforce"]
+__all__ = [
+    "clone",
+    "clone_identity_loss",
+    "clone_pixel_loss",
+    "expected_pixel_loss",
+    "log_likelihood",
+    "reinforce",
+]
 
 
 def clone(probability: Tensor, clones: int) -> Tensor:

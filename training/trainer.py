@@ -26,7 +26,18 @@ __all__ = ["Trainer"]
 
 _SAMPLE = 32  # faces kept in the run folder for the export's parity check
 
-_COLUMNS = ("step", "phase", "loss", "pixel", "identity", "sparsity", "specificity", "mutation", "lr", "seconds")
+_COLUMNS = (
+    "step",
+    "phase",
+    "loss",
+    "pixel",
+    "identity",
+    "sparsity",
+    "specificity",
+    "mutation",
+    "lr",
+    "seconds",
+)
 
 
 class Trainer:
@@ -151,7 +162,9 @@ class Trainer:
         else:
             values = self.objective.selection(self.network, self.slow.network, faces, phase, self.step)
         if not torch.isfinite(values.loss):
-            raise InputError(f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate")
+            raise InputError(
+                f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         values.loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -222,7 +235,11 @@ class Trainer:
             space = Eigenspace(**load_file(file))
         else:
             space = Eigenspace.fit(self.faces.batches(500), self.config.k, seed=self.config.seed)
-        tensors = {"mean": space.mean, "basis": space.basis.contiguous(), "variance": space.variance.contiguous()}
+        tensors = {
+            "mean": space.mean,
+            "basis": space.basis.contiguous(),
+            "variance": space.variance.contiguous(),
+        }
         _replace(file, lambda temporary: save_file(tensors, temporary))
         return space
 
@@ -249,7 +266,9 @@ class Trainer:
             self.network.load_state_dict(_part(tensors, "network."))
             self.slow.network.load_state_dict(_part(tensors, "slow."))
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"checkpoint {str(self._checkpoint)!r} is damaged ({error}): start anew without --resume") from None
+            raise InputError(
+                f"checkpoint {str(self._checkpoint)!r} is damaged ({error}): start anew without --resume"
+            ) from None
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer.").items():
             number, _, key = name.partition(".")
@@ -275,7 +294,13 @@ class Trainer:
         def mean(name: str) -> str:
             return f"{sum(values.log()[name] for values in window) / len(window):.6g}"
 
-        row = [self.step, phase.name, *(mean(name) for name in _COLUMNS[2:8]), f"{self._lr():.3g}", f"{self.seconds:.1f}"]
+        row = [
+            self.step,
+            phase.name,
+            *(mean(name) for name in _COLUMNS[2:8]),
+            f"{self._lr():.3g}",
+            f"{self.seconds:.1f}",
+        ]
         with self.curves.open("a", newline="") as file:
             csv.writer(file).writerow(row)
 

@@ -28,7 +28,7 @@ def doctor(
     console = Console()
     here, installed = machine(), versions()
     console.print(
-        f"{here['processor']} ({here['architecture']}), {here['cores']} cores, {here['memory_gib']} GiB, {here['system']}",
+        "{processor} ({architecture}), {cores} cores, {memory_gib} GiB, {system}".format(**here),
         highlight=False,
     )
     console.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)

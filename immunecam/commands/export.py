@@ -25,9 +25,7 @@ def export(
     require_training()
     from immunecam.export.to_onnx import export_bundle, run_folder_of
 
-    made, parity = export_bundle(
-        run or run_folder_of(bundle), bundle, precision=precision.value, overwrite=overwrite
-    )
+    made, parity = export_bundle(run or run_folder_of(bundle), bundle, precision=precision.value, overwrite=overwrite)
     table = Table(title=f"{bundle.name}: ONNX Runtime against PyTorch")
     table.add_column("figure")
     table.add_column("value", justify="right")

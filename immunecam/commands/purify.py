@@ -45,16 +45,21 @@ class _Tally:
 
 def purify(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Picture, folder, video, camera number, or rtsp/http URL.")
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Picture, folder, video, camera number, or rtsp/http URL."),
     ],
     out: Annotated[
         Optional[Path],  # noqa: UP045 (typer on Python 3.10)
-        typer.Option("-o", "--out", help="Picture, folder or video to write; with several sources, their names are added."),
+        typer.Option(
+            "-o",
+            "--out",
+            help="Picture, folder or video to write; with several sources, their names are added.",
+        ),
     ] = None,
-    bundle: Annotated[Optional[Path], typer.Option(help="Bundle, NAME.immune; default: the bundled one.")] = None,  # noqa: UP045
+    bundle: Annotated[Path | None, typer.Option(help="Bundle, NAME.immune; default: the bundled one.")] = None,
     provider: Annotated[Provider, typer.Option(help="Backend.")] = Provider.auto,
     mutation: Annotated[Mutation, typer.Option(help="How probabilities become an antibody.")] = Mutation.sample,
-    seed: Annotated[Optional[int], typer.Option(help="Fixed seed, for audit; default: secret, from the system.")] = None,  # noqa: UP045
+    seed: Annotated[int | None, typer.Option(help="Fixed seed, for audit; default: secret, from the system.")] = None,
     finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None,  # noqa: UP045
     colour: Annotated[Colour, typer.Option(help="Keep the chroma, or make faces grey as published.")] = Colour.keep,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Write before and after in one frame.")] = False,
@@ -167,7 +172,9 @@ def _targets(sources: list[str], out: Path | None) -> list[Path | None]:
         return [out]
     stems = [Path(source).stem for source in sources]
     if len(set(stems)) < len(stems):
-        raise UsageError(f"two sources are called {next(s for s in stems if stems.count(s) > 1)!r}: purify them one by one")
+        raise UsageError(
+            f"two sources are called {next(s for s in stems if stems.count(s) > 1)!r}: purify them one by one"
+        )
     if out.is_dir():
         return [out / Path(source).name for source in sources]
     return [out.with_name(f"{out.stem}-{stem}{out.suffix}") for stem in stems]

@@ -40,10 +40,12 @@ def train(
         Optional[list[Path]],  # noqa: UP045 (typer on Python 3.10)
         typer.Option(help="TorchScript .pt or .onnx recogniser; several take turns. PIN needs none."),
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="paper: the authors' choices; fast: a few thousand steps.")] = Preset.fast,
+    preset: Annotated[
+        Preset, typer.Option(help="paper: the authors' choices; fast: a few thousand steps.")
+    ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,  # noqa: UP045
-    k: Annotated[Optional[int], typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,  # noqa: UP045
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
     device: Annotated[str, typer.Option(help="PyTorch device.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="Storage format of the bundle's basis.")] = Precision.int8,
@@ -53,7 +55,8 @@ def train(
     import dataclasses
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of
-    from immunecam.training.config import Phase, preset as named
+    from immunecam.training.config import Phase
+    from immunecam.training.config import preset as named
     from immunecam.training.faces import FaceSet
     from immunecam.training.objective import StepValues
     from immunecam.training.recognizer import Recognizer

@@ -76,9 +76,7 @@ class OnnxRuntimeEngine:
         except BackendMissingError as error:
             if not choice.automatic:
                 raise
-            _log.warning(
-                "Provider cpu in place of %s, which nobody asked for by name: %s", choice.name, error
-            )
+            _log.warning("Provider cpu in place of %s, which nobody asked for by name: %s", choice.name, error)
             return engine(bundle, choose_provider("cpu", bundle), threads)
 
     @property
@@ -105,9 +103,7 @@ class OnnxRuntimeEngine:
             if self._analyzer is None:
                 session = self._session("analyzer")
                 k = (None, self.k)
-                _check_tensors(
-                    session, self._bundle, {"faces": (_FLOAT, _FACES)}, {"probabilities": (_FLOAT, k)}
-                )
+                _check_tensors(session, self._bundle, {"faces": (_FLOAT, _FACES)}, {"probabilities": (_FLOAT, k)})
                 self._analyzer = session
             return self._analyzer
 

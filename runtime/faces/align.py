@@ -132,7 +132,8 @@ def _warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.u
     larger = 1 / float(np.hypot(*matrix[:, 0]))
     if larger > _ALIAS:
         corners = cv2.transform(
-            np.array([[[0.0, 0.0], [SIDE, 0.0], [0.0, SIDE], [SIDE, SIDE]]]), cv2.invertAffineTransform(matrix)
+            np.array([[[0.0, 0.0], [SIDE, 0.0], [0.0, SIDE], [SIDE, SIDE]]]),
+            cv2.invertAffineTransform(matrix),
         )[0]
         margin = 3 * larger
         height, width = frame.shape[:2]
@@ -144,5 +145,6 @@ def _warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.u
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ shift
     return np.asarray(
-        cv2.warpAffine(source, moved, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        cv2.warpAffine(source, moved, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        np.uint8,
     )

@@ -44,7 +44,7 @@ class CascadeFinder:
         if min_face < _SMALLEST:
             raise InputError(f"min_face is {min_face}, but the cascade sees faces from {_SMALLEST} pixels on")
         self.min_face, self.max_side, self.min_score = min_face, max_side, min_score
-        self._path = os.path.join(cv2.data.haarcascades, _FILE)
+        self._path = os.path.join(os.path.dirname(cv2.__file__), "data", _FILE)
         self._local = threading.local()
         self._landmarks = LandmarkModel()
         self._classifier()
@@ -83,7 +83,8 @@ class CascadeFinder:
         found = self._classifier().detectMultiScale(
             cv2.equalizeHist(small), scaleFactor=1.1, minNeighbors=1, minSize=(smallest, smallest)
         )
-        return np.asarray(found, np.float64).reshape(-1, 4) / scale
+        boxes: NDArray[np.float64] = np.asarray(found, np.float64).reshape(-1, 4)
+        return boxes / np.float64(scale)
 
     def _classifier(self) -> cv2.CascadeClassifier:
         # A classifier keeps buffers while it runs, so every thread has its own.

@@ -31,17 +31,16 @@ def crop_square(grey: NDArray[np.uint8], centre: NDArray[np.floating], side: flo
         return np.asarray(cv2.resize(patch, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     scale = CROP_SIDE / side
     matrix = np.array(
-        [[scale, 0, (0.5 - (centre[0] - half)) * scale - 0.5], [0, scale, (0.5 - (centre[1] - half)) * scale - 0.5]]
+        [
+            [scale, 0, (0.5 - (centre[0] - half)) * scale - 0.5],
+            [0, scale, (0.5 - (centre[1] - half)) * scale - 0.5],
+        ]
     )
-    crop = cv2.warpAffine(
-        grey, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    crop = cv2.warpAffine(grey, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(crop, np.uint8)
 
 
-def points_from_crop(
-    points: NDArray[np.floating], centre: NDArray[np.floating], side: float
-) -> NDArray[np.float32]:
+def points_from_crop(points: NDArray[np.floating], centre: NDArray[np.floating], side: float) -> NDArray[np.float32]:
     """Points in crop units, (-1, -1) top left to (1, 1) bottom right, to pixels of the picture; any (..., 2)."""
     return (np.asarray(centre) + np.asarray(points) * (side / 2)).astype(np.float32)
 

@@ -81,7 +81,7 @@ def _verified_bytes() -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != manifest.get("sha256"):
         raise InputError(
-            f"the landmark model's SHA-256 is {found[:12]}..., its manifest says {str(manifest.get('sha256'))[:12]}...: "
+            f"the landmark model's SHA-256 is {found[:12]}..., its manifest says {str(manifest.get('sha256'))[:12]}: "
             "install immunecam again"
         )
     return content

@@ -77,7 +77,7 @@ def paste(
             f"there are {len(purified)} purified faces and matrices of the shape {np.shape(matrices)}, "
             f"but one finite (2, 3) matrix a face is needed"
         )
-    result = frame.copy()
+    result = np.array(frame)
     for face, matrix in zip(purified, matrices, strict=True):
         _paste_one(result, face, matrix, colour)
     return result

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frames.picture import PICTURE_SUFFIXES, encode_picture
-from immunecam.runtime.quiet import silence
 from immunecam.runtime.frames.source import FrameSource
+from immunecam.runtime.quiet import silence
 
 __all__ = ["VIDEO_CODECS", "FolderSink", "FrameSink", "PictureSink", "VideoSink"]
 
@@ -206,4 +206,6 @@ def _write(path: Path, data: bytes, target: Path) -> None:
         path.write_bytes(data)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise InputError(f"the output {str(target)!r} cannot be written ({error.strerror}): make room or permit it") from None
+        raise InputError(
+            f"the output {str(target)!r} cannot be written ({error.strerror}): make room or permit it"
+        ) from None

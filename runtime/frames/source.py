@@ -73,7 +73,9 @@ class FrameSource(ABC):
             from immunecam.runtime.frames.live import LiveSource
 
             if url and url.group(1).lower() not in _SCHEMES:
-                raise InputError(f"the source {text!r} begins with {url.group()!r}: use rtsp:// or http(s)://, or a file")
+                raise InputError(
+                    f"the source {text!r} begins with {url.group()!r}: use rtsp:// or http(s)://, or a file"
+                )
             return LiveSource(int(text) if text.isdecimal() else text, **options)
         if options:
             raise InputError(f"{', '.join(options)} belong to cameras and streams, but the source is {text!r}")

@@ -78,9 +78,7 @@ def test_uniforms_do_not_depend_on_the_batch(
     u = uniforms(seed, np.array(images, dtype=np.uint64), clones, k)
     assert u.shape == (len(images), clones, k)
     n = data.draw(st.integers(0, len(images) - 1))
-    more = uniforms(
-        seed, [images[n]], clones + data.draw(st.integers(0, 3)), k + data.draw(st.integers(0, 9))
-    )
+    more = uniforms(seed, [images[n]], clones + data.draw(st.integers(0, 3)), k + data.draw(st.integers(0, 9)))
     assert np.array_equal(u[n], more[0, :clones, :k])
 
 

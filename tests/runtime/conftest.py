@@ -28,9 +28,7 @@ class BundleParts:
     kind: str = "edge"
     k: int = K
     precision: dict[str, str] = field(default_factory=lambda: {"analyzer": "fp32", "basis": "int8"})
-    graphs: dict[str, str] = field(
-        default_factory=lambda: {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"}
-    )
+    graphs: dict[str, str] = field(default_factory=lambda: {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"})
     files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, path: Path, **more: Any) -> Bundle:
@@ -60,9 +58,7 @@ def tensors(k: int, basis: str, seed: int = 0) -> dict[str, NDArray[Any]]:
     return {"mean": mean, "basis": rows.astype(np.float16 if basis == "fp16" else np.float32)}
 
 
-def build_parts(
-    *, k: int = K, basis: str = "int8", gives: int | None = None, whole: bool = True
-) -> BundleParts:
+def build_parts(*, k: int = K, basis: str = "int8", gives: int | None = None, whole: bool = True) -> BundleParts:
     """Parts of a valid bundle; ``gives`` makes the analyzer's own K another than the subspace's."""
     onnx = pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
     parts = BundleParts(k=k, precision={"analyzer": "fp32", "basis": basis})
@@ -156,9 +152,7 @@ def _purifier(onnx: Any, analyzer: bytes, subspace: bytes, arrays: dict[str, NDA
     ]
     weight = next(tensor for tensor in base.initializer if tensor.name == "weight")
     offset = analyzer.index(weight.raw_data)
-    constants.append(
-        external(onnx, "weight", types.FLOAT, weight.dims, "analyzer.onnx", offset, len(weight.raw_data))
-    )
+    constants.append(external(onnx, "weight", types.FLOAT, weight.dims, "analyzer.onnx", offset, len(weight.raw_data)))
     kinds = {"basis": types.INT8 if quantised else types.FLOAT16 if half else types.FLOAT}
     spans = tensor_spans(subspace)
     for name, array in arrays.items():

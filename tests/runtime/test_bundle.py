@@ -391,9 +391,7 @@ def test_disk_full_leaves_nothing(parts: Any, tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
 
 
-def test_failed_replacement_leaves_the_old_bundle(
-    parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_replacement_leaves_the_old_bundle(parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "b.immune"
     first = parts().write(path)
     rename, calls = os.rename, []

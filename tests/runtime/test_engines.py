@@ -100,9 +100,7 @@ def test_analyzer_is_opened_once_by_many_threads(bundle: Bundle, faces: NDArray[
     assert all(np.array_equal(result, results[0]) for result in results)
 
 
-def test_nothing_on_stderr(
-    bundle: Bundle, faces: NDArray[np.float32], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_on_stderr(bundle: Bundle, faces: NDArray[np.float32], capfd: pytest.CaptureFixture[str]) -> None:
     OnnxRuntimeEngine.from_bundle(bundle, provider="cpu").analyze(faces)
     captured = capfd.readouterr()
     assert captured.err == ""
@@ -147,9 +145,7 @@ def claims_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Given a provider that it cannot start, ONNX Runtime itself goes on with the CPU.
     """
-    monkeypatch.setattr(
-        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
 @without_cuda
@@ -175,9 +171,7 @@ def test_auto_replaces_it_and_warns(
     assert "Provider cpu in place of cuda" in warnings[0]
 
 
-@pytest.mark.parametrize(
-    ("threads", "message"), [(0, "threads is 0"), (1.5, "a float"), (5000, "threads is 5000")]
-)
+@pytest.mark.parametrize(("threads", "message"), [(0, "threads is 0"), (1.5, "a float"), (5000, "threads is 5000")])
 def test_wrong_threads(bundle: Bundle, threads: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         OnnxRuntimeEngine.from_bundle(bundle, threads=threads)
@@ -243,9 +237,7 @@ def test_fixed_batch_is_refused(parts: Any, tmp_path: Path) -> None:
 def test_wrong_names_are_refused(parts: Any, tmp_path: Path) -> None:
     files = parts().files
     bundle = spoiled(parts, tmp_path, "purifier.onnx", files["analyzer.onnx"])
-    with pytest.raises(
-        InputError, match=r"inputs \['faces'\], but it must have \['expected', 'faces', 'uniforms'\]"
-    ):
+    with pytest.raises(InputError, match=r"inputs \['faces'\], but it must have \['expected', 'faces', 'uniforms'\]"):
         OnnxRuntimeEngine.from_bundle(bundle)
 
 
@@ -279,9 +271,7 @@ FILES = {"w.bin": b"head" + VALUES.tobytes() + b"tail"}
 
 
 def test_reference_is_replaced_by_its_bytes() -> None:
-    model = onnx.load_from_string(
-        inline_external_data(reference(location="w.bin", offset="4", length="24"), FILES)
-    )
+    model = onnx.load_from_string(inline_external_data(reference(location="w.bin", offset="4", length="24"), FILES))
     (tensor,) = model.graph.initializer
     assert tensor.data_location == onnx.TensorProto.DEFAULT
     assert not tensor.external_data
@@ -362,9 +352,7 @@ def hidden_in_function() -> bytes:
     return bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize(
-    "make", [hidden_in_attribute, hidden_in_subgraph, hidden_in_sparse, hidden_in_function]
-)
+@pytest.mark.parametrize("make", [hidden_in_attribute, hidden_in_subgraph, hidden_in_sparse, hidden_in_function])
 def test_no_reference_hides(make: Any) -> None:
     with pytest.raises(InputError, match="'/etc/hostname', but only files"):
         inline_external_data(make(), FILES)
@@ -386,9 +374,7 @@ def test_reference_of_unknown_type() -> None:
 
 def test_graphs_nested_without_end() -> None:
     data = b""
-    for _ in range(
-        40
-    ):  # each round: an attribute's graph (6) in a node's attribute (5) in a graph's node (1)
+    for _ in range(40):  # each round: an attribute's graph (6) in a node's attribute (5) in a graph's node (1)
         for field in (6, 5, 1):
             size = bytearray()
             left = len(data)

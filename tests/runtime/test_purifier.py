@@ -50,10 +50,7 @@ def test_it_is_the_definition(bundle: Bundle, faces: NDArray[np.float32], mode: 
 
 def test_uint8_float_and_single_faces(bundle: Bundle, faces: NDArray[np.float32]) -> None:
     pixels = quantize_faces(faces)
-    results = [
-        Purifier.load(bundle, seed=1).purify(given)
-        for given in (faces, pixels, pixels[:, :, ::-1][:, :, ::-1])
-    ]
+    results = [Purifier.load(bundle, seed=1).purify(given) for given in (faces, pixels, pixels[:, :, ::-1][:, :, ::-1])]
     assert all(np.array_equal(result, results[0]) for result in results)
     single = Purifier.load(bundle, seed=1).purify(pixels[0])
     assert single.shape == (112, 112)
@@ -118,9 +115,7 @@ def test_threads_get_what_one_thread_gets(
         sizes = [1 + n % 5 for n in range(40)]
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(shared.purify_batch, [faces[:size] for size in sizes]))
-        taken = [
-            result.first_image + n for result, size in zip(results, sizes, strict=True) for n in range(size)
-        ]
+        taken = [result.first_image + n for result, size in zip(results, sizes, strict=True) for n in range(size)]
         assert sorted(taken) == list(range(sum(sizes)))
         alone = Purifier.load(which, mutation=mode, seed=21)
         for result, size in zip(results, sizes, strict=True):

@@ -1,0 +1,41 @@
+# Each target does all its own set-up; nothing is installed outside the checkout.
+PYTHON ?= python3
+DEMO := .venv-demo
+TEST := .venv-test
+SOURCES := $(shell git ls-files 2>/dev/null)
+
+.PHONY: help demo test clean
+
+help:
+	@echo "make demo   install the base package, purify the sample clip, write out/demo.mp4"
+	@echo "make test   install what the tests need, then lint, type-check and test"
+	@echo "make clean  remove environments, caches and out/"
+
+demo: $(DEMO)/installed
+	@mkdir -p out
+	@$(DEMO)/bin/immunecam purify immunecam/data/sample.mp4 -o out/demo.mp4 --side-by-side --json out/demo.json
+	@echo "before (left) and after (right): $(CURDIR)/out/demo.mp4"
+
+test: $(TEST)/installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy -p immunecam.kernels -p immunecam.runtime
+	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
+	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+# A plain install, not an editable one: the tests see what a user gets.
+$(DEMO)/installed: $(SOURCES)
+	@test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
+	@echo "installing the base package into $(DEMO) ..."
+	@$(DEMO)/bin/pip install -q --disable-pip-version-check .
+	@touch $@
+
+$(TEST)/installed: $(SOURCES)
+	@test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
+	@echo "installing the package with its test and training extras into $(TEST) ..."
+	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,dev]"
+	@$(TEST)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall .
+	@touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
