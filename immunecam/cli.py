@@ -6,7 +6,6 @@ import os
 import sys
 from typing import NoReturn
 
-import click
 import typer
 
 from immunecam import __version__
@@ -14,6 +13,9 @@ from immunecam.commands import doctor, export, purify, train
 from immunecam.errors import ImmuneCamError
 
 __all__ = ["app", "main"]
+
+# Newer typer carries its own copy of click and older uses the installed one; both spell the base of usage errors so.
+_CLICK_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="immunecam",
@@ -53,9 +55,9 @@ def _run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except ImmuneCamError as error:
         return _say(str(error), error.exit_code)
-    except click.ClickException as error:
-        return _say(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort):
+    except _CLICK_ERROR as error:
+        return _say(error.format_message(), 2)  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing half-written was kept", 130)
     except BrokenPipeError:  # the reader of our output went away
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the interpreter's own flush at exit)
