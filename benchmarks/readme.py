@@ -1,0 +1,100 @@
+"""Writes the README's figures from the committed results, so that none is typed by hand.
+
+``python -m immunecam.benchmarks.readme [--check] [README.md]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+_Report = dict[str, Any]
+
+
+def _first_look(report: _Report) -> str:
+    lines = [
+        "| recogniser | faces | no defence | `sample` | `expected` | active eigenfaces |",
+        "|---|---|---|---|---|---|",
+    ]
+    table: dict[tuple[str, str], dict[str, _Report]] = {}
+    for row in report["rows"]:
+        table.setdefault((row["recognizer"], row["attack"]), {})[row["defence"]] = row
+    for (recognizer, attack), cells in table.items():
+        seen = "" if recognizer in report["trained_with"] else " (never seen)"
+        values = [
+            f"{cells[d]['same_accepted_percent']:g} / {cells[d]['different_rejected_percent']:g}"
+            for d in ("none", "sample", "expected")
+        ]
+        lines.append(
+            f"| {recognizer}{seen} | {attack} | {' | '.join(values)} | {cells['sample']['active_eigenfaces']:g} |"
+        )
+    n = report["pairs_of_each_kind"]
+    lines += ["", f"Same pairs accepted / different pairs rejected, in %, of {n} + {n} pairs of LFW fold 8."]
+    return "\n".join(lines)
+
+
+def _selection(report: _Report) -> str:
+    ours, naive = report["rows"]
+    return (
+        f"A selection step of {report['batch']} faces with {report['clones']} clones at K = {report['k']} takes "
+        f"{ours['step_p50_ms']:.1f} ms among coefficients and {naive['step_p50_ms']:.0f} ms with the basis masked per "
+        f"clone: {report['times_faster']:.0f} times faster, and {report['times_smaller']:.0f} times less memory "
+        f"({ours['peak_memory_above_inputs_mib']:.0f} against {naive['peak_memory_above_inputs_mib']:.0f} MiB above the "
+        f"inputs), on {report['threads']} cores of {_machine(report)}."
+    )
+
+
+def _sample_clip(report: _Report) -> str:
+    (row,) = report["rows"]
+    stages = ", ".join(f"{name} {row[f'{name}_p50_ms']:.1f}" for name in ("find", "align", "mutate", "engine", "paste"))
+    return (
+        f"The sample clip ({row['frames']} frames, {row['faces']} faces) takes {row['face_p50_ms']:.1f} ms per face "
+        f"(p95 {row['face_p95_ms']:.1f}) from alignment to paste-back on {_machine(report)}; median milliseconds of a "
+        f"frame's stages: {stages}."
+    )
+
+
+def _machine(report: _Report) -> str:
+    machine = report["machine"]
+    return f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores)"
+
+
+_FIGURES: dict[str, Callable[[_Report], str]] = {
+    "first_look": _first_look,
+    "selection": _selection,
+    "sample_clip": _sample_clip,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite the marked parts; with --check only say whether they are up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("readme", type=Path, nargs="?", default=Path("README.md"))
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args(arguments)
+    before = text = given.readme.read_text(encoding="utf-8")
+    for name, render in _FIGURES.items():
+        report = json.loads((given.readme.parent / "benchmarks" / "results" / f"{name}.json").read_text())
+        mark = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+        place = mark.search(text)
+        if place is None:
+            print(f"{given.readme} has no place for {name}", file=sys.stderr)
+            return 3
+        text = f"{text[: place.end(1)]}{render(report)}\n{text[place.start(2) :]}"
+    if given.check:
+        if text != before:
+            print(f"{given.readme} is not what the results say: run python -m immunecam.benchmarks.readme")
+        return int(text != before)
+    given.readme.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The committed figures, and the command that writes them into the README."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from immunecam.benchmarks import readme, selection
+from immunecam.runtime.bundle import Bundle, default_bundle
+
+
+def test_readme_agrees_with_results():
+    assert readme.main([str(ROOT / "README.md"), "--check"]) == 0
+
+
+def test_a_figure_changed_by_hand_is_noticed(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    assert " ms per face (p95 " in text
+    (tmp_path / "README.md").write_text(text.replace(" ms per face (p95 ", "0 ms per face (p95 "))
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
+    assert readme.main([str(tmp_path / "README.md"), "--check"]) == 1
+    assert readme.main([str(tmp_path / "README.md")]) == 0
+    assert (tmp_path / "README.md").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["first_look", "sample_clip"])
+def test_results_are_those_of_the_bundled_model(name):
+    report = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert report["bundle_sha256"] == Bundle.load(default_bundle()).sha256
+
+
+def test_selection_benchmark_compares_equal_losses(tmp_path):
+    report = tmp_path / "selection.json"
+    arguments = ["--batch", "1", "--clones", "2", "--k", "40", "--json", str(report)]
+    command = [sys.executable, "-m", selection.__name__, *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    content = json.loads(report.read_text())
+    assert content["largest_relative_difference"] < 1e-4
+    assert {row["form"] for row in content["rows"]} == {"coefficients", "naive"}
+
+
+def test_tracked_files_stay_small():
+    """All tracked files together stay under 45 MiB, the default bundle under 15 MB, the sample clip under 500 KB."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    sizes = {name.decode(): (ROOT / name.decode()).stat().st_size for name in names if name}
+    assert sum(sizes.values()) < 45 << 20
+    assert sum(size for name, size in sizes.items() if ".immune/" in name) < 15_000_000
+    assert (ROOT / "immunecam" / "data" / "sample.mp4").stat().st_size <= 500_000
