@@ -42,18 +42,20 @@ def _first_look(report: _Report) -> str:
 
 def _selection(report: _Report) -> str:
     ours, naive = report["rows"]
+    memory = [row["peak_memory_above_inputs_mib"] for row in report["rows"]]
     return (
         f"A selection step of {report['batch']} faces with {report['clones']} clones at K = {report['k']} takes "
         f"{ours['step_p50_ms']:.1f} ms among coefficients and {naive['step_p50_ms']:.0f} ms with the basis masked per "
         f"clone: {report['times_faster']:.0f} times faster, and {report['times_smaller']:.0f} times less memory "
-        f"({ours['peak_memory_above_inputs_mib']:.0f} against {naive['peak_memory_above_inputs_mib']:.0f} MiB above the "
+        f"({memory[0]:.0f} against {memory[1]:.0f} MiB above the "
         f"inputs), on {report['threads']} cores of {_machine(report)}."
     )
 
 
 def _sample_clip(report: _Report) -> str:
     (row,) = report["rows"]
-    stages = ", ".join(f"{name} {row[f'{name}_p50_ms']:.1f}" for name in ("find", "align", "mutate", "engine", "paste"))
+    names = ("find", "align", "mutate", "engine", "paste")
+    stages = ", ".join(f"{name} {row[f'{name}_p50_ms']:.1f}" for name in names)
     return (
         f"The sample clip ({row['frames']} frames, {row['faces']} faces) takes {row['face_p50_ms']:.1f} ms per face "
         f"(p95 {row['face_p95_ms']:.1f}) from alignment to paste-back on {_machine(report)}; median milliseconds of a "

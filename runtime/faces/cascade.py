@@ -83,8 +83,9 @@ class CascadeFinder:
         found = self._classifier().detectMultiScale(
             cv2.equalizeHist(small), scaleFactor=1.1, minNeighbors=1, minSize=(smallest, smallest)
         )
-        boxes: NDArray[np.float64] = np.asarray(found, np.float64).reshape(-1, 4)
-        return boxes / np.float64(scale)
+        boxes: NDArray[np.float64] = np.array(found, np.float64).reshape(-1, 4)
+        boxes /= scale
+        return boxes
 
     def _classifier(self) -> cv2.CascadeClassifier:
         # A classifier keeps buffers while it runs, so every thread has its own.

@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from immunecam.benchmarks import readme, selection
 from immunecam.runtime.bundle import Bundle, default_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_readme_agrees_with_results():
