@@ -19,11 +19,11 @@ demo: $(DEMO)/installed
 test: $(TEST)/installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
-	$(TEST)/bin/mypy -p immunecam.kernels -p immunecam.runtime
+	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p immunecam.kernels -p immunecam.runtime
 	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
-	OMP_NUM_THREADS=1 $(TEST)/bin/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
-# A plain install, not an editable one: the tests see what a user gets.
+# A plain install, not an editable one: linters and tests see what a user gets, from outside the checkout.
 $(DEMO)/installed: $(SOURCES)
 	@test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	@echo "installing the base package into $(DEMO) ..."

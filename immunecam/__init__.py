@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import BackendMissingError, ImmuneCamError, InputError, UsageError
@@ -35,6 +36,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# In a checkout the other folders of the package lie beside this one. Python prefers the current folder to what is
+# installed, so without this `python -m immunecam` would find half a package at the top of a checkout.
+_beside = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if os.path.isfile(os.path.join(_beside, "pyproject.toml")) and os.path.isdir(os.path.join(_beside, "kernels")):
+    __path__.append(_beside)
 
 # Imported on first use (PEP 562), so that `import immunecam` costs next to nothing.
 _LAZY = {

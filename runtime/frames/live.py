@@ -74,12 +74,12 @@ class LiveSource(FrameSource):
                 while self._frame is None and self._failure is None and not self._stop.is_set():
                     self._fresh.wait(0.5)
                 frame, self._frame = self._frame, None
+            if self._stop.is_set():
+                return
             if frame is not None:
                 yield frame
             elif self._failure is not None:
                 raise self._failure
-            else:
-                return
 
     def close(self) -> None:
         """Stop the reader; it ends at the latest when its time-out does."""
