@@ -51,8 +51,11 @@ class AntigenMemory(nn.Module):
 
     def read(self, feature: Tensor) -> Tensor:
         """(N, dim) recalled features of (N, dim) features."""
-        cosine = F.normalize(feature, dim=1) @ F.normalize(self.slots, dim=1).T
-        return torch.softmax(cosine / self.temperature, dim=1) @ self.slots
+        return self._recall(feature, self.slots)
+
+    def _recall(self, feature: Tensor, slots: Tensor) -> Tensor:
+        cosine = F.normalize(feature, dim=1) @ F.normalize(slots, dim=1).T
+        return torch.softmax(cosine / self.temperature, dim=1) @ slots
 
     @torch.no_grad()
     def write(self, feature: Tensor) -> None:
@@ -73,7 +76,9 @@ class AntigenMemory(nn.Module):
                 self.idle[dead] = 0
 
     def forward(self, feature: Tensor) -> Tensor:
-        recalled = self.read(feature)
+        # The write below changes the slots in place, so the read that is differentiated needs slots of its own.
+        slots = self.slots.clone() if self.training else self.slots
+        recalled = self._recall(feature, slots)
         if self.training:
             self.write(feature)
         return recalled
