@@ -1,0 +1,182 @@
+"""A bundle computes what its network computes, and stores nothing twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from immunecam.errors import InputError, UsageError
+from immunecam.export.basis_precision import subspace_from_eigenspace
+from immunecam.export.to_onnx import export_bundle, main, run_folder_of
+from immunecam.kernels import mutate, project, uniforms
+from immunecam.models import Eigenspace
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.purifier import Purifier
+from immunecam.training.config import Phase, TrainConfig
+from immunecam.training.faces import FaceSet
+from immunecam.training.trainer import Trainer
+
+K = 24
+OPTIONS = {
+    "edge": {"width": 8, "dim": 16, "memory_slots": 4},
+    "ais": {"dim": 16, "memory_slots": 8},
+    "pin": {},
+}
+
+
+def train(kind: str, folder: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    small = torch.randn(40, 1, 12, 12, generator=generator)
+    large = torch.nn.functional.interpolate(small, (112, 112), mode="bicubic", align_corners=False)[:, 0]
+    faces = FaceSet((127 + 50 * large).clamp(0, 255).to(torch.uint8), tuple(str(n) for n in range(40)))
+    phases = (Phase("warm-up", steps=2),)
+    config = TrainConfig(
+        kind=kind, k=K, model_options=OPTIONS[kind], phases=phases, batch=4, clones=2, identity_weight=0.0
+    )
+    Trainer(config, faces, [], folder).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return train("edge", tmp_path_factory.mktemp("run") / "a.run")
+
+
+@pytest.fixture(scope="module")
+def exported(run) -> Path:
+    path = run.with_name("a.immune")
+    assert run_folder_of(path) == run
+    export_bundle(run, path)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_basis_formats(run, tmp_path, precision):
+    bundle, parity = export_bundle(run, tmp_path / "a.immune", precision=precision)
+    assert max(parity.max_abs_p_random, parity.max_abs_p_real) < 1e-4
+    assert parity.max_grey_levels <= 1
+    assert parity.basis_rms_grey_levels < {"fp32": 0.01, "fp16": 0.1, "int8": 1.0}[precision]
+    assert bundle.manifest.precision["basis"] == precision
+    assert bundle.manifest.parity["max_abs_p_real"] == parity.max_abs_p_real
+    assert bundle.manifest.provenance["steps_done"] == 2
+    assert bundle.subspace.basis.dtype == {"fp32": "float32", "fp16": "float16", "int8": "int8"}[precision]
+
+
+@pytest.mark.parametrize("kind", ["ais", "pin"])
+def test_other_kinds(kind, tmp_path):
+    run = train(kind, tmp_path / "a.run")
+    bundle, parity = export_bundle(run, tmp_path / "a.immune")
+    assert bundle.manifest.kind == kind
+    assert parity.max_grey_levels <= 1
+
+
+def test_graphs(exported):
+    for name in ("analyzer.onnx", "purifier.onnx"):
+        onnx.checker.check_model(str(exported / name), full_check=True)
+        model = onnx.load(str(exported / name), load_external_data=False)
+        assert model.opset_import[0].version == 20
+        assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        content = (exported / name).read_bytes()
+        for trace in (b"stack_trace", b"site-packages", str(Path(__file__).parents[2]).encode(), b"/tmp"):
+            assert trace not in content
+    where = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    assert where == {"analyzer.onnx", "subspace.safetensors"}
+    # The whole purifier holds nodes and small numbers only.
+    assert (exported / "purifier.onnx").stat().st_size < 0.1 * (exported / "analyzer.onnx").stat().st_size
+
+
+def test_whole_graph_is_analyzer_and_kernels(exported):
+    bundle = Bundle.load(exported)
+    faces = np.random.default_rng(0).integers(0, 256, (5, 112, 112)).astype(np.uint8)
+    grey = (faces / 127.5 - 1).astype(np.float32)
+    for mode in ("sample", "threshold", "expected"):
+        purifier = Purifier.load(bundle, mutation=mode, seed=9)
+        batch = purifier.purify_batch(faces)
+        antibody = mutate(batch.probabilities, mode=mode, seed=9, images=np.arange(5, dtype=np.uint64))
+        wanted = project(grey, antibody, bundle.subspace)
+        assert np.abs(batch.purified.astype(int) - wanted).max() <= 1
+        for number in range(5):  # one by one is the same as together
+            alone = purifier.purify_batch(faces[number : number + 1], first_image=number)
+            np.testing.assert_allclose(alone.probabilities[0], batch.probabilities[number], atol=1e-5)
+            assert np.abs(alone.purified[0].astype(int) - batch.purified[number]).max() <= 1
+
+
+def test_network_and_bundle_draw_the_same_bits(exported, run):
+    from immunecam.export.run_folder import TrainedNetwork
+
+    trained = TrainedNetwork.load(run)
+    with torch.no_grad():
+        p = trained.network(trained.faces).numpy()
+    found = Purifier.load(exported).analyze(trained.faces.numpy())
+    drawn = uniforms(4, np.arange(len(p)), 1, K)[:, 0]
+    assert ((drawn < p) != (drawn < found)).mean() < 1e-3
+
+
+def test_int8_rows_reach_full_scale():
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(12544, 6))[0].T.contiguous()
+    subspace = subspace_from_eigenspace(Eigenspace(torch.zeros(12544), basis, torch.ones(6)), "int8")
+    assert (np.abs(subspace.basis.astype(int)).max(1) == 127).all()
+    np.testing.assert_allclose(subspace.dequantized(), basis.numpy(), atol=float(subspace.scale.max()) / 2 * 1.001)
+    with pytest.raises(UsageError, match="int4"):
+        subspace_from_eigenspace(Eigenspace(torch.zeros(12544), basis, torch.ones(6)), "int4")
+
+
+def test_damaged_runs(run, tmp_path):
+    import shutil
+
+    with pytest.raises(InputError, match="no training run"):
+        export_bundle(tmp_path, tmp_path / "a.immune")
+    for name in ("config.json", "eigenspace.safetensors", "sample.safetensors", "checkpoint.safetensors"):
+        broken = tmp_path / f"{name}.run"
+        shutil.copytree(run, broken)
+        (broken / name).write_bytes((broken / name).read_bytes()[:50])
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            export_bundle(broken, tmp_path / "a.immune")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a.immune").exists()
+
+
+def test_a_wrong_export_is_refused(run, tmp_path, monkeypatch):
+    """Parity is a check that can fail: a graph of other weights must not become a bundle."""
+    from immunecam.export import to_onnx
+
+    genuine = to_onnx.analyzer_graph
+
+    def other(network):
+        with torch.no_grad():
+            network.generator.linear.bias += 0.01
+        graph = genuine(network)
+        with torch.no_grad():
+            network.generator.linear.bias -= 0.01
+        return graph
+
+    monkeypatch.setattr(to_onnx, "analyzer_graph", other)
+    with pytest.raises(InputError, match="in a probability"):
+        export_bundle(run, tmp_path / "a.immune")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_script(run, tmp_path, capsys):
+    script = Path(__file__).parents[2] / "export" / "to_onnx.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(run), "-o", "b.immune"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "max_abs_p_real" in done.stdout
+    Bundle.load(tmp_path / "b.immune")
+    assert main([str(run), "-o", str(tmp_path / "b.immune")]) == 2
+    assert main([str(tmp_path), "-o", str(tmp_path / "c.immune")]) == 3
+    assert "no training run" in capsys.readouterr().err

@@ -1,0 +1,251 @@
+"""Faces, recognisers and attacks."""
+
+from __future__ import annotations
+
+import zipfile
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from immunecam.errors import InputError
+from immunecam.training.attacks import dodging, fgsm, impersonation, pgd, round_to_8bit
+from immunecam.training.faces import FaceSet, from_uint8, to_uint8
+from immunecam.training.onnx_module import OnnxModule
+from immunecam.training.recognizer import Recognizer
+
+
+def test_face_set_from_folder_and_zip(faces, tmp_path):
+    folder = tmp_path / "in"
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name, pixels in zip(faces.names[:6], faces.pixels[:6], strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / name), pixels.numpy())
+            archive.write(folder / name, name)
+        archive.writestr("readme.txt", "no face")
+    seen = []
+    for path in (folder, tmp_path / "in.zip"):
+        loaded = FaceSet.load(path, progress=lambda done, total: seen.append((done, total)))
+        assert loaded.names == tuple(sorted(faces.names[:6]))
+        assert torch.equal(loaded.pixels[loaded.names.index(faces.names[3])], faces.pixels[3])
+    assert seen[-1] == (6, 6)
+    assert [len(batch) for batch in loaded.batches(4)] == [4, 2]
+
+
+def test_bad_face_sets(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.zip").write_text("no zip")
+    for name, content in (("small", np.zeros((50, 60), np.uint8)), ("broken", None)):
+        (tmp_path / name).mkdir()
+        if content is None:
+            (tmp_path / name / "a.png").write_bytes(b"no picture")
+        else:
+            cv2.imwrite(str(tmp_path / name / "a.png"), content)
+    for name, words in (
+        ("none", "do not exist"),
+        ("empty", "no pictures"),
+        ("text.zip", "neither a folder nor a zip"),
+        ("small", "60x50"),
+        ("broken", "not a readable picture"),
+    ):
+        with pytest.raises(InputError, match=words):
+            FaceSet.load(tmp_path / name)
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=9))
+def test_pixels_come_back(values):
+    pixels = torch.tensor(values, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(pixels)), pixels)
+
+
+def export(network: torch.nn.Module, path) -> None:
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, 112, 112),),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+    )
+    program.save(str(path))
+
+
+def test_torchscript_and_onnx_are_the_same_recogniser(network, faces, tmp_path):
+    torch.jit.trace(network, torch.zeros(1, 3, 112, 112)).save(str(tmp_path / "r.torchscript.pt"))
+    export(network, tmp_path / "r.onnx")
+    found = []
+    for name in ("r.torchscript.pt", "r.onnx"):
+        recognizer = Recognizer.load(tmp_path / name)
+        assert recognizer.name == "r"
+        assert len(recognizer.sha256) == 64
+        x = next(faces.batches(5)).requires_grad_(True)
+        embedding = recognizer(x)
+        torch.testing.assert_close(embedding.norm(dim=1), torch.ones(5))
+        embedding[:, 0].sum().backward()
+        assert all(not p.requires_grad for p in recognizer.parameters())
+        found.append((embedding.detach(), x.grad))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert not Recognizer(network).train().training
+
+
+def test_shared_recognisers_agree_in_both_formats(shared_data):
+    torch.manual_seed(0)
+    faces = torch.nn.functional.interpolate(torch.randn(2, 1, 14, 14), (112, 112), mode="bicubic")[:, 0].clamp(-1, 1)
+    for path in sorted((shared_data / "recognizers").glob("*.onnx")):
+        gradients, embeddings = [], []
+        for file in (path, path.with_suffix(".torchscript.pt")):
+            x = faces.clone().requires_grad_(True)
+            embedding = Recognizer.load(file)(x)
+            embedding[:, :3].sum().backward()
+            embeddings.append(embedding.detach())
+            gradients.append(x.grad)
+        assert (embeddings[0] - embeddings[1]).abs().max() < 1e-4
+        assert (gradients[0] - gradients[1]).norm() < 1e-2 * gradients[1].norm()
+
+
+def test_bad_recognisers(network, tmp_path):
+    (tmp_path / "text.pt").write_text("no network")
+    (tmp_path / "text.onnx").write_text("no network")
+    (tmp_path / "a.bin").write_text("x")
+    torch.jit.trace(torch.nn.Flatten(0), torch.zeros(1, 3, 112, 112)).save(str(tmp_path / "flat.pt"))
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "pickle.pt")  # is never unpickled
+    for name, words in (
+        ("none.pt", "does not exist"),
+        ("a.bin", ".bin"),
+        ("text.pt", "does not map"),
+        ("text.onnx", "cannot be used"),
+        ("flat.pt", "embedding"),
+        ("pickle.pt", "does not map"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            Recognizer.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+X = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
+I64 = np.int64
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes"),
+    [
+        ("Abs", [], {}),
+        ("AveragePool", [], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("AveragePool", [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+        ("BatchNormalization", [X[0, :, 0, 0], X[0, :, 1, 0], X[0, :, 2, 0], abs(X[0, :, 3, 0])], {"epsilon": 1e-3}),
+        ("Cast", [], {"to": TensorProto.FLOAT}),
+        ("Clip", [np.float32(-0.2), np.float32(0.4)], {}),
+        ("Conv", [X[:, :, :3, :3]], {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+        ("Conv", [X[:, :, :3, :3]], {"pads": [0, 0, 1, 1]}),
+        ("Conv", [X[:1, :1, :3, :3].repeat(4, 0)], {"group": 4, "dilations": [2, 2]}),
+        ("Div", [abs(X) + 1], {}),
+        ("Elu", [], {"alpha": 0.7}),
+        ("Exp", [], {}),
+        ("Flatten", [], {"axis": 2}),
+        ("Gather", [np.array([1, 0], I64)], {"axis": 1}),
+        ("GlobalAveragePool", [], {}),
+        ("HardSigmoid", [], {"alpha": 0.3}),
+        ("HardSwish", [], {}),
+        ("Identity", [], {}),
+        ("LeakyRelu", [], {"alpha": 0.2}),
+        ("MatMul", [X[0, 0]], {}),
+        ("MaxPool", [], {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Mul", [X], {}),
+        ("PRelu", [X[0, :, :1, :1]], {}),
+        ("Pow", [np.float32(2)], {}),
+        ("ReduceL2", [np.array([1], I64)], {"keepdims": 1}),
+        ("ReduceMean", [np.array([2, 3], I64)], {"keepdims": 0}),
+        ("ReduceSum", [np.array([-1], I64)], {}),
+        ("Relu", [], {}),
+        ("Reshape", [np.array([0, -1], I64)], {}),
+        ("Sigmoid", [], {}),
+        ("Slice", [np.array([1], I64), np.array([99], I64), np.array([1], I64), np.array([2], I64)], {}),
+        ("Slice", [np.array([-1], I64), np.array([-(2**60)], I64), np.array([1], I64), np.array([-1], I64)], {}),
+        ("Softmax", [], {"axis": 1}),
+        ("Sub", [X], {}),
+        ("Tanh", [], {}),
+        ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+        ("Unsqueeze", [np.array([1, -1], I64)], {}),
+        ("Expand", [np.array([3, 1, 1, 1, 1], I64)], {}),
+    ],
+)
+def test_onnx_operators(kind, constants, attributes):
+    names = [f"c{number}" for number in range(len(constants))]
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", *names], ["y"], **attributes)],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(c), n) for c, n in zip(constants, names, strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+    found = OnnxModule(model)(torch.from_numpy(X))
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_unknown_onnx_operator_is_named(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Det", ["x"], ["y"], name="odd")],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="Det"):
+        OnnxModule.load(tmp_path / "a.onnx")
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.5, 20), st.integers(1, 3), st.booleans(), st.sampled_from([0.0, 1.0]))
+def test_attacks_stay_in_their_budget(level, steps, random_start, momentum):
+    torch.manual_seed(0)
+    faces = from_uint8(torch.randint(0, 256, (2, 8, 8), dtype=torch.uint8))
+    levels = torch.tensor([level, level / 2])
+    attacked = pgd(
+        lambda x: x.flatten(1).sum(1), faces, levels / 127.5, steps=steps, random_start=random_start, momentum=momentum
+    )
+    change = ((attacked - faces) * 127.5).abs().flatten(1).amax(1)
+    # A budget between two grey levels may be rounded up to the next.
+    assert (change <= levels + 0.5 + 1e-3).all()
+    torch.testing.assert_close(round_to_8bit(attacked), attacked)
+    assert attacked.abs().max() <= 1
+
+
+def test_attacks_reach_their_goals(recognizer, faces):
+    torch.manual_seed(0)
+    clean = next(faces.batches(6))
+    with torch.no_grad():
+        own = recognizer(clean)
+    target = own.roll(1, 0)
+
+    def reached(goal, attacked):
+        with torch.no_grad():
+            return goal(attacked).mean().item()
+
+    for goal in (dodging(recognizer, own), impersonation(recognizer, target)):
+        before = reached(goal, clean)
+        # One step of the full budget may overshoot where the recogniser is this small, so it gets a small one.
+        one, many = fgsm(goal, clean, 1 / 127.5), pgd(goal, clean, 8 / 127.5, steps=10)
+        assert before < reached(goal, one) < reached(goal, many)
+    with pytest.raises(ValueError, match="steps"):
+        pgd(goal, clean, 0.1, steps=0)
+
+
+def test_pgd_breaks_an_undefended_recogniser(shared_data):
+    recognizer = Recognizer.load(shared_data / "recognizers" / "mobilefacenet_y1.torchscript.pt")
+    with zipfile.ZipFile(shared_data / "lfw" / "dev_112.zip") as archive:
+        names = sorted(archive.namelist())[:400:100]
+        pixels = [cv2.imdecode(np.frombuffer(archive.read(n), np.uint8), cv2.IMREAD_GRAYSCALE) for n in names]
+    clean = from_uint8(torch.from_numpy(np.stack(pixels)))
+    with torch.no_grad():
+        own = recognizer(clean)
+    attacked = pgd(dodging(recognizer, own), clean, 8 / 127.5, steps=10)
+    with torch.no_grad():
+        assert (recognizer(attacked) * own).sum(1).max() < 0.1
