@@ -27,12 +27,14 @@ test: $(TEST)/installed
 $(DEMO)/installed: $(SOURCES)
 	@test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	@echo "installing the base package into $(DEMO) ..."
+	@rm -rf build  # a wheel must not carry files that an earlier build left there
 	@$(DEMO)/bin/pip install -q --disable-pip-version-check .
 	@touch $@
 
 $(TEST)/installed: $(SOURCES)
 	@test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
 	@echo "installing the package with its test and training extras into $(TEST) ..."
+	@rm -rf build
 	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,dev]"
 	@$(TEST)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall .
 	@touch $@

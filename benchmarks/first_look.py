@@ -124,6 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
             "immunecam.first_look/1",
             rows,
             bundle_sha256=bundle.sha256,
+            # The manifest will carry these figures, so its own hash cannot be what ties them to the model.
+            bundle_files={name: record.sha256 for name, record in bundle.manifest.files.items()},
             pairs_of_each_kind=given.pairs,
             trained_with=trained_with,
         )

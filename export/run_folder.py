@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from immunecam.errors import InputError
-from immunecam.models import AIS, PIN, Eigenspace, build_model
+from immunecam.models import AIS, PIN, Eigenspace, build_model, model_options
 
 __all__ = ["TrainedNetwork"]
 
@@ -27,7 +27,7 @@ class TrainedNetwork:
     kind : str
         "ais", "pin" or "edge".
     options : dict
-        Named options of the model.
+        Named options of the model, defaults included.
     network : AIS or PIN
         In evaluation mode.
     eigenspace : Eigenspace
@@ -75,7 +75,7 @@ class TrainedNetwork:
             step = int(file.metadata().get("step", 0))
         return cls(
             kind,
-            dict(options),
+            model_options(kind, options),
             network.eval().requires_grad_(False),
             eigenspace,
             {**identity, "steps_done": step, "torch": torch.__version__},

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from immunecam.errors import ImmuneCamError
+from immunecam.errors import ImmuneCamError, InputError
 from immunecam.export.analyzer_graph import analyzer_graph
 from immunecam.export.basis_precision import BASIS_PRECISIONS, subspace_from_eigenspace
 from immunecam.export.parity import Parity, check_parity
@@ -32,7 +34,7 @@ def export_bundle(
     path: str | Path,
     *,
     precision: str = "int8",
-    quality: Mapping[str, Any] | None = None,
+    report: str | Path | None = None,
     overwrite: bool = False,
 ) -> tuple[Bundle, Parity]:
     """Export both graphs and the subspace, compare them with PyTorch, and write the bundle.
@@ -45,8 +47,9 @@ def export_bundle(
         The bundle to write, ``NAME.immune``.
     precision : str
         Storage format of the basis: "fp32", "fp16" or "int8". The analyzer is float32.
-    quality : mapping, optional
-        Measured figures for the manifest.
+    report : path, optional
+        JSON report whose rows become the manifest's measured quality; its `bundle_files` must be the hashes of the very
+        files that are exported here.
     overwrite : bool
         Replace a bundle of that name.
 
@@ -71,7 +74,7 @@ def export_bundle(
         "precision": {"analyzer": "fp32", "basis": precision},
         "options": trained.options,
         "provenance": trained.provenance,
-        "quality": quality,
+        "quality": _quality(report, {"analyzer.onnx": analyzer, "subspace.safetensors": basis}) if report else None,
     }
     with tempfile.TemporaryDirectory() as scratch:
         # onnx's checker follows external data by path, so the whole purifier is checked where it lies.
@@ -81,6 +84,21 @@ def export_bundle(
         onnx.checker.check_model(str(Path(scratch) / "draft.immune" / "purifier.onnx"), full_check=True)
         parity = check_parity(draft, trained)
     return write_bundle(path, **content, parity=parity.to_dict(), overwrite=overwrite), parity
+
+
+def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Schema and rows of a report, if it measured these files."""
+    try:
+        content = json.loads(Path(report).read_text(encoding="utf-8"))
+        measured, rows, schema = content["bundle_files"], content["rows"], content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{str(report)!r} is no report of a measured bundle ({type(error).__name__}: {error})"
+        ) from None
+    for name, data in files.items():
+        if measured.get(name) != hashlib.sha256(data).hexdigest():
+            raise InputError(f"{str(report)!r} measured another {name} than the one exported here: measure again")
+    return {"schema": schema, "rows": rows}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """PyTorch modules: eigenspace, AIS, PIN, edge. Pure functions of tensors; no files are touched here."""
 
 from immunecam.models.ais import AIS, AntibodyGenerator, AntigenAnalyzer, AntigenFeature, ais
-from immunecam.models.build import KINDS, build_model
+from immunecam.models.build import KINDS, build_model, model_options
 from immunecam.models.edge import EdgeAnalyzer, EdgeFeature, edge
 from immunecam.models.eigenspace import Eigenspace
 from immunecam.models.memory import AntigenMemory
@@ -23,5 +23,6 @@ __all__ = [
     "ais",
     "build_model",
     "edge",
+    "model_options",
     "pin",
 ]

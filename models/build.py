@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from immunecam.models.ais import AIS, ais
 from immunecam.models.edge import edge
 from immunecam.models.pin import PIN, pin
 
-__all__ = ["KINDS", "build_model"]
+__all__ = ["KINDS", "build_model", "model_options"]
 
 KINDS = {"ais": ais, "pin": pin, "edge": edge}
 
@@ -28,3 +29,9 @@ def build_model(kind: str, k: int, options: Mapping[str, Any] | None = None) -> 
         return KINDS[kind](k, **dict(options or {}))
     except TypeError as error:
         raise ValueError(f"model kind {kind!r} has no such option: {error}") from None
+
+
+def model_options(kind: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every named option of `kind` with its value, defaults included: what a manifest must say of a network."""
+    parameters = list(inspect.signature(KINDS[kind]).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters} | dict(options or {})

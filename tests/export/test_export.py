@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,25 @@ def test_script(run, tmp_path, capsys):
     assert main([str(run), "-o", str(tmp_path / "b.immune")]) == 2
     assert main([str(tmp_path), "-o", str(tmp_path / "c.immune")]) == 3
     assert "no training run" in capsys.readouterr().err
+
+
+def test_quality_must_have_been_measured_on_these_files(run, exported, tmp_path):
+    bundle = Bundle.load(exported)
+    files = {name: record.sha256 for name, record in bundle.manifest.files.items()}
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"schema": "x/1", "rows": [{"p50_ms": 1.0}], "bundle_files": files}))
+    made, _ = export_bundle(run, tmp_path / "a.immune", report=report)
+    assert made.manifest.quality == {"schema": "x/1", "rows": [{"p50_ms": 1.0}]}
+    report.write_text(json.dumps({"schema": "x/1", "rows": [], "bundle_files": files | {"analyzer.onnx": "0" * 64}}))
+    with pytest.raises(InputError, match="measured another analyzer"):
+        export_bundle(run, tmp_path / "b.immune", report=report)
+    report.write_text("[]")
+    with pytest.raises(InputError, match="no report"):
+        export_bundle(run, tmp_path / "b.immune", report=report)
+
+
+def test_manifest_names_every_option(exported):
+    options = Bundle.load(exported).manifest.options
+    assert options["memory_temperature"] == 0.1
+    assert options["width"] == 8
+    assert list(options["prior"]) == [4.0, 0.0]
