@@ -140,7 +140,9 @@ def _warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.u
         left, top = np.clip(np.floor(corners.min(0) - margin), 0, (width - 1, height - 1)).astype(int)
         right, bottom = np.clip(np.ceil(corners.max(0) + margin), (left + 1, top + 1), (width, height)).astype(int)
         # The blur of a pixel grid that is `larger` times coarser; sigma 0.5 of the coarse pixel is customary.
-        source = np.asarray(cv2.GaussianBlur(frame[top:bottom, left:right], (0, 0), 0.5 * larger), np.uint8)
+        # Landmarks far wider than the frame would ask for a kernel of any size; cap it.
+        sigma = min(0.5 * larger, float(max(bottom - top, right - left)) / 4)
+        source = np.asarray(cv2.GaussianBlur(frame[top:bottom, left:right], (0, 0), max(sigma, 0.5)), np.uint8)
         shift = np.array([left, top], np.float64)
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ shift

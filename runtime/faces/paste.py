@@ -77,6 +77,8 @@ def paste(
             f"there are {len(purified)} purified faces and matrices of the shape {np.shape(matrices)}, "
             f"but one finite (2, 3) matrix a face is needed"
         )
+    if len(purified) and not (np.abs(np.linalg.det(np.asarray(matrices)[:, :, :2])) > 1e-12).all():
+        raise InputError("a paste matrix has no inverse, so its face has no place in the frame: align the face again")
     result = np.array(frame)
     for face, matrix in zip(purified, matrices, strict=True):
         _paste_one(result, face, matrix, colour)

@@ -143,6 +143,12 @@ def test_align_and_paste_of_the_same_face_is_nearly_nothing(scale, degrees):
     assert np.percentile(np.abs(out.astype(int) - frame), 99) <= 6
 
 
+def test_landmarks_far_wider_than_the_frame_cost_no_more():
+    """A blur as wide as the face says would take minutes; the crop is of the frame's repeated edge anyway."""
+    aligned = align(smooth(), [face_at(turned(1e5, 0, 0, 0))])
+    assert np.isfinite(aligned.grey).all()
+
+
 def test_paste_keeps_chroma():
     frame = np.full((200, 200, 3), (60, 120, 160), np.uint8)
     matrix = similarity(face_at(turned(1, 0, 40, 40)).landmarks)
@@ -159,7 +165,7 @@ def test_bad_paste():
     for wrong in (face.astype(np.float32), face[0], np.zeros((1, 64, 64), np.uint8)):
         with pytest.raises(InputError, match="purified"):
             paste(frame, wrong, matrix)
-    for wrong in (np.zeros((2, 2, 3)), np.full((1, 2, 3), np.nan)):
+    for wrong in (np.zeros((2, 2, 3)), np.full((1, 2, 3), np.nan), matrix):
         with pytest.raises(InputError, match="matri"):
             paste(frame, face, wrong)
 
