@@ -152,15 +152,20 @@ def _one(
     )
     with sink as writer, progress:
         task = progress.add_task(Path(source.name).name, total=total, faces=0)
-        for frame in source:
-            result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
-            tally.add(result.timings_ms, len(result.faces))
-            if writer is not None:
-                image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
-                writer.write(image, frame.name)
-            progress.update(task, advance=1, faces=tally.faces)
-            if limit is not None and tally.frames >= limit:
-                break
+        try:
+            for frame in source:
+                result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
+                tally.add(result.timings_ms, len(result.faces))
+                if writer is not None:
+                    image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
+                    writer.write(image, frame.name)
+                progress.update(task, advance=1, faces=tally.faces)
+                if limit is not None and tally.frames >= limit:
+                    break
+        except KeyboardInterrupt:
+            if not source.live:
+                raise
+            # A camera has no end of its own: Ctrl-C is how its recording is finished, and it is kept.
     return tally
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -231,3 +234,46 @@ def test_interrupt_keeps_what_was_there(clip, tmp_path):
     assert "Traceback" not in errors
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"an earlier result"
+
+
+def test_interrupt_finishes_the_recording_of_a_camera(sample_frame, tmp_path):
+    data = cv2.imencode(".jpg", sample_frame)[1].tobytes()
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(head + data + b"\r\n")
+                    time.sleep(0.05)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/camera.mjpg"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "immunecam", "purify", url, "-o", "out.mp4"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out*partial*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    server.shutdown()
+    server.server_close()
+    assert process.returncode == 0, errors
+    frames, width, height, _ = properties(tmp_path / "out.mp4")
+    assert frames >= 1
+    assert (height, width) == sample_frame.shape[:2]
+    assert output.startswith(f"{frames} frames, ")
