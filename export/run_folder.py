@@ -68,11 +68,16 @@ class TrainedNetwork:
             )
             eigenspace = Eigenspace(**load_file(folder / "eigenspace.safetensors"))
             pixels = load_file(folder / "sample.safetensors")["pixels"]
+            with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+                step = int((file.metadata() or {}).get("step", 0))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"training run {str(folder)!r} cannot be read ({reason}): train it again") from None
-        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-            step = int(file.metadata().get("step", 0))
+        if eigenspace.k != network.k:
+            raise InputError(
+                f"training run {str(folder)!r} has a network of {network.k} eigenfaces and an eigenspace of "
+                f"{eigenspace.k}: train it again"
+            )
         return cls(
             kind,
             model_options(kind, options),

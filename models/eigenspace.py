@@ -96,8 +96,8 @@ class Eigenspace(nn.Module):
         k : int
             Number of eigenfaces, below the number of faces and D.
         power_iterations : int
-            Subspace iterations of the range finder; 2 gives the trailing eigenfaces of real faces to 0.1 %
-            of their variance.
+            Subspace iterations of the range finder. With 2, on 2,000 real faces, the first four fifths of the
+            eigenfaces come within 1 % of their exact variance, the last few within 8 %; all together within 0.03 %.
         seed : int
             Of the random test matrix; the same faces and seed give the same subspace.
         max_rows : int

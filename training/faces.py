@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class FaceSet:
         """
         path = Path(path)
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
             return cls._decode(
                 path,
                 [p.relative_to(path).as_posix() for p in files],
@@ -98,7 +99,12 @@ class FaceSet:
             raise InputError(f"no pictures in {str(path)!r}: wanted {', '.join(_SUFFIXES)} files of 112x112 faces")
         pixels = np.empty((len(names), _SIDE, _SIDE), np.uint8)
         for number, name in enumerate(names):
-            data = np.frombuffer(read(name), np.uint8)
+            try:
+                data = np.frombuffer(read(name), np.uint8)
+            except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # damaged, encrypted, forbidden
+                raise InputError(
+                    f"face {name!r} in {str(path)!r} cannot be read ({error}): replace or remove it"
+                ) from None
             image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
             if image is None:
                 raise InputError(f"face {name!r} in {str(path)!r} is not a readable picture: replace or remove it")

@@ -137,9 +137,11 @@ def _pool(average: bool) -> Callable[[list[Any], _Attributes], Tensor]:
         if before or attributes.get("ceil_mode", 0):
             raise ValueError("a pool with uneven padding or ceil_mode has no form here")
         if average:
+            if set(attributes.get("dilations", [1])) != {1}:
+                raise ValueError("an average pool with dilations has no form here")
             inside = bool(attributes.get("count_include_pad", 0))
             return F.avg_pool2d(values[0], kernel, stride, tuple(padding), count_include_pad=inside)
-        return F.max_pool2d(values[0], kernel, stride, tuple(padding))
+        return F.max_pool2d(values[0], kernel, stride, tuple(padding), tuple(attributes.get("dilations", [1, 1])))
 
     return pool
 
@@ -159,7 +161,10 @@ def _axes(values: list[Any], attributes: _Attributes) -> list[int]:
 
 def _reduce(operator: Callable[..., Tensor]) -> Callable[[list[Any], _Attributes], Tensor]:
     def reduce(values: list[Any], attributes: _Attributes) -> Tensor:
-        axes = _axes(values, attributes) or list(range(values[0].ndim))
+        axes = _axes(values, attributes)
+        if not axes and attributes.get("noop_with_empty_axes", 0):
+            return values[0]
+        axes = axes or list(range(values[0].ndim))
         return operator(values[0], tuple(axes), bool(attributes.get("keepdims", 1)))
 
     return reduce
@@ -206,8 +211,9 @@ def _flatten(values: list[Any], attributes: _Attributes) -> Tensor:
 
 def _gather(values: list[Any], attributes: _Attributes) -> Tensor:
     x, index = values
-    axis = attributes.get("axis", 0)
-    flat = torch.index_select(x, axis, index.reshape(-1).to(x.device))
+    axis = attributes.get("axis", 0) % x.ndim
+    # Negative indices count from the end, which index_select does not know.
+    flat = torch.index_select(x, axis, index.reshape(-1).to(x.device) % x.shape[axis])
     return flat.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
 
@@ -278,7 +284,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "Concat": _concat,
     "ConstantOfShape": _fill,
     "Conv": _conv,
-    "Div": _elementwise(lambda a, b: a // b if not a.is_floating_point() else a / b),
+    "Div": _elementwise(lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")),
     "Dropout": lambda values, attributes: values[0],
     "Elu": lambda values, attributes: F.elu(values[0], attributes.get("alpha", 1.0)),
     "Equal": _elementwise(torch.eq),
@@ -311,7 +317,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "Squeeze": _squeeze,
     "Sub": _elementwise(torch.sub),
     "Tanh": _elementwise(torch.tanh),
-    "Transpose": lambda values, attributes: values[0].permute(*attributes["perm"]),
+    "Transpose": lambda values, attributes: values[0].permute(*attributes.get("perm", range(values[0].ndim)[::-1])),
     "Unsqueeze": _unsqueeze,
     "Where": _elementwise(torch.where),
 }

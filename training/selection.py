@@ -105,7 +105,8 @@ def log_likelihood(antibody: Tensor, logits: Tensor) -> Tensor:
 def reinforce(antibody: Tensor, logits: Tensor, loss: Tensor) -> Tensor:
     """Score-function estimate whose gradient is that of the expected loss (REINFORCE, Williams 1992).
 
-    The baseline of a face is the mean loss of its own clones, as in AIS; with one clone there is none.
+    The baseline of a face is the mean loss of its own clones, as in AIS; with one clone there is none. A clone counts
+    in its own baseline, so with S clones the expectation is (S - 1) / S of that gradient: 0.96 at the paper's S = 25.
     """
     advantage = loss.detach()
     if loss.shape[1] > 1:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -216,7 +217,8 @@ class Trainer:
                 found = json.loads(file.read_text())
             except (OSError, ValueError):
                 raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
-            different = [key for key in identity if found.get(key) != identity[key]]
+            known = found if isinstance(found, dict) else {}
+            different = [key for key in identity if known.get(key) != identity[key]]
             if different:
                 raise InputError(
                     f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
@@ -232,9 +234,17 @@ class Trainer:
         if given is not None:
             space = given
         elif file.is_file() and self._checkpoint.is_file():
-            space = Eigenspace(**load_file(file))
+            try:
+                space = Eigenspace(**load_file(file))
+            except (OSError, SafetensorError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"eigenfaces {str(file)!r} are damaged ({_reason(error)}): start anew without --resume"
+                ) from None
         else:
-            space = Eigenspace.fit(self.faces.batches(500), self.config.k, seed=self.config.seed)
+            try:
+                space = Eigenspace.fit(self.faces.batches(500), self.config.k, seed=self.config.seed)
+            except ValueError as error:
+                raise InputError(str(error)) from None
         tensors = {
             "mean": space.mean,
             "basis": space.basis.contiguous(),
@@ -256,8 +266,6 @@ class Trainer:
         _replace(self._checkpoint, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
     def _load(self) -> None:
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(self._checkpoint, "pt") as file:
                 metadata = file.metadata()
@@ -267,7 +275,7 @@ class Trainer:
             self.slow.network.load_state_dict(_part(tensors, "slow."))
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"checkpoint {str(self._checkpoint)!r} is damaged ({error}): start anew without --resume"
+                f"checkpoint {str(self._checkpoint)!r} is damaged ({_reason(error)}): start anew without --resume"
             ) from None
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer.").items():
@@ -309,6 +317,11 @@ class Trainer:
         from immunecam.training.curves import plot_curves
 
         plot_curves(self.curves, self.folder / "curves.png")
+
+
+def _reason(error: Exception) -> str:
+    """First line of a message; PyTorch's go on over many."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

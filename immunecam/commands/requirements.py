@@ -6,7 +6,7 @@ import importlib.util
 
 from immunecam.errors import BackendMissingError
 
-__all__ = ["require_training"]
+__all__ = ["require_device", "require_training"]
 
 
 def require_training() -> None:
@@ -16,3 +16,14 @@ def require_training() -> None:
         raise BackendMissingError(
             f"training and export need {', '.join(missing)}, which is not installed: pip install 'immunecam[train]'"
         )
+
+
+def require_device(name: str) -> None:
+    """Raise BackendMissingError unless PyTorch can compute on the device."""
+    import torch
+
+    try:
+        torch.ones(1, device=name).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has no one error for it
+        reason = str(error).strip().splitlines()[0]
+        raise BackendMissingError(f"PyTorch cannot compute on the device {name!r} ({reason}): use cpu") from None

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from immunecam.commands.options import Precision
-from immunecam.commands.requirements import require_training
+from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 
 __all__ = ["train"]
@@ -52,6 +52,7 @@ def train(
 ) -> None:
     """Train a model and export it as a bundle."""
     require_training()
+    require_device(device)
     import dataclasses
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of

@@ -67,6 +67,10 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
     assert run(*common, "--preset", "paper", "--steps", "3").returncode == 3  # holds a run already
     assert run(*common, "--preset", "paper", "--steps", "3", "--resume").returncode == 0
 
+    few = run("train", "pin", "--data", data, "--out", "few.immune", "--k", "400")
+    assert few.returncode == 3
+    assert "from 40 faces" in few.stderr
+
     assert run("export", "mine.immune").returncode == 2  # is there already
     done = run("export", "mine.immune", "--precision", "fp16", "--overwrite")
     assert done.returncode == 0, done.stderr
@@ -85,6 +89,8 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
         (("train", "edge", "--data", "none.zip", "--out", "a.immune"), 2, "--recognizer"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune"), 3, "none.zip"),
         (("train", "pin", "--data", "none.zip", "--out", "a.bundle"), 2, ".immune"),
+        (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "cuda:9"), 4, "cuda:9"),
+        (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "moon"), 4, "moon"),
         (("export", "none.immune"), 3, "no training run"),
     ],
 )

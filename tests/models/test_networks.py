@@ -6,7 +6,24 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from immunecam.models import KINDS, AntigenMemory, build_model
+from immunecam.models import (
+    KINDS,
+    AntibodyGenerator,
+    AntigenAnalyzer,
+    AntigenFeature,
+    AntigenMemory,
+    DenoisingAutoEncoder,
+    EdgeAnalyzer,
+    EdgeFeature,
+    build_model,
+    model_options,
+)
+from immunecam.models.layers import ResidualBlock
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def mmac(network: torch.nn.Module) -> float:
@@ -108,3 +125,103 @@ def test_pin_autoencoder_is_frozen_but_gradient_reaches_the_face():
     assert faces.grad.abs().sum() > 0
     assert all(p.grad is None for p in network.autoencoder.parameters())
     assert all(p.grad is not None for p in network.esn.parameters())
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 8, 1), (4, 8, 2), (3, 5, 2)])
+@pytest.mark.parametrize("side", [14, 7])
+def test_shortcut_and_body_have_one_shape(inputs, outputs, stride, norm, side):
+    block = ResidualBlock(inputs, outputs, stride, norm=norm).eval()
+    x = torch.randn(2, inputs, side, side)
+    wanted = (2, outputs, -(-side // stride), -(-side // stride))
+    assert block.body(x).shape == block.shortcut(x).shape == block(x).shape == wanted
+    # The stride is on the second convolution of the body, as the paper's encoder has it.
+    convolutions = [m.stride[0] for m in block.body if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions == [1, stride]
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in block.modules()) is norm
+    torch.testing.assert_close(block(x), block.body(x) + block.shortcut(x))
+
+
+@torch.no_grad()
+def test_analyzers_and_features():
+    x = torch.rand(2, 1, 112, 112)
+    with FlopCounterMode(display=False) as counter:
+        found = AntigenAnalyzer().eval()(x[:1])
+    assert found.shape == (1, 512, 7, 7)
+    assert counter.get_total_flops() / 2 == pytest.approx(2.63e9, rel=0.02)
+    assert AntigenFeature(512, 9).eval()(found).shape == (1, 9)
+    small = EdgeAnalyzer(8).eval()(x)
+    assert small.shape == (2, 32, 7, 7)
+    assert EdgeFeature(32, 9).eval()(small).shape == (2, 9)
+    assert DenoisingAutoEncoder().eval()(x).shape == x.shape
+
+
+@torch.no_grad()
+def test_the_autoencoder_is_applied_twice():
+    torch.manual_seed(0)
+    twice, once = DenoisingAutoEncoder(2), DenoisingAutoEncoder(1)
+    once.load_state_dict(twice.state_dict())  # the same weights in both passes
+    x = torch.rand(1, 1, 112, 112)
+    torch.testing.assert_close(twice(x), once(once(x)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_default_option_is_named(kind):
+    options = model_options(kind)
+    assert "k" not in options
+    assert model_options(kind, {"prior": (1.0, 0.0)})["prior"] == (1.0, 0.0)
+    network = build_model(kind, 5, options)
+    assert network.k == 5
+    assert network.state_dict().keys() == build_model(kind, 5).state_dict().keys()
+
+
+@pytest.mark.parametrize(("batch_norm", "tied"), [(True, True), (False, False)])
+def test_batch_norm_in_the_generator_ties_a_face_to_its_batch(batch_norm, tied):
+    """Defect 1 of the public code is there when it is asked for, in training, and only then."""
+    torch.manual_seed(0)
+    generator = AntibodyGenerator(6, 10, batch_norm=batch_norm).train()
+    feature = torch.randn(4, 6)
+    other = torch.cat([feature[:1], torch.randn(3, 6)])
+    assert torch.equal(generator(feature)[0], generator(other)[0]) is not tied
+    generator.eval()
+    torch.testing.assert_close(generator(feature)[0], generator(other)[0])
+
+
+def test_memory_is_left_out_on_request():
+    assert not any("memory" in name for name in build_model("edge", 4, {"memory_slots": 0}).state_dict())
+    assert "memory.slots" in build_model("edge", 4, {"memory_slots": 3}).state_dict()
+
+
+def test_memory_in_the_network_is_written_in_training_only():
+    torch.manual_seed(0)
+    network = build_model("edge", 4, {"width": 8, "dim": 6, "memory_slots": 3})
+    faces = torch.rand(4, 112, 112)
+    assert all("slots" not in name for name, _ in network.named_parameters())
+    network.eval()
+    before = network.memory.slots.clone()
+    network(faces)
+    assert torch.equal(network.memory.slots, before)
+    assert int(network.memory.idle.sum()) == 0
+    network.train()
+    loss = network(faces).sum()
+    assert not torch.equal(network.memory.slots, before)
+    # The write must not spoil what the backward pass needs.
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_memory_reads_the_average_of_similar_slots():
+    torch.manual_seed(0)
+    memory = AntigenMemory(5, 4, temperature=0.3).eval()
+    feature = torch.randn(3, 4)
+    cosine = torch.nn.functional.cosine_similarity(feature[:, None], memory.slots[None], dim=2)
+    torch.testing.assert_close(memory(feature), torch.softmax(cosine / 0.3, 1) @ memory.slots)
+
+
+def test_pin_learns_in_one_part_at_a_time():
+    network = build_model("pin", 4)
+    assert all(p.requires_grad for p in network.parameters())
+    network.freeze()
+    assert not any(p.requires_grad for p in network.autoencoder.parameters())
+    assert all(p.requires_grad for p in network.esn.parameters())
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in network.modules())

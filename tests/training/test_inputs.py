@@ -173,21 +173,177 @@ I64 = np.int64
         ("Transpose", [], {"perm": [0, 2, 3, 1]}),
         ("Unsqueeze", [np.array([1, -1], I64)], {}),
         ("Expand", [np.array([3, 1, 1, 1, 1], I64)], {}),
+        ("Add", [X], {}),
+        ("BatchNormalization", [X[0, :, 0, 0], X[0, :, 1, 0], X[0, :, 2, 0], abs(X[0, :, 3, 0])], {}),
+        ("Cast", [], {"to": TensorProto.INT64}),
+        ("Concat", [X, abs(X)], {"axis": -1}),
+        ("Conv", [X[:, :, :3, :3], X[0, 0, 0, :2]], {}),
+        ("Conv", [X[:, :2, :1, :1]], {"group": 2}),
+        ("Dropout", [], {}),
+        ("Elu", [], {}),
+        ("Equal", [X * (X > 0)], {}),
+        ("Flatten", [], {}),
+        ("Flatten", [], {"axis": 0}),
+        ("Flatten", [], {"axis": -1}),
+        ("Gather", [np.array([[0, 5], [1, 1]], I64)], {"axis": -1}),
+        ("Gather", [np.array([-1, 0], I64)], {"axis": 2}),
+        ("Gather", [np.array(1, I64)], {}),
+        ("GridSample", [np.clip(X[:, :, :3, :2], -0.9, 0.9)], {"mode": b"linear", "align_corners": 1}),
+        ("GridSample", [X[:, :, :3, :2]], {"mode": b"linear", "padding_mode": b"border"}),
+        ("HardSigmoid", [], {}),
+        ("LeakyRelu", [], {}),
+        ("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+        ("MaxPool", [], {"kernel_shape": [2, 2], "dilations": [2, 2]}),
+        ("PRelu", [X[0, :1, :1, :1]], {}),
+        ("ReduceL2", [], {}),
+        ("ReduceMean", [], {"keepdims": 0}),
+        ("ReduceSum", [], {"noop_with_empty_axes": 1}),
+        ("Reshape", [np.array([-1, 3], I64)], {}),
+        ("Shape", [], {}),
+        ("Shape", [], {"start": 1, "end": -1}),
+        ("Slice", [np.array([-3, 1], I64), np.array([-1, 3], I64), np.array([-1, 1], I64)], {}),
+        ("Slice", [np.array([1], I64), np.array([2], I64)], {}),
+        ("Softmax", [], {}),
+        ("Squeeze", [], {}),
+        ("Transpose", [], {}),
+        ("Unsqueeze", [np.array([0], I64)], {}),
     ],
 )
 def test_onnx_operators(kind, constants, attributes):
     names = [f"c{number}" for number in range(len(constants))]
+    result = {"Equal": TensorProto.BOOL, "Shape": TensorProto.INT64}.get(kind, attributes.get("to", TensorProto.FLOAT))
     graph = helper.make_graph(
         [helper.make_node(kind, ["x", *names], ["y"], **attributes)],
         "one",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", result, None)],
         [numpy_helper.from_array(np.asarray(c), n) for c, n in zip(constants, names, strict=True)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
     found = OnnxModule(model)(torch.from_numpy(X))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def one_graph(nodes, inputs, constants, *, opset: int = 20):
+    """A model of several nodes from x to y."""
+    graph = helper.make_graph(
+        nodes,
+        "some",
+        [helper.make_tensor_value_info(*item) for item in inputs],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(c), n) for n, c in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def compare(model, x: np.ndarray) -> None:
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    found = OnnxModule(model)(torch.from_numpy(x)).numpy()
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "bias"),
+    [
+        ({}, False),
+        ({"transB": 1}, True),
+        ({"transA": 1}, True),
+        ({"transA": 1, "transB": 1, "alpha": 0.3, "beta": 2.0}, True),
+    ],
+)
+def test_onnx_gemm(attributes, bias):
+    constants = {"b": X[0, 0]} | ({"c": X[1, 0, 0]} if bias else {})
+    node = helper.make_node("Gemm", ["x", *constants], ["y"], **attributes)
+    compare(one_graph([node], [("x", TensorProto.FLOAT, (6, 6))], constants), X[1, 2])
+
+
+def test_onnx_operators_that_need_others_before_them():
+    x = ("x", TensorProto.FLOAT, X.shape)
+    positive = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Sqrt", ["a"], ["y"])]
+    compare(one_graph(positive, [x], {}), X)
+    chosen = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Equal", ["r", "x"], ["positive"]),
+        helper.make_node("Where", ["positive", "x", "other"], ["y"]),
+    ]
+    compare(one_graph(chosen, [x], {"other": X[:, :, ::-1].copy()}), X)
+    squeezed = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["m"], keepdims=1),
+        helper.make_node("Squeeze", ["m", "axes"], ["y"]),
+    ]
+    compare(one_graph(squeezed, [x], {"axes": np.array([1, -1], I64)}), X)
+    filled = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["c"], value=numpy_helper.from_array(np.float32([1.5]))),
+        helper.make_node("ConstantOfShape", ["shape"], ["zero"]),
+        helper.make_node("Sub", ["c", "zero"], ["d"]),
+        helper.make_node("Mul", ["x", "d"], ["y"]),
+    ]
+    compare(one_graph(filled, [x], {}), X)
+    # How exporters flatten: the batch from the shape, the rest by division, whole numbers rounded towards zero.
+    flattened = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["n"], axis=0),
+        helper.make_node("Div", ["number", "three"], ["rest"]),
+        helper.make_node("Concat", ["n", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["x", "wanted"], ["y"]),
+    ]
+    numbers = {"first": np.array([0], I64), "number": np.array([-5], I64), "three": np.array([3], I64)}
+    compare(one_graph(flattened, [x], numbers), X)
+
+
+def test_onnx_constants_inside_the_graph_and_old_forms():
+    x = ("x", TensorProto.FLOAT, X.shape)
+    inside = [
+        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(X)),
+        helper.make_node("Constant", [], ["f"], value_float=0.5),
+        helper.make_node("Constant", [], ["shape"], value_ints=[2, -1]),
+        helper.make_node("Mul", ["x", "k"], ["a"]),
+        helper.make_node("Add", ["a", "f"], ["b"]),
+        helper.make_node("Reshape", ["b", "shape"], ["y"]),
+    ]
+    compare(one_graph(inside, [x], {}), X)
+    half = [helper.make_node("Clip", ["x", "", "high"], ["y"])]
+    compare(one_graph(half, [x], {"high": np.float32(0.1)}), X)
+    old = [
+        helper.make_node("Clip", ["x"], ["c"], min=-0.5, max=0.6),
+        helper.make_node("ReduceMean", ["c"], ["m"], axes=[2], keepdims=1),
+        helper.make_node("Squeeze", ["m"], ["y"], axes=[2]),
+    ]
+    compare(one_graph(old, [x], {}, opset=10), X)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "attributes"),
+    [
+        ("Conv", {"w": X[:, :, :3, :3]}, {"auto_pad": "SAME_UPPER"}),
+        ("MaxPool", {}, {"kernel_shape": [2, 2], "ceil_mode": 1}),
+        ("Slice", {"s": np.array([4], I64), "e": np.array([1], I64), "a": np.array([2], I64),
+                   "t": np.array([-2], I64)}, {}),
+    ],
+)  # fmt: skip
+def test_forms_that_are_not_here_are_refused_not_guessed(kind, constants, attributes):
+    node = helper.make_node(kind, ["x", *constants], ["y"], **attributes)
+    module = OnnxModule(one_graph([node], [("x", TensorProto.FLOAT, X.shape)], constants))
+    with pytest.raises(ValueError, match="no form here"):
+        module(torch.from_numpy(X))
+
+
+def test_a_graph_of_two_inputs_is_refused():
+    node = helper.make_node("Add", ["x", "z"], ["y"])
+    inputs = [("x", TensorProto.FLOAT, (2,)), ("z", TensorProto.FLOAT, (2,))]
+    with pytest.raises(ValueError, match="2 inputs"):
+        OnnxModule(one_graph([node], inputs, {}))
+
+
+def test_every_operator_of_the_table_is_compared():
+    from immunecam.training import onnx_module
+
+    parametrised = next(m for m in test_onnx_operators.pytestmark if m.name == "parametrize").args[1]
+    elsewhere = {"ConstantOfShape", "Gemm", "Sqrt", "Where"}
+    assert {case[0] for case in parametrised} | elsewhere == set(onnx_module._OPERATORS)
 
 
 def test_unknown_onnx_operator_is_named(tmp_path):
@@ -249,3 +405,81 @@ def test_pgd_breaks_an_undefended_recogniser(shared_data):
     attacked = pgd(dodging(recognizer, own), clean, 8 / 127.5, steps=10)
     with torch.no_grad():
         assert (recognizer(attacked) * own).sum(1).max() < 0.1
+
+
+def test_budget_is_kept_to_the_grey_level():
+    """A whole number of grey levels is a bound on the 8-bit picture itself, for every face its own."""
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (5, 8, 8), dtype=torch.uint8)
+    faces = from_uint8(pixels)
+    levels = torch.tensor([0, 1, 4, 8, 16])
+    for random_start in (False, True):
+        attacked = pgd(
+            lambda x: (x.flatten(1) * torch.arange(-32, 32)).sum(1),
+            faces,
+            levels / 127.5,
+            steps=3,
+            random_start=random_start,
+        )
+        stored = to_uint8(attacked)
+        torch.testing.assert_close(from_uint8(stored), attacked)  # the attack is what a picture file holds
+        change = (stored.int() - pixels.int()).abs().flatten(1).amax(1)
+        assert (change <= levels).all()
+        assert change.tolist()[-1] == 16
+        assert not attacked.requires_grad
+
+
+def test_an_attack_leaves_the_recogniser_and_the_face_alone(recognizer, faces):
+    clean = next(faces.batches(3))
+    before = clean.clone(), {n: v.clone() for n, v in recognizer.state_dict().items()}
+    with torch.no_grad():
+        own = recognizer(clean)
+        pgd(dodging(recognizer, own), clean, 8 / 127.5, steps=2)  # even where gradients are switched off
+    assert torch.equal(clean, before[0])
+    assert all(torch.equal(v, before[1][n]) for n, v in recognizer.state_dict().items())
+    assert all(p.grad is None for p in recognizer.parameters())
+
+
+def test_fgsm_is_the_sign_of_the_gradient():
+    faces = from_uint8(torch.full((1, 2, 2), 100, dtype=torch.uint8))
+    slope = torch.tensor([[[1.0, -2.0], [0.0, 0.5]]])
+    attacked = fgsm(lambda x: (x * slope).sum((1, 2)), faces, 5.1 / 127.5)
+    assert to_uint8(attacked).int().tolist() == [[[105, 95], [100, 105]]]
+
+
+def test_damaged_archives(faces, tmp_path):
+    """A zip that lists its pictures and cannot give them is one sentence too."""
+    good = cv2.imencode(".png", faces.pixels[0].numpy())[1].tobytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a/1.png", good)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "flipped.zip").write_bytes(data)
+    (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
+    with zipfile.ZipFile(tmp_path / "void.zip", "w") as archive:
+        archive.writestr("a/1.png", b"")
+    for name, words in (("flipped", "cannot be read"), ("cut", "neither"), ("void", "not a readable picture")):
+        with pytest.raises(InputError, match=words) as caught:
+            FaceSet.load(tmp_path / f"{name}.zip")
+        assert "\n" not in str(caught.value)
+
+
+def test_colour_becomes_grey_and_folders_may_be_named_like_pictures(faces, tmp_path):
+    (tmp_path / "odd.png").mkdir()
+    colour = np.repeat(faces.pixels[0].numpy()[..., None], 3, 2)
+    cv2.imwrite(str(tmp_path / "odd.png" / "a.PNG"), colour)
+    loaded = FaceSet.load(tmp_path)
+    assert loaded.names == ("odd.png/a.PNG",)
+    assert loaded.pixels.dtype == torch.uint8
+    assert torch.equal(loaded.pixels[0], faces.pixels[0])
+
+
+def test_a_recogniser_sees_bgr_in_0_to_255():
+    class Seen(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([x.amin((1, 2, 3)), x.amax((1, 2, 3)), x[:, 2].mean((1, 2)) - x[:, 0].mean((1, 2))], 1)
+
+    face = torch.full((1, 112, 112), 1.0)
+    face[:, :56] = -1.0
+    embedding = Recognizer(Seen())(face)[0]
+    torch.testing.assert_close(embedding, torch.tensor([0.0, 1.0, 0.0]))  # min 0, max 255, channels alike

@@ -119,3 +119,83 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 3e9
+
+
+def test_the_mask_among_coefficients_is_the_mask_on_the_basis(case):
+    """The published form, V * m for every clone, is the same number: it is just never needed."""
+    space, clean, attacked, logits = case
+    bits = torch.bernoulli(torch.sigmoid(logits).unsqueeze(1).expand(-1, 6, -1))
+    masked = bits.unsqueeze(3) * space.basis  # (B, S, K, D), the size that must not be formed for real faces
+    centred = attacked.flatten(1) - space.mean
+    coefficients = torch.einsum("bskd,bd->bsk", masked, centred)
+    purified = space.mean + torch.einsum("bskd,bsk->bsd", masked, coefficients)
+    wanted = (purified - clean.flatten(1).unsqueeze(1)).square().sum(2)
+    observed, target = space.coefficients(attacked), space.coefficients(clean)
+    found = selection.clone_pixel_loss(bits, observed, target, space.outside(clean, target))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(("clones", "share"), [(1, 1.0), (2, 0.5), (3, 2 / 3)])
+def test_reinforce_in_expectation_over_every_draw(clones, share):
+    """Exactly, over all tuples of clones: (S - 1) / S of the true gradient, since a clone is in its own baseline."""
+    torch.manual_seed(2)
+    k = 3
+    logits = torch.randn(1, k, dtype=torch.float64, requires_grad=True)
+    antibodies = every_antibody(k, 1)[0]
+    cost = torch.randn(len(antibodies), dtype=torch.float64)  # any loss at all, not only a linear one
+    probability = selection.log_likelihood(antibodies[None], logits)[0].exp()
+    (exact,) = torch.autograd.grad((probability * cost).sum(), logits, retain_graph=True)
+    expected = torch.zeros_like(exact)
+    for draw in itertools.product(range(len(antibodies)), repeat=clones):
+        chosen = list(draw)
+        surrogate = selection.reinforce(antibodies[chosen][None], logits, cost[chosen][None])
+        (gradient,) = torch.autograd.grad(surrogate, logits)
+        expected += probability[chosen].prod().detach() * gradient
+    torch.testing.assert_close(expected, share * exact)
+
+
+def test_reinforce_does_not_notice_what_all_clones_share():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    bits = selection.clone(torch.sigmoid(logits), 5)
+    loss = torch.randn(3, 5, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad(selection.reinforce(bits, logits, value), logits)[0]
+        for value in (loss, loss + torch.tensor([[7.0], [-3.0], [100.0]]))
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_straight_through_terms_agree_with_reinforce_on_average(case):
+    """Pixel and sparsity terms: the exact expectation has the gradient that sampling comes to."""
+    space, clean, attacked, logits = case
+    logits = logits[:, :5].clone().requires_grad_(True)
+    observed, target = space.coefficients(attacked), space.coefficients(clean)
+    outside = space.outside(clean, target)
+    p = torch.sigmoid(logits)
+    exact = selection.expected_pixel_loss(p, observed, target, outside) + 0.3 * p.sum(1)
+    (wanted,) = torch.autograd.grad(exact.sum(), logits)
+    bits = every_antibody(5, 3)
+    loss = selection.clone_pixel_loss(bits, observed, target, outside) + 0.3 * bits.sum(2)
+    likelihood = selection.log_likelihood(bits, logits)
+    (found,) = torch.autograd.grad((likelihood.exp().detach() * loss * likelihood).sum(), logits)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 15, 1000])
+def test_identity_loss_does_not_depend_on_the_chunk(case, chunk):
+    space, clean, attacked, logits = case
+
+    def embed(faces: torch.Tensor) -> torch.Tensor:
+        assert len(faces) <= chunk
+        return torch.nn.functional.normalize(faces.flatten(1)[:, ::7], dim=1)
+
+    bits = torch.bernoulli(torch.sigmoid(logits).unsqueeze(1).expand(-1, 5, -1))
+    own = torch.nn.functional.normalize(clean.flatten(1)[:, ::7], dim=1)
+    observed = space.coefficients(attacked)
+    found = selection.clone_identity_loss(bits, observed, space, embed, own, chunk=chunk)
+    for b, s in itertools.product(range(3), range(5)):
+        purified = space.purify(attacked[b : b + 1], bits[b : b + 1, s]).clamp(-1, 1)
+        one = torch.nn.functional.normalize(purified.flatten(1)[:, ::7], dim=1)
+        torch.testing.assert_close(found[b, s], 1 - (one[0] * own[b]).sum())
+    assert not found.requires_grad
