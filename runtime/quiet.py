@@ -15,4 +15,6 @@ __all__ = ["silence"]
 def silence() -> None:
     """Switch OpenCV's own log off, unless the environment asks for a level."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # Early OpenCV 4 has the first only, the newest the second only; level 0 is silence.
+        set_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+        set_level(0)

@@ -6,9 +6,13 @@ import csv
 import hashlib
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -118,25 +122,36 @@ class Trainer:
         log_every: int = 10,
         checkpoint_every: int = 200,
     ) -> None:
-        """Train to the end; an interruption (Ctrl-C included) leaves a checkpoint to resume from."""
+        """Train to the end; an interruption leaves a checkpoint to resume from.
+
+        Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
+        moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
+        """
         began = time.monotonic() - self.seconds
         window: list[StepValues] = []
+        whole = True
         try:
-            while self.step < self.total_steps:
-                phase = self._phase()
-                values = self._train_step(phase)
-                self.step += 1
-                self.seconds = time.monotonic() - began
-                window.append(values)
-                if self.step % log_every == 0 or self.step == self.total_steps:
-                    self._log(phase, window)
-                    window = []
-                if on_step is not None:
-                    on_step(self.step, phase, values)
-                if self.step % checkpoint_every == 0:
-                    self.save()
+            with _interrupt_later() as interrupted:
+                while self.step < self.total_steps:
+                    phase = self._phase()
+                    whole = False
+                    values = self._train_step(phase)
+                    self.step += 1
+                    whole = True
+                    self.seconds = time.monotonic() - began
+                    window.append(values)
+                    if self.step % log_every == 0 or self.step == self.total_steps:
+                        self._log(phase, window)
+                        window = []
+                    if on_step is not None:
+                        on_step(self.step, phase, values)
+                    if self.step % checkpoint_every == 0:
+                        self.save()
+                    if interrupted():
+                        raise KeyboardInterrupt
         finally:
-            self.save()
+            if whole:
+                self.save()
             self.plot()
 
     def _phase(self) -> Phase:
@@ -317,6 +332,30 @@ class Trainer:
         from immunecam.training.curves import plot_curves
 
         plot_curves(self.curves, self.folder / "curves.png")
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[Callable[[], bool]]:
+    """Hold back the first Ctrl-C; gives a function that says whether there was one."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    # Handlers can be set in the main thread only; elsewhere no KeyboardInterrupt arrives either.
+    mine = threading.current_thread() is threading.main_thread()
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (mine and usual):
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _reason(error: Exception) -> str:

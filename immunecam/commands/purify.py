@@ -92,7 +92,7 @@ def purify(
             tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
         seconds = time.perf_counter() - tally.began
         row: dict[str, Any] = {
-            "source": text,
+            "source": source.name,
             "out": str(target) if target else None,
             "frames": tally.frames,
             "faces": tally.faces,

@@ -7,18 +7,30 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError
+from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frames.frame import Frame
 from immunecam.runtime.frames.source import FrameSource
+from immunecam.runtime.quiet import silence
 
-__all__ = ["LiveSource"]
+__all__ = ["LiveSource", "without_secrets"]
 
 _log = logging.getLogger(__name__)
+
+
+def without_secrets(url: str) -> str:
+    """A stream's address as it may be logged: without user, password and query, where cameras carry their keys."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as a bracket left open
+        return url.partition("://")[0] + "://"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 class LiveSource(FrameSource):
@@ -39,13 +51,19 @@ class LiveSource(FrameSource):
     ------
     InputError
         If the first connection fails.
+    UsageError
+        If a time is not above 0.
     """
 
     live = True
 
     def __init__(self, address: int | str, *, timeout_s: float = 5.0, give_up_s: float = 30.0) -> None:
+        silence()
+        for what, value in (("timeout_s", timeout_s), ("give_up_s", give_up_s)):
+            if not value > 0:
+                raise UsageError(f"{what} is {value!r}, wanted seconds above 0")
         self.address, self.timeout_s, self.give_up_s = address, timeout_s, give_up_s
-        self.name = str(address)
+        self.name = str(address) if isinstance(address, int) else without_secrets(address)
         self.kind = "camera" if isinstance(address, int) else "stream"
         self.dropped = 0
         self.reconnections = 0
@@ -59,13 +77,13 @@ class LiveSource(FrameSource):
         if capture is None or image is None:
             if capture is not None:
                 capture.release()
-            what = f"the camera {address}" if isinstance(address, int) else f"the stream {address!r}"
+            what = f"the {self.kind} {self.name}"
             raise InputError(f"{what} does not open or gives no frame within {timeout_s:g} s: check that it is there")
         self.height, self.width = image.shape[:2]
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         self.fps = rate if 0 < rate <= 240 else 25.0
         self._frame = Frame(image, 0, time.monotonic() - self._began, self.name)
-        self._thread = threading.Thread(target=self._run, args=(capture,), name=f"reader {address}", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(capture,), name=f"reader {self.name}", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -89,12 +107,16 @@ class LiveSource(FrameSource):
         self._thread.join(2 * self.timeout_s + 1)
 
     def _connect(self) -> cv2.VideoCapture | None:
-        if isinstance(self.address, int):
-            capture = cv2.VideoCapture(self.address)
-        else:
-            limit = int(self.timeout_s * 1000)
-            options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
-            capture = cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, options)
+        try:
+            if isinstance(self.address, int):
+                capture = cv2.VideoCapture(self.address)
+                capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the driver's queue would hand out old frames
+            else:
+                limit = int(self.timeout_s * 1000)
+                options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+                capture = cv2.VideoCapture(self.address, cv2.CAP_FFMPEG, options)
+        except cv2.error:
+            return None
         if capture.isOpened():
             return capture
         capture.release()
@@ -102,7 +124,10 @@ class LiveSource(FrameSource):
 
     @staticmethod
     def _read(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
-        found, image = capture.read()
+        try:
+            found, image = capture.read()
+        except cv2.error:  # a damaged stream is a lost one; out of the reader it would end the thread without a word
+            return None
         return np.asarray(image, np.uint8) if found and image is not None else None
 
     def _run(self, capture: cv2.VideoCapture | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -31,8 +32,11 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"the picture {str(path)!r} has zero bytes: replace it")
     if _cut_short(data):
         # Decoders fill what is missing with grey, and a grey half face must not pass for a face.
-        raise InputError(f"the picture {str(path)!r} is cut short after {len(data)} bytes: copy it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        raise InputError(f"the picture {str(path)!r} is cut short or damaged ({len(data)} bytes): copy it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # such as more pixels than OpenCV takes
+        image = None
     if image is None:
         raise InputError(f"{str(path)!r} is not a picture that can be decoded: give {', '.join(PICTURE_SUFFIXES)}")
     return np.asarray(image, np.uint8)
@@ -57,9 +61,9 @@ def encode_picture(image: NDArray[np.uint8], suffix: str) -> bytes:
 
 
 def _cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; other formats are left to the decoder."""
+    """Whether a JPEG lacks its end or a PNG is not whole; other formats are left to the decoder."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data[-64:] and b"IEND" not in data
+        return not _png_is_whole(data)
     if not data.startswith(b"\xff\xd8"):
         return False
     position = 2
@@ -72,3 +76,16 @@ def _cut_short(data: bytes) -> bool:
             continue
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return True
+
+
+def _png_is_whole(data: bytes) -> bool:
+    """Whether every chunk up to the last is there and has its checksum (PNG specification, section 5)."""
+    position = 8
+    while position + 12 <= len(data):
+        end = position + 8 + int.from_bytes(data[position : position + 4], "big")
+        if zlib.crc32(data[position + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+            return False
+        if data[position + 4 : position + 8] == b"IEND":
+            return True
+        position = end + 4
+    return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import cv2
 import numpy as np
 
 from immunecam.errors import InputError
+from immunecam.runtime.frames.container import expected_frames, looks_like_text, missing_bytes
 from immunecam.runtime.frames.frame import Frame
 from immunecam.runtime.frames.picture import PICTURE_SUFFIXES, read_picture
 from immunecam.runtime.quiet import silence
@@ -21,6 +24,7 @@ __all__ = ["FolderSource", "FrameSource", "PictureSource", "VideoSource"]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
+_CAMERA_FILE = re.compile(r"/dev/video(\d+)")
 
 
 class FrameSource(ABC):
@@ -68,23 +72,35 @@ class FrameSource(ABC):
         """
         silence()
         text = str(spec)
+        if camera := _CAMERA_FILE.fullmatch(text):
+            text = camera.group(1)
         url = _URL.match(text)
         if url or text.isdecimal():
             from immunecam.runtime.frames.live import LiveSource
 
             if url and url.group(1).lower() not in _SCHEMES:
                 raise InputError(
-                    f"the source {text!r} begins with {url.group()!r}: use rtsp:// or http(s)://, or a file"
+                    f"the source begins with {url.group()!r}: use rtsp:// or http(s)://, or the path of a file"
                 )
             return LiveSource(int(text) if text.isdecimal() else text, **options)
         if options:
             raise InputError(f"{', '.join(options)} belong to cameras and streams, but the source is {text!r}")
         path = Path(spec)
-        if path.is_dir():
+        try:
+            about = path.stat()
+            if stat.S_ISREG(about.st_mode):
+                path.open("rb").close()
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            raise InputError(
+                f"the source {text!r} does not exist: give a picture, folder, video, camera number or URL"
+            ) from None
+        except OSError as error:
+            raise InputError(f"the source {text!r} cannot be read ({error.strerror}): check path and rights") from None
+        if stat.S_ISDIR(about.st_mode):
             return FolderSource(path)
-        if not path.is_file():
-            raise InputError(f"the source {text!r} does not exist: give a picture, folder, video, camera number or URL")
-        if path.stat().st_size == 0:
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError(f"the source {text!r} is a device or pipe: give a file, a camera number or a URL")
+        if about.st_size == 0:
             raise InputError(f"the source {text!r} has zero bytes: replace it")
         return PictureSource(path) if path.suffix.lower() in PICTURE_SUFFIXES else VideoSource(path)
 
@@ -126,8 +142,12 @@ class FolderSource(FrameSource):
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
+        try:
+            items = [path / name for name in os.listdir(path)]
+        except OSError as error:
+            raise InputError(f"the folder {str(path)!r} cannot be read ({error.strerror}): check its rights") from None
         self._files = sorted(
-            (item for item in path.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()),
+            (item for item in items if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()),
             key=lambda item: [int(part) if part.isdecimal() else part.lower() for part in _split(item.name)],
         )
         if not self._files:
@@ -143,14 +163,16 @@ class FolderSource(FrameSource):
 class VideoSource(FrameSource):
     """A video file, every frame of it.
 
-    A file that ends before the number of frames that its header promises raises InputError where it ends, because
-    a clip that was cut in copying would else pass for a whole one.
+    A file that ends before its own structure says raises InputError where its frames end, because a clip that was cut
+    in copying would else pass for a whole one; so does one whose frames do not all decode.
     """
 
     kind = "video"
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
+        if looks_like_text(path):
+            raise InputError(f"{str(path)!r} is not a video but text: give a picture, a folder or a video")
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         found, image = self._capture.read() if self._capture.isOpened() else (False, None)
         if not found or image is None:
@@ -174,11 +196,22 @@ class VideoSource(FrameSource):
             if not found:
                 break
             at = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000 or index / self.fps
-        promised = self.frame_count or 0
-        # Some containers only estimate the number, so a frame or two are no proof.
-        if promised - index > max(2, promised // 100):
+        self._check_whole(index)
+
+    def _check_whole(self, decoded: int) -> None:
+        path, promised = Path(self.name), self.frame_count or 0
+        expected = expected_frames(path, promised)
+        missing = missing_bytes(path)
+        # A decoder makes up what a cut frame lacks, so all frames may come. Some AVI writers are 8 bytes off.
+        if missing > 8 or (missing and expected is not None and decoded < promised):
+            of = "" if expected is None else f" of {promised}"
             raise InputError(
-                f"the video {self.name!r} is cut short: {index} frames could be decoded, its header promises {promised}"
+                f"the video {self.name!r} is cut short: {decoded}{of} frames could be decoded, and {missing} bytes are "
+                "missing at its end: copy it again"
+            )
+        if expected is not None and decoded < expected[0]:
+            raise InputError(
+                f"the video {self.name!r} is damaged: {decoded} of {promised} frames could be decoded: copy it again"
             )
 
     def close(self) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
+import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from immunecam.errors import InputError
+from immunecam.models import Eigenspace, build_model
 from immunecam.training.config import PRESETS, Attack, Phase, TrainConfig, preset
 from immunecam.training.ema import ExponentialMovingAverage
+from immunecam.training.faces import FaceSet, from_uint8, to_uint8
+from immunecam.training.objective import Objective
 from immunecam.training.trainer import Trainer
 
 TINY = TrainConfig(
@@ -68,6 +74,53 @@ def test_an_interrupted_run_ends_as_a_whole_one(faces, recognizer, tmp_path, est
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     steps = [row["step"] for row in csv.DictReader((tmp_path / "cut" / "curves.csv").open())]
     assert steps == [str(n) for n in range(1, 7)]
+
+
+def test_ctrl_c_in_the_middle_of_a_step(faces, recognizer, tmp_path):
+    """A real signal, while a step has moved batch statistics and memory but not the weights."""
+    config = TINY.replace(model_options={"width": 8, "dim": 16, "memory_slots": 4})
+    Trainer(config, faces, [recognizer], tmp_path / "whole").run()
+    calls = 0
+
+    def press(module, inputs):
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook = recognizer.network.register_forward_pre_hook(press)
+    trainer = Trainer(config, faces, [recognizer], tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    hook.remove()
+    assert 0 < trainer.step < 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = Trainer(config, faces, [recognizer], tmp_path / "cut", resume=True)
+    assert resumed.step == trainer.step
+    resumed.run()
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert "network.memory.slots" in whole
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_step_that_fails_is_not_in_the_checkpoint(faces, recognizer, tmp_path):
+    """An error in mid-step leaves the last whole checkpoint, from which the run ends as if nothing had happened."""
+    Trainer(TINY, faces, [recognizer], tmp_path / "whole").run()
+    trainer = Trainer(TINY, faces, [recognizer], tmp_path / "cut")
+
+    def fail(module, inputs):
+        if trainer.step == 4:
+            raise RuntimeError("out of memory")
+
+    hook = recognizer.network.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.run(checkpoint_every=3)
+    hook.remove()
+    resumed = Trainer(TINY, faces, [recognizer], tmp_path / "cut", resume=True)
+    assert resumed.step == 3
+    resumed.run()
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_a_run_is_not_overwritten_nor_mixed(faces, recognizer, tmp_path):
@@ -156,3 +209,133 @@ def test_slow_copy_averages_buffers_too():
     assert not slow.network.training
     with pytest.raises(ValueError, match="decay"):
         ExponentialMovingAverage(network, 1.0)
+
+
+def test_resuming_a_finished_run_changes_nothing(faces, recognizer, tmp_path):
+    Trainer(TINY, faces, [recognizer], tmp_path).run()
+    before = weights(tmp_path)
+    Trainer(TINY, faces, [recognizer], tmp_path, resume=True).run()
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_runs_of_one_seed_are_one_run(faces, recognizer, tmp_path):
+    config = TINY.replace(phases=(Phase("warm-up", steps=2),))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.rand(7)  # whatever happened before
+        Trainer(config.replace(seed=seed), faces, [recognizer], tmp_path / name).run()
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["network.generator.linear.weight"], c["network.generator.linear.weight"])
+
+
+def test_damaged_run_folders_are_one_sentence(faces, recognizer, tmp_path):
+    config = TINY.replace(phases=(Phase("warm-up", steps=1),))
+    Trainer(config, faces, [recognizer], tmp_path).run()
+
+    def refused(words):
+        with pytest.raises(InputError, match=words) as caught:
+            Trainer(config, faces, [recognizer], tmp_path, resume=True)
+        assert "\n" not in str(caught.value)
+
+    kept = {name: (tmp_path / name).read_bytes() for name in ("config.json", "eigenspace.safetensors")}
+    checkpoint = weights(tmp_path)
+    save_file(
+        {"network.x": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", metadata={"step": "1", "seconds": "0"}
+    )
+    refused("damaged")
+    save_file(checkpoint, tmp_path / "checkpoint.safetensors")  # whose metadata is gone
+    refused("damaged")
+    (tmp_path / "eigenspace.safetensors").write_bytes(kept["eigenspace.safetensors"][:99])
+    refused("eigenfaces")
+    (tmp_path / "config.json").write_text("[]")
+    refused("other config")
+    (tmp_path / "config.json").write_text("{")
+    refused("missing or damaged")
+    (tmp_path / "config.json").unlink()
+    refused("missing or damaged")
+
+
+def test_another_data_set_or_recogniser_is_another_run(faces, recognizer, tmp_path):
+    config = TINY.replace(phases=(Phase("warm-up", steps=1),))
+    Trainer(config, faces, [recognizer], tmp_path).run()
+    fewer = FaceSet(faces.pixels[:30], faces.names[:30])
+    with pytest.raises(InputError, match="other faces"):
+        Trainer(config, fewer, [recognizer], tmp_path, resume=True)
+    with pytest.raises(InputError, match="other recognizers"):
+        Trainer(config, faces, [recognizer, recognizer], tmp_path, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(faces, tmp_path):
+    config = TINY.replace(identity_weight=0.0, phases=(Phase("warm-up", steps=3),), pixel_weight=float("nan"))
+    with pytest.raises(InputError, match="loss became nan at step 0: lower the learning rate"):
+        Trainer(config, faces, [], tmp_path).run()
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_schedules(faces, tmp_path):
+    rates = {}
+    for schedule in ("constant", "cosine", "halve"):
+        config = TINY.replace(identity_weight=0.0, schedule=schedule, lr=1.0, phases=(Phase("a", steps=20),))
+        trainer = Trainer(config, faces, [], tmp_path / schedule)
+        rates[schedule] = []
+        for trainer.step in range(20):
+            rates[schedule].append(trainer._lr())
+    assert set(rates["constant"]) == {1.0}
+    assert rates["halve"] == [0.5 ** (n // 2) for n in range(20)]
+    assert rates["cosine"] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * n / 20) for n in range(20)], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "l2"])
+def test_noise_has_the_level_that_was_asked_for(kind):
+    space = Eigenspace(torch.zeros(12544), torch.eye(12544)[:16], torch.ones(16))
+    config = TINY.replace(noise=kind, noise_level=0.04, identity_weight=0.0, phases=())
+    objective = Objective(config, space)
+    torch.manual_seed(0)
+    faces = torch.full((20, 112, 112), 0.5)
+    change = objective.noisy(faces) - faces
+    if kind == "gaussian":
+        assert float(change.std()) == pytest.approx(0.04, rel=0.01)
+    else:
+        assert float(change.norm() / faces.norm()) == pytest.approx(0.04, rel=1e-3)
+    with pytest.raises(ValueError, match="asks for 17"):
+        Objective(config.replace(k=17), space)
+
+
+def test_corrupted_faces_are_8_bit_and_some_stay_clean(faces, recognizer):
+    space = Eigenspace(torch.zeros(12544), torch.eye(12544)[:16], torch.ones(16))
+    objective = Objective(TINY, space, [recognizer])
+    clean = next(faces.batches(8))
+    with torch.no_grad():
+        own = recognizer(clean)
+    slow = build_model("edge", 16, TINY.model_options).eval()
+    for adversarial in (0.0, 1.0):
+        torch.manual_seed(0)
+        phase = Phase("a", 1, adversarial=adversarial, clean=0.25)
+        found = objective._corrupt(slow, clean, own, recognizer, phase)
+        torch.testing.assert_close(found[:2], clean[:2])
+        assert all(not torch.equal(a, b) for a, b in zip(found[2:], clean[2:], strict=True))
+        torch.testing.assert_close(from_uint8(to_uint8(found)), found)
+        if adversarial:  # within the 5.1 grey levels of the paper's one step, rounded
+            assert (found - clean).abs().max() * 127.5 <= 5.1 + 0.5
+    assert not any(p.grad is not None for p in slow.parameters())
+
+
+def test_the_slow_copy_holds_still_while_it_is_attacked():
+    """In evaluation mode a forward pass moves neither batch statistics nor the memory (defect 4)."""
+    torch.manual_seed(0)
+    network = build_model("edge", 4, {"width": 8, "dim": 6, "memory_slots": 3}).train()
+    slow = ExponentialMovingAverage(network, 0.9)
+    before = {name: value.clone() for name, value in slow.network.state_dict().items()}
+    slow.network(torch.rand(3, 112, 112))
+    assert all(torch.equal(before[name], value) for name, value in slow.network.state_dict().items())
+    network(torch.rand(3, 112, 112))
+    slow.update(network)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            wanted = 0.9 * before[name] + 0.1 * value
+            torch.testing.assert_close(slow.network.state_dict()[name], wanted, msg=name)
+        else:
+            assert torch.equal(slow.network.state_dict()[name], value), name
+    assert not any(p.requires_grad for p in slow.network.parameters())
+    assert network.training
