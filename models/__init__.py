@@ -6,10 +6,13 @@ from immunecam.models.edge import EdgeAnalyzer, EdgeFeature, edge
 from immunecam.models.eigenspace import Eigenspace
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.pin import ESN, PIN, DenoisingAutoEncoder, pin
+from immunecam.models.purification import GRADIENTS, Purification
+from immunecam.models.restorer import Restorer
 
 __all__ = [
     "AIS",
     "ESN",
+    "GRADIENTS",
     "KINDS",
     "PIN",
     "AntibodyGenerator",
@@ -20,6 +23,8 @@ __all__ = [
     "EdgeAnalyzer",
     "EdgeFeature",
     "Eigenspace",
+    "Purification",
+    "Restorer",
     "ais",
     "build_model",
     "edge",

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from immunecam.models.layers import ResidualBlock
 from immunecam.models.memory import AntigenMemory
+from immunecam.models.restorer import Restorer
 
 __all__ = ["AIS", "AntibodyGenerator", "AntigenAnalyzer", "AntigenFeature", "ais"]
 
@@ -101,6 +102,7 @@ class AIS(nn.Module):
     ) -> None:
         super().__init__()
         self.analyzer, self.feature, self.generator = analyzer, feature, generator
+        self.restorer: Restorer | None = None  # an option of `build_model`
         self.memory: nn.Module = memory if memory is not None else nn.Identity()
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from immunecam.models.ais import AntigenAnalyzer
+from immunecam.models.restorer import Restorer
 
 __all__ = ["ESN", "PIN", "DenoisingAutoEncoder", "pin"]
 
@@ -62,6 +63,7 @@ class PIN(nn.Module):
     def __init__(self, autoencoder: DenoisingAutoEncoder, esn: ESN) -> None:
         super().__init__()
         self.autoencoder, self.esn = autoencoder, esn
+        self.restorer: Restorer | None = None  # an option of `build_model`
 
     @property
     def k(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["PRESETS", "Attack", "Phase", "TrainConfig", "preset"]
 
+_ATTACK_GRADIENTS = ("projection", "straight-through", "expected")
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -20,12 +22,16 @@ class Attack:
     epsilon : tuple of float
         Smallest and largest budget in grey levels (1/255 of the range), drawn for every face.
     through : float
-        Fraction of batches attacked through the purifier's slow copy; the others attack the bare recogniser.
-    gradient : str
+        Fraction of the attacked faces that are attacked through the purifier's slow copy; the others attack the bare
+        recogniser.
+    gradient : str or tuple of str
         How the attacker differentiates the purifier: "projection" keeps the antibody of the unattacked face fixed (the
-        paper's hard mask), "expected" uses probabilities for bits and so sees the selector.
+        paper's hard mask); "straight-through" and "expected" see the selector (see `Purification.antibody`). Of
+        several one is drawn for every batch.
     impersonation : float
-        Fraction of batches whose goal is somebody else's face; the others want not to be recognised (the paper's).
+        Fraction of faces that want to be somebody else; the others want not to be recognised (the paper's).
+    momentum : float
+        Fraction of batches whose steps gather momentum (MI-FGSM).
     random_start : bool
         Start at a random point of the ball.
     """
@@ -33,13 +39,15 @@ class Attack:
     steps: tuple[int, int] = (1, 1)
     epsilon: tuple[float, float] = (5.1, 5.1)
     through: float = 1.0
-    gradient: str = "projection"
+    gradient: str | tuple[str, ...] = "projection"
     impersonation: float = 0.0
+    momentum: float = 0.0
     random_start: bool = False
 
     def __post_init__(self) -> None:
-        if self.gradient not in ("projection", "expected"):
-            raise ValueError(f"attack gradient must be 'projection' or 'expected', got {self.gradient!r}")
+        for name in (self.gradient,) if isinstance(self.gradient, str) else self.gradient:
+            if name not in _ATTACK_GRADIENTS:
+                raise ValueError(f"attack gradient must be of {', '.join(_ATTACK_GRADIENTS)}, got {name!r}")
         if not 1 <= self.steps[0] <= self.steps[1]:
             raise ValueError(f"attack steps must be two rising numbers from 1, got {self.steps}")
 
@@ -57,7 +65,7 @@ class Phase:
     epochs : float
         Passes over the data.
     adversarial : float
-        Fraction of batches that are attacked; the others get Gaussian noise.
+        Fraction of the other faces of a batch that are attacked; the rest gets Gaussian noise.
     clean : float
         Fraction of the faces of a batch that are left as they are.
     """
@@ -90,6 +98,12 @@ class TrainConfig:
         "sum" or "mean" over the pixels of the squared error.
     pixel_weight, sparsity_weight, identity_weight : float
         Of squared error, number of active eigenfaces, and 1 - cos.
+    restoration_weight : float
+        Of the mean absolute error of the restored face, where the model has a restorer.
+    cross_recognizer : float
+        Fraction of steps whose identity term may come from another recogniser than the attacked one.
+    precision : str
+        "fp32", or "bf16": the trained networks (neither projection nor recognisers) in mixed precision.
     optimizer : str
         "sgd" (momentum 0.9) or "adam".
     lr : float
@@ -117,6 +131,9 @@ class TrainConfig:
     pixel_weight: float = 1.0
     sparsity_weight: float = 3e-3
     identity_weight: float = 8.0
+    restoration_weight: float = 1.0
+    cross_recognizer: float = 0.0
+    precision: str = "fp32"
     optimizer: str = "sgd"
     lr: float = 1e-2
     schedule: str = "constant"
@@ -132,6 +149,7 @@ class TrainConfig:
             ("pixel_reduction", ("sum", "mean")),
             ("optimizer", ("sgd", "adam")),
             ("schedule", ("constant", "cosine", "halve")),
+            ("precision", ("fp32", "bf16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from immunecam.models import AIS, PIN, Eigenspace
+from immunecam.models import AIS, PIN, Eigenspace, Purification
 from immunecam.training import selection
-from immunecam.training.attacks import dodging, impersonation, pgd, round_to_8bit
+from immunecam.training.attacks import pgd, round_to_8bit
 from immunecam.training.config import Attack, Phase, TrainConfig
 from immunecam.training.recognizer import Recognizer
 
@@ -69,14 +69,14 @@ class Objective:
         `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is.
         """
         config, space = self.config, self.eigenspace
-        recognizer = self.recognizers[step % len(self.recognizers)] if self.recognizers else None
-        own = None
-        if recognizer is not None:
-            with torch.no_grad():
-                own = recognizer(faces)
-        observed_faces = self._corrupt(slow, faces, own, recognizer, phase)
+        victim, judge = self._turns(step)
+        with torch.no_grad():
+            own = None if judge is None else judge(faces)
+            theirs = own if victim is judge or victim is None else victim(faces)
+        observed_faces = self._corrupt(slow, faces, theirs, victim, phase)
 
-        logits = network.logits(observed_faces)
+        with self._mixed_precision():
+            logits = network.logits(observed_faces).float()
         probability = torch.sigmoid(logits)
         observed, clean = space.coefficients(observed_faces), space.coefficients(faces)
         outside = space.outside(faces, clean)
@@ -87,21 +87,28 @@ class Objective:
             pixel = selection.clone_pixel_loss(antibody, observed, clean, outside)
             total = scale * pixel + config.sparsity_weight * antibody.sum(2)
             identity = torch.zeros(())
-            if config.identity_weight and recognizer is not None and own is not None:
-                identity = selection.clone_identity_loss(antibody, observed, space, recognizer, own)
+            if config.identity_weight and judge is not None and own is not None:
+                identity = selection.clone_identity_loss(antibody, observed, space, judge, own)
                 total = total + config.identity_weight * identity
             loss = selection.reinforce(antibody, logits, total)
         else:
             pixel = selection.expected_pixel_loss(probability, observed, clean, outside)
             loss = (scale * pixel + config.sparsity_weight * probability.sum(1)).mean()
             identity = torch.zeros(())
-            if config.identity_weight and recognizer is not None and own is not None:
+            if (config.identity_weight and judge is not None and own is not None) or network.restorer is not None:
                 # Bits forwards, probabilities backwards (straight-through, Bengio et al. 2013).
                 bits = antibody + (probability - probability.detach()).unsqueeze(1)
-                purified = space.reconstruct((bits * observed.unsqueeze(1)).flatten(0, 1))
-                purified = purified.reshape(-1, *faces.shape[1:]).clamp(-1, 1)
-                identity = 1 - (recognizer(purified) * own.repeat_interleave(config.clones, 0)).sum(1)
-                loss = loss + config.identity_weight * identity.mean()
+                projected = space.reconstruct((bits * observed.unsqueeze(1)).flatten(0, 1))
+                purified = projected.reshape(-1, *faces.shape[1:]).clamp(-1, 1)
+                if network.restorer is not None:
+                    with self._mixed_precision():
+                        purified = network.restorer(observed_faces.repeat_interleave(config.clones, 0), purified)
+                    purified = purified.float().clamp(-1, 1)
+                    restored = (purified - faces.repeat_interleave(config.clones, 0)).abs().mean()
+                    loss = loss + config.restoration_weight * restored
+                if config.identity_weight and judge is not None and own is not None:
+                    identity = 1 - (judge(purified) * own.repeat_interleave(config.clones, 0)).sum(1)
+                    loss = loss + config.identity_weight * identity.mean()
         with torch.no_grad():
             first = antibody[:, 0]
             count = len(first)
@@ -124,34 +131,84 @@ class Objective:
             noise *= self.config.noise_level
         return (faces + noise).clamp(-1, 1)
 
+    def _turns(self, step: int) -> tuple[Recognizer | None, Recognizer | None]:
+        """The recogniser that is attacked, and the one that judges the identity, in this step."""
+        if not self.recognizers:
+            return None, None
+        count = len(self.recognizers)
+        victim = step % count
+        judge = int(torch.randint(count, ())) if _chance(self.config.cross_recognizer) else victim
+        return self.recognizers[victim], self.recognizers[judge]
+
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.eigenspace.mean.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
     def _corrupt(
         self, slow: AIS | PIN, faces: Tensor, own: Tensor | None, recognizer: Recognizer | None, phase: Phase
     ) -> Tensor:
-        if recognizer is not None and own is not None and _chance(phase.adversarial):
-            corrupted = self._attacked(slow, faces, own, recognizer, self.config.attack)
-        else:
-            corrupted = self.noisy(faces)
-        untouched = round(phase.clean * len(faces))
-        if untouched:
-            corrupted = torch.cat([faces[:untouched], corrupted[untouched:]])
+        """The batch as the network meets it: its first faces untouched, the next ones attacked, the rest noisy.
+
+        The faces of a batch are drawn independently, so their order carries nothing.
+        """
+        count = len(faces)
+        untouched = min(count, _share(phase.clean, count))
+        attacked = 0
+        if recognizer is not None and own is not None:
+            attacked = min(count - untouched, _share(phase.adversarial, count - untouched))
+        end = untouched + attacked
+        parts = [faces[:untouched]]
+        if attacked and own is not None and recognizer is not None:
+            others = own.roll(1, 0)  # of the whole batch: a single attacked face needs somebody to be, too
+            parts.append(
+                self._attacked(slow, faces[untouched:end], own[untouched:end], others[untouched:end], recognizer)
+            )
+        if end < count:
+            parts.append(self.noisy(faces[end:]))
         # The camera hands on 8-bit pictures; what an attacker cannot store does not reach the network.
-        return round_to_8bit(corrupted)
+        return round_to_8bit(torch.cat(parts))
 
-    def _attacked(self, slow: AIS | PIN, faces: Tensor, own: Tensor, recognizer: Recognizer, attack: Attack) -> Tensor:
-        embed: Callable[[Tensor], Tensor] = recognizer
-        if _chance(attack.through):
-            with torch.no_grad():
-                fixed = torch.bernoulli(slow(faces))
+    def _attacked(self, slow: AIS | PIN, faces: Tensor, own: Tensor, others: Tensor, recognizer: Recognizer) -> Tensor:
+        attack: Attack = self.config.attack
+        count = len(faces)
+        through = _share(attack.through, count)
+        gradient = attack.gradient if isinstance(attack.gradient, str) else _choice(attack.gradient)
+        purification = Purification(self.eigenspace, slow, slow.restorer)
+        with torch.no_grad(), self._mixed_precision():
+            fixed = torch.bernoulli(slow(faces[:through]).float()) if through and gradient == "projection" else None
 
-            def embed(x: Tensor) -> Tensor:
-                antibody = fixed if attack.gradient == "projection" else slow(x)
-                return recognizer(self.eigenspace.purify(x, antibody))
+        def embed(x: Tensor) -> Tensor:
+            if not through:
+                return recognizer(x)
+            with self._mixed_precision():
+                if fixed is not None:
+                    seen = purification.apply_antibody(x[:through], fixed)
+                else:
+                    seen = purification(x[:through], gradient)
+            return recognizer(torch.cat([seen.float(), x[through:]]))
 
-        goal = impersonation(embed, own.roll(1, 0)) if _chance(attack.impersonation) else dodging(embed, own)
+        impersonates = (torch.rand(count, 1, device=faces.device) < attack.impersonation).float()
+        # One loss for both goals: towards somebody else's embedding, or away from one's own.
+        direction = impersonates * others - (1 - impersonates) * own
         low, high = attack.epsilon
-        epsilon = (low + (high - low) * torch.rand(len(faces), device=faces.device)) / 127.5
+        epsilon = (low + (high - low) * torch.rand(count, device=faces.device)) / 127.5
         steps = int(torch.randint(attack.steps[0], attack.steps[1] + 1, ()))
-        return pgd(goal, faces, epsilon, steps=steps, random_start=attack.random_start)
+        return pgd(
+            lambda x: (embed(x) * direction).sum(1),
+            faces,
+            epsilon,
+            steps=steps,
+            momentum=1.0 if _chance(attack.momentum) else 0.0,
+            random_start=attack.random_start,
+        )
+
+
+def _share(fraction: float, count: int) -> int:
+    """`fraction` of `count`, whole, right on average."""
+    return int(fraction * count + float(torch.rand(())))
+
+
+def _choice(names: Sequence[str]) -> str:
+    return names[int(torch.randint(len(names), ()))]
 
 
 def _chance(probability: float) -> bool:

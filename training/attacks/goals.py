@@ -1,19 +1,82 @@
-"""What an attacker of a face recogniser wants: a loss of every face, larger is better for the attacker."""
+"""What an attacker of a face recogniser wants, and whether it has it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-__all__ = ["dodging", "impersonation"]
+__all__ = ["Goal", "dodging", "impersonation"]
 
 
-def dodging(embed: Callable[[Tensor], Tensor], own: Tensor) -> Callable[[Tensor], Tensor]:
-    """Not to be recognised: ``1 - cos`` to one's own unit embeddings (N, E)."""
-    return lambda faces: 1 - (embed(faces) * own).sum(1)
+@dataclass(frozen=True)
+class Goal:
+    """Dodging or impersonation of a batch of faces; called with faces it is the attacker's loss.
+
+    Attributes
+    ----------
+    embed : callable
+        Faces (N, H, W) in [-1, 1] to unit embeddings (N, E), differentiable. A purifier may stand in it, and may draw
+        an antibody at every call.
+    reference : Tensor
+        (N, E) unit embeddings: the enrolled faces of the attacked people (dodging), or of their victims.
+    impersonate : bool
+        Whether a larger cosine is what is wanted.
+    threshold : float
+        Of the recogniser: a pair is accepted from this cosine on.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    reference: Tensor
+    impersonate: bool
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.reference.ndim != 2:
+            raise ValueError(f"reference embeddings must be (N, E), got {tuple(self.reference.shape)}")
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"a threshold of cosines must be in [-1, 1], got {self.threshold}")
+
+    def similarity(self, faces: Tensor) -> Tensor:
+        """(N,) cosines to the reference."""
+        if len(faces) != len(self.reference):
+            raise ValueError(f"{len(faces)} faces for a goal of {len(self.reference)}")
+        return (self.embed(faces) * self.reference).sum(1)
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        """(N,) loss of the attacker, larger is better for it: the cosine, or its negative."""
+        similarity = self.similarity(faces)
+        return similarity if self.impersonate else -similarity
+
+    @torch.no_grad()
+    def reached(self, faces: Tensor) -> Tensor:
+        """(N,) whether a face is accepted as its victim, or no longer as itself."""
+        accepted = self.similarity(faces) >= self.threshold
+        return accepted if self.impersonate else ~accepted
+
+    def of(self, chosen: Tensor) -> Goal:
+        """The goal of some of the faces, by index or mask."""
+        return dataclasses.replace(self, reference=self.reference[chosen])
+
+    def averaged(self, draws: int) -> Goal:
+        """Expectation over transformation (Athalye et al., ICML 2018): the mean embedding of `draws` calls.
+
+        The mean is not of unit length, so the loss is the mean of the draws' losses.
+        """
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, got {draws}")
+        embed = self.embed
+        return dataclasses.replace(self, embed=lambda faces: torch.stack([embed(faces) for _ in range(draws)]).mean(0))
 
 
-def impersonation(embed: Callable[[Tensor], Tensor], target: Tensor) -> Callable[[Tensor], Tensor]:
-    """To be recognised as somebody else: ``cos`` to the target's unit embeddings (N, E)."""
-    return lambda faces: (embed(faces) * target).sum(1)
+def dodging(embed: Callable[[Tensor], Tensor], own: Tensor, threshold: float = 0.0) -> Goal:
+    """Not to be recognised: away from one's own unit embeddings (N, E)."""
+    return Goal(embed, own, False, threshold)
+
+
+def impersonation(embed: Callable[[Tensor], Tensor], target: Tensor, threshold: float = 0.0) -> Goal:
+    """To be recognised as somebody else: towards the target's unit embeddings (N, E)."""
+    return Goal(embed, target, True, threshold)

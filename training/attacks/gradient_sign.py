@@ -7,12 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["fgsm", "pgd", "round_to_8bit"]
+from immunecam.training.attacks.base import round_to_8bit
 
-
-def round_to_8bit(faces: Tensor) -> Tensor:
-    """The nearest faces that an 8-bit picture can hold, in [-1, 1]."""
-    return ((faces.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+__all__ = ["fgsm", "pgd"]
 
 
 def pgd(

@@ -1,0 +1,93 @@
+"""Restoration: gives a projected face the detail back that recognisers miss, without the attack.
+
+An addition of this project, in neither paper. The projection stops an attack by dropping eigenfaces and blurs the face
+with them; this network sees the face as it came and as it was projected, and is trained so that recognisers find the
+clean face's embedding in what it returns.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Restorer"]
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions around a PReLU, added to their input; the second starts at zero.
+
+    No batch normalisation: clean and attacked faces have different statistics, and one set of moving averages serves
+    neither (Xie et al., CVPR 2020).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, width, 3, padding=1)
+        )
+        nn.init.zeros_(self.body[2].weight)
+        nn.init.zeros_(self.body[2].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Restorer(nn.Module):
+    """A small U-Net over pixel-unshuffled faces, whose output is added to the projected face.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels at 56x56, 28x28, 14x14, as many levels as there are numbers.
+    depths : sequence of int
+        Residual blocks a level on the way down; the way up has one a level.
+
+    Notes
+    -----
+    The last convolution starts at zero, so an untrained restorer returns the projected face.
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 96), depths: Sequence[int] = (1, 2, 2)) -> None:
+        super().__init__()
+        if len(widths) != len(depths) or not widths:
+            raise ValueError(f"a restorer needs as many depths as widths, got {list(depths)} and {list(widths)}")
+        self.enter = nn.Conv2d(8, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(_Block(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
+        )
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
+        self.grow = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairs
+        )
+        self.up = nn.ModuleList(_Block(fine) for fine, _ in pairs)
+        self.leave = nn.Sequential(nn.PReLU(widths[0]), nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
+        nn.init.zeros_(self.leave[1].weight)
+        nn.init.zeros_(self.leave[1].bias)
+
+    def forward(self, faces: Tensor, projected: Tensor) -> Tensor:
+        """Restored faces.
+
+        Parameters
+        ----------
+        faces, projected : Tensor
+            (N, 112, 112) in [-1, 1]: as they came, and after the projection.
+
+        Returns
+        -------
+        Tensor
+            (N, 112, 112), not clipped.
+        """
+        x = self.enter(nn.functional.pixel_unshuffle(torch.stack([faces, projected], 1), 2))
+        skips = []
+        for level, blocks in enumerate(self.down):
+            x = blocks(x)
+            if level < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[level](x)
+        for level in reversed(range(len(self.grow))):
+            x = self.up[level](skips[level] + self.grow[level](x))
+        return projected + self.leave(x).squeeze(1)
