@@ -1,8 +1,8 @@
 """The whole purifier as one ONNX graph, for one session on a CPU; it holds no weight of its own.
 
-Randomness stays outside: the uniforms are an input. The analyzer's weights are referred to where they lie inside
-`analyzer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX external data (file,
-offset, length), so a bundle stores nothing twice.
+Randomness stays outside: the uniforms are an input. The networks' weights are referred to where they lie inside
+`analyzer.onnx` and `restorer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX
+external data (file, offset, length), so a bundle stores nothing twice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from immunecam.export.analyzer_graph import OPSET
+from immunecam.export.torch_graph import OPSET
 from immunecam.kernels import Subspace
 from immunecam.runtime.subspace_file import tensor_spans
 
@@ -22,8 +22,8 @@ _SIDE = 112
 _SMALL = 64
 
 
-def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) -> bytes:
-    """Compose analyzer, mutation and projection.
+def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, restorer: bytes | None = None) -> bytes:
+    """Compose analyzer, mutation, projection and restoration.
 
     Parameters
     ----------
@@ -33,6 +33,9 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
         Mean, basis and scale.
     subspace_file : bytes
         Content of `subspace.safetensors`, which holds them.
+    restorer : bytes, optional
+        Content of `restorer.onnx`, as `restorer_graph` writes it. It gets the projected face rounded to 8 bits, as a
+        kernel hands it over.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
         where `expected` holds; ``p > 1/2`` is had from uniforms of 1/2.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, compose, helper, numpy_helper
 
     model = onnx.load_from_string(analyzer)
     base = model.graph
@@ -51,15 +54,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
     def constant(name: str, value: Any) -> Any:
         return numpy_helper.from_array(np.asarray(value), "purifier." + name)
 
-    initializers = []
-    for tensor in base.initializer:
-        if len(tensor.raw_data) < _SMALL:
-            initializers.append(tensor)
-        else:
-            offset = analyzer.index(tensor.raw_data)
-            initializers.append(
-                _reference(tensor.name, tensor.data_type, tensor.dims, "analyzer.onnx", offset, len(tensor.raw_data))
-            )
+    initializers = _referring(base.initializer, analyzer, "analyzer.onnx")
     spans = tensor_spans(subspace_file)
     arrays = {"mean": subspace.mean, "basis": subspace.basis}
     if subspace.scale is not None:
@@ -99,6 +94,19 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
     face = node("Add", [node("MatMul", [kept, rows], "spanned"), "subspace.mean"], "face")
     scaled = node("Mul", [node("Add", [face, "purifier.one"], "shifted"), "purifier.half_range"], "scaled")
     rounded = node("Round", [node("Clip", [scaled, "purifier.black", "purifier.white"], "clipped")], "rounded")
+    if restorer is not None:
+        projected = node("Reshape", [rounded, "purifier.square"], "projected_pixels")
+        projected = node("Sub", [node("Div", [projected, "purifier.half_range"], "ratio"), "purifier.one"], "projected")
+        part = compose.add_prefix(onnx.load_from_string(restorer), "restorer.").graph
+        initializers += _referring(part.initializer, restorer, "restorer.onnx")
+        renamed = {"restorer.faces": "faces", "restorer.projected": projected}
+        for copied in part.node:
+            copied.input[:] = [renamed.get(name, name) for name in copied.input]
+            nodes.append(copied)
+        shifted = node("Add", ["restorer.restored", "purifier.one"], "restored_shifted")
+        scaled = node("Mul", [shifted, "purifier.half_range"], "restored_scaled")
+        clipped = node("Clip", [scaled, "purifier.black", "purifier.white"], "restored_clipped")
+        rounded = node("Round", [clipped], "restored_rounded")
     grey = node("Cast", [rounded], "grey", to=TensorProto.UINT8)
     node("Reshape", [grey, "purifier.square"], "purified")
 
@@ -118,6 +126,18 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes) ->
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
     return bytes(whole.SerializeToString(deterministic=True))
+
+
+def _referring(tensors: Any, content: bytes, location: str) -> list[Any]:
+    """Initializers whose bytes stay in the file `location` of that content; small ones are kept as they are."""
+    return [
+        tensor
+        if len(tensor.raw_data) < _SMALL
+        else _reference(
+            tensor.name, tensor.data_type, tensor.dims, location, content.index(tensor.raw_data), len(tensor.raw_data)
+        )
+        for tensor in tensors
+    ]
 
 
 def _reference(name: str, kind: int, dims: Any, location: str, offset: int, length: int) -> Any:

@@ -16,6 +16,7 @@ from immunecam.export.analyzer_graph import analyzer_graph
 from immunecam.export.basis_precision import BASIS_PRECISIONS, subspace_from_eigenspace
 from immunecam.export.parity import Parity, check_parity
 from immunecam.export.purifier_graph import purifier_graph
+from immunecam.export.restorer_graph import restorer_graph
 from immunecam.export.run_folder import TrainedNetwork
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_writer import write_bundle
@@ -37,7 +38,7 @@ def export_bundle(
     report: str | Path | None = None,
     overwrite: bool = False,
 ) -> tuple[Bundle, Parity]:
-    """Export both graphs and the subspace, compare them with PyTorch, and write the bundle.
+    """Export the graphs and the subspace, compare them with PyTorch, and write the bundle.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def export_bundle(
     path : path
         The bundle to write, ``NAME.immune``.
     precision : str
-        Storage format of the basis: "fp32", "fp16" or "int8". The analyzer is float32.
+        Storage format of the basis: "fp32", "fp16" or "int8". The networks are float32.
     report : path, optional
         JSON report whose rows become the manifest's measured quality; its `bundle_files` must be the hashes of the very
         files that are exported here.
@@ -61,20 +62,22 @@ def export_bundle(
     trained = TrainedNetwork.load(run)
     subspace = subspace_from_eigenspace(trained.eigenspace, precision)
     analyzer = analyzer_graph(trained.network)
-    basis = subspace_to_bytes(subspace)
+    restorer = restorer_graph(trained.network.restorer) if trained.network.restorer is not None else None
+    weights = {"analyzer.onnx": analyzer, "subspace.safetensors": subspace_to_bytes(subspace)}
+    graphs = {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"}
+    kept = {"analyzer": "fp32", "basis": precision}
+    if restorer is not None:
+        weights["restorer.onnx"], graphs["restorer"], kept["restorer"] = restorer, "restorer.onnx", "fp32"
+    whole = purifier_graph(analyzer, subspace, weights["subspace.safetensors"], restorer)
     content: dict[str, Any] = {
         "kind": trained.kind,
         "k": subspace.k,
-        "files": {
-            "analyzer.onnx": analyzer,
-            "purifier.onnx": purifier_graph(analyzer, subspace, basis),
-            "subspace.safetensors": basis,
-        },
-        "graphs": {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"},
-        "precision": {"analyzer": "fp32", "basis": precision},
+        "files": weights | {"purifier.onnx": whole},
+        "graphs": graphs,
+        "precision": kept,
         "options": trained.options,
         "provenance": trained.provenance,
-        "quality": _quality(report, {"analyzer.onnx": analyzer, "subspace.safetensors": basis}) if report else None,
+        "quality": _quality(report, weights) if report else None,
     }
     with tempfile.TemporaryDirectory() as scratch:
         # onnx's checker follows external data by path, so the whole purifier is checked where it lies.

@@ -108,7 +108,7 @@ class Bundle:
         return self.manifest.k
 
     def graph(self, role: str) -> bytes | None:
-        """Verified bytes of the ONNX file in a role ("analyzer" or "purifier"); None if there is none."""
+        """Verified bytes of the ONNX file in a role ("analyzer", "purifier", "restorer"); None if there is none."""
         name = self.manifest.graphs.get(role)
         return None if name is None else self.files[name]
 

@@ -30,7 +30,7 @@ KINDS = ("edge", "ais", "pin")
 
 _SIDE = 112
 _PRECISIONS = ("fp32", "fp16", "int8")
-_ROLES = ("analyzer", "purifier")
+_ROLES = ("analyzer", "purifier", "restorer")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILE_BYTES = 2**31 - 1  # what one ONNX file (a protobuf message) may be
@@ -61,11 +61,12 @@ class BundleManifest:
     options : Mapping
         The model's named options.
     precision : Mapping of str
-        "fp32", "fp16" or "int8" of "analyzer" and "basis".
+        "fp32", "fp16" or "int8" of "analyzer" and "basis", and of "restorer" where there is one.
     files : Mapping of FileRecord
         Every file of the bundle but the manifest itself.
     graphs : Mapping of str
-        File name of each ONNX graph by role: "analyzer", and optionally "purifier".
+        File name of each ONNX graph by role: "analyzer", and optionally "purifier" and "restorer". A bundle with a
+        restorer purifies by projection and restoration.
     provenance, quality, parity : Mapping
         How it was trained, what was measured, and how far the ONNX graphs are from PyTorch.
     content : Mapping
@@ -156,7 +157,8 @@ class _Reader:
         if value_range != [-1, 1]:
             raise self.wrong("value_range", value_range, "[-1, 1]")
         precision = self.mapping("precision")
-        for part in ("analyzer", "basis"):
+        parts = ("analyzer", "basis", "restorer") if "restorer" in self.mapping("graphs") else ("analyzer", "basis")
+        for part in parts:
             if precision.get(part) not in _PRECISIONS:
                 raise self.wrong(f"precision.{part}", precision.get(part), f"one of {', '.join(_PRECISIONS)}")
         files = self.files()

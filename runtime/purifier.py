@@ -17,8 +17,10 @@ from immunecam.kernels import (
     MutationMode,
     check_mutation_mode,
     check_probabilities,
+    dequantize_faces,
     mutate,
     project,
+    quantize_faces,
     uniforms,
 )
 from immunecam.runtime.bundle import Bundle, default_bundle
@@ -192,7 +194,7 @@ class Purifier:
         -------
         PurifiedFaces
             ``timings_ms`` has "mutate" and "engine" where one graph does it all (there "mutate" is the
-            drawing of random numbers), else "analyze", "mutate" and "project".
+            drawing of random numbers), else "analyze", "mutate", "project" and, with a restorer, "restore".
 
         Raises
         ------
@@ -285,6 +287,9 @@ class Purifier:
         watch.lap("mutate")
         purified = project(faces, antibody, self._bundle.subspace)
         watch.lap("project")
+        if self._bundle.graph("restorer") is not None:
+            purified = quantize_faces(self._engine.restore(faces, dequantize_faces(purified)))
+            watch.lap("restore")
         return purified, p
 
     def _uniforms(self, images: NDArray[np.uint64]) -> NDArray[np.float32]:

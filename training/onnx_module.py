@@ -24,23 +24,30 @@ _Attributes = dict[str, Any]
 
 
 class OnnxModule(nn.Module):
-    """Runs an ONNX graph with one input and one output by PyTorch's differentiable operators.
+    """Runs an ONNX graph with one output by PyTorch's differentiable operators.
 
     Weights are buffers (frozen). Shape arithmetic stays on the CPU as integer tensors.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Checked.
+    inputs : int
+        How many inputs it must have; they are given to `forward` in the graph's order.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, inputs: int = 1) -> None:
         super().__init__()
         import onnx
 
         graph = model.graph
         constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
-        inputs = [item.name for item in graph.input if item.name not in constants]
-        if len(inputs) != 1 or not graph.output:
+        self._inputs = [item.name for item in graph.input if item.name not in constants]
+        if len(self._inputs) != inputs or not graph.output:
             raise ValueError(
-                f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs, one of each is wanted"
+                f"the graph has {len(self._inputs)} inputs and {len(graph.output)} outputs, wanted are {inputs} and 1"
             )
-        self._input, self._output = inputs[0], graph.output[0].name
+        self._output = graph.output[0].name
         self._nodes: list[tuple[str, list[str], list[str], _Attributes]] = []
         for node in graph.node:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
@@ -74,8 +81,8 @@ class OnnxModule(nn.Module):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"ONNX network {str(path)!r} cannot be used: {reason[:200]}: give another file") from None
 
-    def forward(self, x: Tensor) -> Tensor:
-        values: dict[str, Tensor | None] = {"": None, self._input: x}
+    def forward(self, *inputs: Tensor) -> Tensor:
+        values: dict[str, Tensor | None] = {"": None, **dict(zip(self._inputs, inputs, strict=True))}
         for name, buffer in self._constants.items():
             values[name] = getattr(self, buffer)
         for kind, inputs, outputs, attributes in self._nodes:
@@ -126,6 +133,8 @@ def _batch_norm(values: list[Any], attributes: _Attributes) -> Tensor:
 
 def _prelu(values: list[Any], attributes: _Attributes) -> Tensor:
     x, slope = values
+    if slope.numel() == x.shape[1] and slope.ndim == x.ndim - 1:  # a slope a channel: much the faster operator
+        return F.prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, x * slope)
 
 
@@ -270,6 +279,15 @@ def _hard_sigmoid(values: list[Any], attributes: _Attributes) -> Tensor:
     return torch.clamp(attributes.get("alpha", 0.2) * values[0] + attributes.get("beta", 0.5), 0, 1)
 
 
+def _depth_to_space(values: list[Any], attributes: _Attributes) -> Tensor:
+    x, size = values[0], attributes["blocksize"]
+    if attributes.get("mode", b"DCR") == b"CRD":
+        return F.pixel_shuffle(x, size)
+    n, channels, height, width = x.shape
+    x = x.reshape(n, size, size, channels // size**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    return x.reshape(n, channels // size**2, height * size, width * size)
+
+
 def _elementwise(operator: Callable[..., Tensor]) -> Callable[[list[Any], _Attributes], Tensor]:
     return lambda values, attributes: operator(*values)
 
@@ -284,6 +302,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "Concat": _concat,
     "ConstantOfShape": _fill,
     "Conv": _conv,
+    "DepthToSpace": _depth_to_space,
     "Div": _elementwise(lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")),
     "Dropout": lambda values, attributes: values[0],
     "Elu": lambda values, attributes: F.elu(values[0], attributes.get("alpha", 1.0)),

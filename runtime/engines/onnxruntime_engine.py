@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class OnnxRuntimeEngine:
-    """Runs a bundle's ``analyzer`` graph. Made by :meth:`from_bundle`; safe to call from several threads."""
+    """Runs a bundle's ``analyzer`` and ``restorer`` graphs. Made by :meth:`from_bundle`.
+
+    Safe to call from several threads.
+    """
 
     def __init__(self, bundle: Bundle, choice: ProviderChoice, threads: int | None) -> None:
         """Open the graph; use :meth:`from_bundle`, which chooses the backend and the class."""
@@ -34,6 +37,7 @@ class OnnxRuntimeEngine:
         self._choice = choice
         self._threads = threads
         self._analyzer: Any = None
+        self._restorer: Any = None
         self._opening = threading.Lock()
         self._open()
 
@@ -94,8 +98,16 @@ class OnnxRuntimeEngine:
         (p,) = self._analyzer_session().run(["probabilities"], {"faces": faces})
         return self._probabilities(p)
 
+    def restore(self, faces: NDArray[np.float32], projected: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Restored faces, float32 (N, 112, 112), not clipped, of faces and projected faces in [-1, 1]."""
+        (restored,) = self._restorer_session().run(["restored"], {"faces": faces, "projected": projected})
+        shaped: NDArray[np.float32] = restored
+        return shaped
+
     def _open(self) -> None:
         self._analyzer_session()
+        if self._bundle.graph("restorer"):
+            self._restorer_session()
 
     def _analyzer_session(self) -> Any:
         # Locked, because the purifier opens it at the first call of analyze, from whatever thread.
@@ -106,6 +118,15 @@ class OnnxRuntimeEngine:
                 _check_tensors(session, self._bundle, {"faces": (_FLOAT, _FACES)}, {"probabilities": (_FLOAT, k)})
                 self._analyzer = session
             return self._analyzer
+
+    def _restorer_session(self) -> Any:
+        with self._opening:
+            if self._restorer is None:
+                session = self._session("restorer")
+                face = (_FLOAT, _FACES)
+                _check_tensors(session, self._bundle, {"faces": face, "projected": face}, {"restored": face})
+                self._restorer = session
+            return self._restorer
 
     def _probabilities(self, p: NDArray[np.float32]) -> NDArray[np.float32]:
         """Check what a graph with unnamed dimensions could not promise when it was opened."""
@@ -155,7 +176,7 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntimePurifier(OnnxRuntimeEngine):
-    """Runs a bundle's ``purifier`` graph: analysis, mutation and projection in one session."""
+    """Runs a bundle's ``purifier`` graph: analysis, mutation, projection and restoration in one session."""
 
     _purifier: Any
 
@@ -178,7 +199,7 @@ class OnnxRuntimePurifier(OnnxRuntimeEngine):
         return purified, self._probabilities(p)
 
     def _open(self) -> None:
-        # The analyzer alone is opened at the first call of analyze, which many users never make.
+        # The other graphs are opened at the first call of analyze or restore, which many users never make.
         session = self._session("purifier")
         k = (None, self.k)
         _check_tensors(

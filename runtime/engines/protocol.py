@@ -12,7 +12,7 @@ __all__ = ["Engine", "WholePurifier"]
 
 @runtime_checkable
 class Engine(Protocol):
-    """Turns aligned faces into antibody probabilities. Safe to call from several threads."""
+    """Gives aligned faces their antibody probabilities, and restores projected ones. Safe to call from any thread."""
 
     @property
     def provider(self) -> str:
@@ -28,10 +28,17 @@ class Engine(Protocol):
         """Activation probabilities in [0, 1], shape (N, K), of faces (N, 112, 112) in [-1, 1]."""
         ...
 
+    def restore(self, faces: NDArray[np.float32], projected: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Restored faces (N, 112, 112), not clipped, of faces and projected faces in [-1, 1].
+
+        Called only for a bundle that has a restorer.
+        """
+        ...
+
 
 @runtime_checkable
 class WholePurifier(Engine, Protocol):
-    """An engine that also mutates and projects, in one call."""
+    """An engine that does all of it, mutation, projection and restoration too, in one call."""
 
     def purify(
         self, faces: NDArray[np.float32], uniforms: NDArray[np.float32], expected: bool

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ from immunecam.export.to_onnx import export_bundle, main, run_folder_of
 from immunecam.kernels import mutate, project, uniforms
 from immunecam.models import Eigenspace
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.engines import OnnxRuntimeEngine
 from immunecam.runtime.purifier import Purifier
 from immunecam.training.config import Phase, TrainConfig
 from immunecam.training.faces import FaceSet
@@ -31,14 +33,22 @@ OPTIONS = {
 }
 
 
-def train(kind: str, folder: Path) -> Path:
+def train(kind: str, folder: Path, **options: Any) -> Path:
     generator = torch.Generator().manual_seed(0)
     small = torch.randn(40, 1, 12, 12, generator=generator)
     large = torch.nn.functional.interpolate(small, (112, 112), mode="bicubic", align_corners=False)[:, 0]
     faces = FaceSet((127 + 50 * large).clamp(0, 255).to(torch.uint8), tuple(str(n) for n in range(40)))
     phases = (Phase("warm-up", steps=2),)
     config = TrainConfig(
-        kind=kind, k=K, model_options=OPTIONS[kind], phases=phases, batch=4, clones=2, identity_weight=0.0
+        kind=kind,
+        k=K,
+        model_options=OPTIONS[kind] | options,
+        phases=phases,
+        batch=4,
+        clones=2,
+        estimator="straight-through",
+        optimizer="adam",
+        identity_weight=0.0,
     )
     Trainer(config, faces, [], folder).run()
     return folder
@@ -53,6 +63,15 @@ def run(tmp_path_factory) -> Path:
 def exported(run) -> Path:
     path = run.with_name("a.immune")
     assert run_folder_of(path) == run
+    export_bundle(run, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def restoring(tmp_path_factory) -> Path:
+    """A bundle with a restorer that does something."""
+    run = train("edge", tmp_path_factory.mktemp("restoring") / "a.run", restorer={"widths": [8, 12], "depths": [1, 1]})
+    path = run.with_name("a.immune")
     export_bundle(run, path)
     return path
 
@@ -108,6 +127,67 @@ def test_whole_graph_is_analyzer_and_kernels(exported):
             alone = purifier.purify_batch(faces[number : number + 1], first_image=number)
             np.testing.assert_allclose(alone.probabilities[0], batch.probabilities[number], atol=1e-5)
             assert np.abs(alone.purified[0].astype(int) - batch.purified[number]).max() <= 1
+
+
+def test_restoration_is_part_of_the_graph(restoring):
+    bundle = Bundle.load(restoring)
+    assert set(bundle.manifest.graphs) == {"analyzer", "purifier", "restorer"}
+    assert bundle.manifest.options["restorer"] == {"widths": [8, 12], "depths": [1, 1]}
+    assert 0 < bundle.manifest.parity["max_abs_restored"] < 1e-5
+    faces = np.random.default_rng(0).integers(0, 256, (5, 112, 112)).astype(np.uint8)
+    grey = (faces / 127.5 - 1).astype(np.float32)
+    for mode in ("sample", "threshold", "expected"):
+        whole = Purifier.load(bundle, mutation=mode, seed=9)
+        split = Purifier(bundle, OnnxRuntimeEngine.from_bundle(bundle, whole=False), mutation=mode, seed=9)
+        batch, apart = whole.purify_batch(faces), split.purify_batch(faces)
+        assert set(apart.timings_ms) == {"analyze", "mutate", "project", "restore"}
+        off = np.abs(batch.purified.astype(int) - apart.purified)
+        assert off.max() <= 2
+        assert (off > 0).mean() < 1e-3
+        antibody = mutate(batch.probabilities, mode=mode, seed=9, images=np.arange(5, dtype=np.uint64))
+        assert np.abs(batch.purified.astype(int) - project(grey, antibody, bundle.subspace)).max() > 2
+    where = {
+        entry.value
+        for tensor in onnx.load(str(restoring / "purifier.onnx"), load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    assert where == {"analyzer.onnx", "restorer.onnx", "subspace.safetensors"}
+
+
+def test_a_wrong_restorer_is_refused(restoring, tmp_path, monkeypatch):
+    from immunecam.export import to_onnx
+
+    genuine = to_onnx.restorer_graph
+
+    def other(restorer):
+        with torch.no_grad():
+            restorer.leave[1].bias += 0.1
+        graph = genuine(restorer)
+        with torch.no_grad():
+            restorer.leave[1].bias -= 0.1
+        return graph
+
+    monkeypatch.setattr(to_onnx, "restorer_graph", other)
+    with pytest.raises(InputError, match="grey levels"):
+        export_bundle(run_folder_of(restoring), tmp_path / "a.immune")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["expected", "threshold"])
+def test_the_attacker_sees_what_is_deployed(restoring, mode):
+    from immunecam.training.deployed import purification_from_bundle
+
+    bundle = Bundle.load(restoring)
+    faces = np.random.default_rng(0).integers(60, 200, (3, 112, 112)).astype(np.uint8)
+    purification = purification_from_bundle(bundle)
+    grey = torch.from_numpy(faces.astype(np.float32) / 127.5 - 1).requires_grad_(True)
+    found = purification(grey, mode)
+    wanted = Purifier.load(bundle, mutation=mode).purify(faces)
+    assert np.abs((found.detach().numpy() + 1) * 127.5 - wanted).max() < 2
+    found.square().sum().backward()
+    assert torch.isfinite(grey.grad).all()
+    assert grey.grad.abs().sum() > 0
 
 
 def test_network_and_bundle_draw_the_same_bits(exported, run):

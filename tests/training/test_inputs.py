@@ -171,6 +171,8 @@ I64 = np.int64
         ("Sub", [X], {}),
         ("Tanh", [], {}),
         ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+        ("DepthToSpace", [], {"blocksize": 2, "mode": "CRD"}),
+        ("DepthToSpace", [], {"blocksize": 2}),
         ("Unsqueeze", [np.array([1, -1], I64)], {}),
         ("Expand", [np.array([3, 1, 1, 1, 1], I64)], {}),
         ("Add", [X], {}),

@@ -1,0 +1,88 @@
+"""The restorer starts as no restorer, and the whole purification has the gradients it claims."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from immunecam.models import Eigenspace, Purification, Restorer, build_model, model_options
+
+K = 12
+
+
+@pytest.fixture
+def space() -> Eigenspace:
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(12544, K))[0].T.contiguous()
+    return Eigenspace(0.1 * torch.randn(12544), basis, torch.ones(K))
+
+
+def faces(n: int = 3) -> torch.Tensor:
+    return torch.rand(n, 112, 112, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 12), (8, 12, 16)])
+def test_an_untrained_restorer_returns_the_projected_face(widths):
+    restorer = Restorer(widths, [1] * len(widths))
+    projected = faces().flip(2)
+    assert torch.equal(restorer(faces(), projected), projected)
+    loss = (restorer(faces(), projected) - faces()).square().sum()
+    loss.backward()
+    assert restorer.leave[1].weight.grad.abs().sum() > 0
+
+
+def test_it_sees_both_faces():
+    restorer = Restorer((8,), (1,))
+    with torch.no_grad():
+        restorer.leave[1].weight.normal_()
+    a, b = faces(), faces().flip(1)
+    out = restorer(a, b)
+    assert not torch.allclose(out, restorer(b, b))
+    assert not torch.allclose(out - b, restorer(a, a) - a)
+
+
+def test_wrong_widths():
+    with pytest.raises(ValueError, match="as many depths as widths"):
+        Restorer((8, 16), (1,))
+
+
+def test_restorer_is_an_option_of_every_kind():
+    network = build_model("edge", K, {"width": 8, "dim": 16, "restorer": {"widths": [8], "depths": [1]}})
+    assert any(name.startswith("restorer.") for name in network.state_dict())
+    assert build_model("edge", K, {"width": 8, "dim": 16}).restorer is None
+    assert model_options("ais")["restorer"] is None
+    with pytest.raises(ValueError, match="no such option"):
+        build_model("edge", K, {"restorer": {"height": 3}})
+
+
+def test_antibodies(space):
+    logits = torch.randn(64, K, requires_grad=True)
+    purification = Purification(space, lambda x: torch.sigmoid(logits[: len(x)]))
+    p = torch.sigmoid(logits)
+    torch.manual_seed(0)
+    bits = purification.antibody(p, "straight-through")
+    assert set(bits.detach().round(decimals=4).unique().tolist()) <= {0.0, 1.0}
+    torch.manual_seed(0)
+    assert torch.allclose(purification.antibody(p, "projection"), bits)
+    assert not purification.antibody(p, "projection").requires_grad
+    assert torch.equal(purification.antibody(p, "expected"), p)
+    assert torch.equal(purification.antibody(p, "threshold").detach().round(), (p > 0.5).float())
+    for name in ("straight-through", "threshold"):
+        (gradient,) = torch.autograd.grad(purification.antibody(p, name).sum(), logits, retain_graph=True)
+        assert torch.allclose(gradient, p * (1 - p))
+    with pytest.raises(ValueError, match="gradient must be one of"):
+        purification.antibody(p, "none")
+
+
+def test_purification_is_the_equation(space):
+    purification = Purification(space, lambda x: torch.full((len(x), K), 0.5))
+    antibody = (torch.rand(3, K) > 0.5).float()
+    flat = faces().flatten(1).double() - space.mean.double()
+    wanted = space.mean.double() + (antibody.double() * (flat @ space.basis.double().T)) @ space.basis.double()
+    found = purification.apply_antibody(faces(), antibody)
+    assert torch.allclose(found.flatten(1).double(), wanted.clamp(-1, 1), atol=1e-5)
+    restored = Purification(space, purification.analyze, lambda x, y: 3 * y)
+    assert torch.allclose(restored.apply_antibody(faces(), antibody), (3 * found).clamp(-1, 1))
+    torch.manual_seed(0)
+    first = purification(faces())
+    assert not torch.equal(first, purification(faces()))
