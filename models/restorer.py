@@ -36,7 +36,7 @@ class _Block(nn.Module):
 
 
 class Restorer(nn.Module):
-    """A small U-Net over pixel-unshuffled faces, whose output is added to the projected face.
+    """A small U-Net over pixel-unshuffled faces, whose output is added to one of them.
 
     Parameters
     ----------
@@ -44,16 +44,26 @@ class Restorer(nn.Module):
         Channels at 56x56, 28x28, 14x14, as many levels as there are numbers.
     depths : sequence of int
         Residual blocks a level on the way down; the way up has one a level.
+    base : str
+        What the output is added to: "projected" (detail is put back) or "face" (the perturbation is taken away).
 
     Notes
     -----
-    The last convolution starts at zero, so an untrained restorer returns the projected face.
+    The last convolution starts at zero, so an untrained restorer returns its base.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96), depths: Sequence[int] = (1, 2, 2)) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 96),
+        depths: Sequence[int] = (1, 2, 2),
+        base: str = "projected",
+    ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"a restorer needs as many depths as widths, got {list(depths)} and {list(widths)}")
+        if base not in ("projected", "face"):
+            raise ValueError(f"a restorer's base must be 'projected' or 'face', got {base!r}")
+        self.base = base
         self.enter = nn.Conv2d(8, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(*(_Block(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
@@ -90,4 +100,4 @@ class Restorer(nn.Module):
                 x = self.shrink[level](x)
         for level in reversed(range(len(self.grow))):
             x = self.up[level](skips[level] + self.grow[level](x))
-        return projected + self.leave(x).squeeze(1)
+        return (projected if self.base == "projected" else faces) + self.leave(x).squeeze(1)

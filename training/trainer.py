@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from immunecam.errors import InputError
-from immunecam.models import PIN, Eigenspace, build_model
+from immunecam.errors import InputError, UsageError
+from immunecam.models import AIS, PIN, Eigenspace, build_model
 from immunecam.training.config import Phase, TrainConfig
+from immunecam.training.distributed import Workers
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective, StepValues
@@ -65,6 +68,9 @@ class Trainer:
         Go on from the folder's checkpoint; without it a folder that holds one is refused.
     device : str
         Where to train.
+    workers : Workers, optional
+        Processes that train together (`Workers.join` under torchrun); each takes its share of every batch, and the
+        first one alone writes the folder. Default: this process alone.
     eigenspace : Eigenspace, optional
         Default: fitted on `faces`.
 
@@ -84,15 +90,24 @@ class Trainer:
         resume: bool = False,
         device: str = "cpu",
         eigenspace: Eigenspace | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.config, self.faces, self.folder = config, faces, Path(folder)
         self.device = torch.device(device)
+        self.workers = workers or Workers()
+        if config.batch % self.workers.count:
+            raise UsageError(f"a batch of {config.batch} faces cannot be shared by {self.workers.count} processes")
+        if self.device.type == "cuda":
+            # TF32 for convolutions and products: ten bits of mantissa, which training does not miss.
+            torch.set_float32_matmul_precision("high")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.step = 0
         self.seconds = 0.0
-        self._claim(recognizers, resume)
+        resuming = resume and self._checkpoint.is_file()
+        with self.workers.first_alone():
+            self._claim(recognizers, resume)
+            self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
         torch.manual_seed(config.seed)
-        self.eigenspace = self._eigenspace(eigenspace).to(self.device)
         self.network = build_model(config.kind, config.k, config.model_options).to(self.device)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
@@ -102,9 +117,12 @@ class Trainer:
             self.optimizer = torch.optim.SGD(self.network.parameters(), config.lr, momentum=0.9)
         else:
             self.optimizer = torch.optim.Adam(self.network.parameters(), config.lr)
-        if resume and self._checkpoint.is_file():
+        if resuming:
             self._load()
-        self._trim_curves()
+        if self.workers.first:
+            self._trim_curves()
+        self._stepper: nn.Module | None = None
+        self._stepper_phase = ""
 
     @property
     def total_steps(self) -> int:
@@ -140,19 +158,20 @@ class Trainer:
                     whole = True
                     self.seconds = time.monotonic() - began
                     window.append(values)
-                    if self.step % log_every == 0 or self.step == self.total_steps:
+                    if self.workers.first and (self.step % log_every == 0 or self.step == self.total_steps):
                         self._log(phase, window)
                         window = []
                     if on_step is not None:
                         on_step(self.step, phase, values)
                     if self.step % checkpoint_every == 0:
                         self.save()
-                    if interrupted():
+                    if self.workers.any(interrupted()):
                         raise KeyboardInterrupt
         finally:
             if whole:
                 self.save()
-            self.plot()
+            if self.workers.first:
+                self.plot()
 
     def _phase(self) -> Phase:
         left = self.step
@@ -163,33 +182,39 @@ class Trainer:
         raise AssertionError("there is no step left")
 
     def _train_step(self, phase: Phase) -> StepValues:
-        # Everything random in a step follows from (seed, step), so resuming needs no generator state.
-        torch.manual_seed((self.config.seed << 32) + self.step)
+        # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
+        torch.manual_seed(_step_seed(self.config.seed, self.step, self.workers.rank))
         faces = self._batch()
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         self.network.train()
-        if isinstance(self.network, PIN):
-            if phase.name == "autoencoder":
-                values = self.objective.autoencoder(self.network, faces)
-            else:
-                self.network.freeze()
-                values = self.objective.selection(self.network, self.slow.network, faces, phase, self.step)
-        else:
-            values = self.objective.selection(self.network, self.slow.network, faces, phase, self.step)
+        loss, values = self._stepper_of(phase)(faces, self.step)
         if not torch.isfinite(values.loss):
             raise InputError(
                 f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        values.loss.backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.slow.update(self.network)
-        return values
+        logged: StepValues = values
+        return logged
+
+    def _stepper_of(self, phase: Phase) -> nn.Module:
+        """The step's loss as a module, which is what `DistributedDataParallel` can average the gradients of."""
+        if self._stepper is None or self._stepper_phase != phase.name:
+            if isinstance(self.network, PIN) and phase.name != "autoencoder":
+                self.network.freeze()
+            self._stepper = _Step(self.objective, self.network, self.slow.network, phase)
+            if self.workers.count > 1:
+                # A phase of PIN leaves one of its two networks out.
+                self._stepper = DistributedDataParallel(self._stepper, find_unused_parameters=True)
+            self._stepper_phase = phase.name
+        return self._stepper
 
     def _batch(self) -> Tensor:
-        choice = torch.randint(len(self.faces), (self.config.batch,))
+        choice = torch.randint(len(self.faces), (self.config.batch // self.workers.count,))
         faces = from_uint8(self.faces.pixels[choice]).to(self.device)
         if self.config.augment:
             flip = torch.rand(len(faces)) < 0.5
@@ -239,16 +264,18 @@ class Trainer:
                     f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
                     "resume with the same arguments, or name another folder"
                 )
+        if not self.workers.first:
+            return
         _replace(file, lambda temporary: temporary.write_text(json.dumps(identity, indent=1)))
         # A few faces travel with the run, so that an export can be checked on real ones without the data set.
         sample = self.faces.pixels[:: max(1, len(self.faces) // _SAMPLE)][:_SAMPLE].contiguous()
         _replace(self.folder / "sample.safetensors", lambda temporary: save_file({"pixels": sample}, temporary))
 
-    def _eigenspace(self, given: Eigenspace | None) -> Eigenspace:
+    def _eigenspace(self, given: Eigenspace | None, resuming: bool) -> Eigenspace:
         file = self.folder / "eigenspace.safetensors"
         if given is not None:
             space = given
-        elif file.is_file() and self._checkpoint.is_file():
+        elif file.is_file() and (resuming or not self.workers.first):
             try:
                 space = Eigenspace(**load_file(file))
             except (OSError, SafetensorError, TypeError, ValueError) as error:
@@ -260,6 +287,8 @@ class Trainer:
                 space = Eigenspace.fit(self.faces.batches(500), self.config.k, seed=self.config.seed)
             except ValueError as error:
                 raise InputError(str(error)) from None
+        if not self.workers.first:
+            return space
         tensors = {
             "mean": space.mean,
             "basis": space.basis.contiguous(),
@@ -270,6 +299,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; a cut leaves the previous one whole."""
+        if not self.workers.first:
+            return
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"slow.{name}": value for name, value in self.slow.network.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
@@ -332,6 +363,30 @@ class Trainer:
         from immunecam.training.curves import plot_curves
 
         plot_curves(self.curves, self.folder / "curves.png")
+
+
+class _Step(nn.Module):
+    """One step of a phase: clean faces to the loss, and the same without its graph among the step's values."""
+
+    def __init__(self, objective: Objective, network: AIS | PIN, slow: AIS | PIN, phase: Phase) -> None:
+        super().__init__()
+        self.network = network
+        # Not the module's own: neither is trained.
+        self._others = (objective, slow)
+        self._phase = phase
+
+    def forward(self, faces: Tensor, step: int) -> tuple[Tensor, StepValues]:
+        objective, slow = self._others
+        if isinstance(self.network, PIN) and self._phase.name == "autoencoder":
+            values = objective.autoencoder(self.network, faces)
+        else:
+            values = objective.selection(self.network, slow, faces, self._phase, step)
+        return values.loss, replace(values, loss=values.loss.detach())
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """63 bits that no other seed, step or worker is likely to share."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager

@@ -47,7 +47,9 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
-    device: Annotated[str, typer.Option(help="PyTorch device.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="PyTorch device; under torchrun, cuda is a card for each process.")
+    ] = "cpu",
     precision: Annotated[Precision, typer.Option(help="Storage format of the bundle's basis.")] = Precision.int8,
 ) -> None:
     """Train a model and export it as a bundle."""
@@ -58,6 +60,7 @@ def train(
     from immunecam.export.to_onnx import export_bundle, run_folder_of
     from immunecam.training.config import Phase
     from immunecam.training.config import preset as named
+    from immunecam.training.distributed import Workers
     from immunecam.training.faces import FaceSet
     from immunecam.training.objective import StepValues
     from immunecam.training.recognizer import Recognizer
@@ -76,6 +79,8 @@ def train(
     if config.needs_recognizer and not recognizer:
         raise UsageError(f"training {kind.value} has an identity term: give --recognizer FILE (.pt or .onnx)")
 
+    workers = Workers.join(device)
+    device = Workers.own_device(device)
     console = Console()
     progress = Progress(
         TextColumn("{task.description:12}"),
@@ -84,13 +89,14 @@ def train(
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=not workers.first,
     )
     with progress:
         reading = progress.add_task("reading", total=None, state="")
         faces = FaceSet.load(data, progress=lambda done, all_: progress.update(reading, completed=done, total=all_))
         recognizers = [Recognizer.load(path, device=device) for path in recognizer or []]
         progress.update(reading, description="eigenfaces", state="fitting")
-        trainer = Trainer(config, faces, recognizers, run_folder_of(out), resume=resume, device=device)
+        trainer = Trainer(config, faces, recognizers, run_folder_of(out), resume=resume, device=device, workers=workers)
         progress.update(reading, description="faces", state=f"{len(faces)}, {config.k} eigenfaces")
         task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, state="")
 
@@ -99,7 +105,12 @@ def train(
                 state = f"{phase.name}: 1-cos {values.identity:.3f}, active {values.sparsity:.0f}"
                 progress.update(task, completed=step, state=state)
 
-        trainer.run(on_step=show)
+        try:
+            trainer.run(on_step=show)
+        finally:
+            workers.leave()
+    if not workers.first:
+        return
     bundle, parity = export_bundle(trainer.folder, out, precision=precision.value, overwrite=resume)
     console.print(
         f"wrote {out} (manifest sha256 {bundle.sha256[:12]}); largest difference to PyTorch: "

@@ -31,6 +31,12 @@ def test_an_untrained_restorer_returns_the_projected_face(widths):
     assert restorer.leave[1].weight.grad.abs().sum() > 0
 
 
+def test_the_other_base():
+    assert torch.equal(Restorer((8,), (1,), base="face")(faces(), faces().flip(2)), faces())
+    with pytest.raises(ValueError, match="base must be"):
+        Restorer((8,), (1,), base="noise")
+
+
 def test_it_sees_both_faces():
     restorer = Restorer((8,), (1,))
     with torch.no_grad():
