@@ -38,14 +38,17 @@ recognizer = Recognizer.load(out + "/recognizer.pt")
 options = {"edge": {"width": 8, "dim": 16, "restorer": {"widths": [8], "depths": [1]}}, "pin": {}}[kind]
 config = TrainConfig(
     kind=kind, k=16, model_options=options, batch=4, clones=1, estimator="straight-through", optimizer="adam",
-    phases=(Phase("autoencoder" if kind == "pin" else "warm-up", steps=1), Phase("adversarial", steps=3, adversarial=0.5)),
+    phases=(
+        Phase("autoencoder" if kind == "pin" else "warm-up", steps=1), Phase("adversarial", steps=3, adversarial=0.5)
+    ),
     attack=Attack(through=0.5, gradient="straight-through"),
 )
 trainer = Trainer(config, faces, [recognizer], folder, workers=workers, resume=resume == "resume")
 before = trainer.step
 losses = []
 trainer.run(on_step=lambda step, phase, values: losses.append(float(values.loss)), log_every=1)
-save_file({name: v.clone() for name, v in trainer.network.state_dict().items()}, f"{out}/rank{workers.rank}.safetensors")
+weights = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+save_file(weights, f"{out}/rank{workers.rank}.safetensors")
 print(workers.rank, workers.count, before, trainer.step, losses)
 workers.leave()
 """

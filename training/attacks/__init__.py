@@ -1,7 +1,40 @@
-"""Adversarial attacks on face recognisers."""
+"""Adversarial attacks on face recognisers, with and without a purifier before them."""
 
-from immunecam.training.attacks.base import FaceAttack, round_to_8bit
+from immunecam.training.attacks.apgd import APGD
+from immunecam.training.attacks.base import FaceAttack, LinfAttack, round_to_8bit
+from immunecam.training.attacks.eot import EOTPGD, through
+from immunecam.training.attacks.foolbox_attacks import CWL2, FGSM, L2PGD, PGD
 from immunecam.training.attacks.goals import Goal, dodging, impersonation
 from immunecam.training.attacks.gradient_sign import fgsm, pgd
+from immunecam.training.attacks.patch import Patch
+from immunecam.training.attacks.resubmission import Resubmission, resubmitted
+from immunecam.training.attacks.square import Square
+from immunecam.training.attacks.table import ATTACKS, Listed
+from immunecam.training.attacks.transfer import DIFGSM, MIFGSM, TIFGSM
 
-__all__ = ["FaceAttack", "Goal", "dodging", "fgsm", "impersonation", "pgd", "round_to_8bit"]
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "CWL2",
+    "DIFGSM",
+    "EOTPGD",
+    "FGSM",
+    "L2PGD",
+    "MIFGSM",
+    "PGD",
+    "TIFGSM",
+    "FaceAttack",
+    "Goal",
+    "LinfAttack",
+    "Listed",
+    "Patch",
+    "Resubmission",
+    "Square",
+    "dodging",
+    "fgsm",
+    "impersonation",
+    "pgd",
+    "resubmitted",
+    "round_to_8bit",
+    "through",
+]

@@ -1,21 +1,30 @@
-"""What all attacks share: the call, the checks at entry, and 8-bit pictures at the end."""
+"""What all attacks share: the call, the checks at entry, the budget, and 8-bit pictures at the end."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from immunecam.training.attacks.goals import Goal
 
-__all__ = ["FaceAttack", "round_to_8bit"]
+__all__ = ["FaceAttack", "LinfAttack", "best_of", "check_count", "linf_box", "round_to_8bit"]
 
 
 def round_to_8bit(faces: Tensor) -> Tensor:
     """The nearest faces that an 8-bit picture can hold, in [-1, 1]."""
     return ((faces.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def linf_box(faces: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Lowest and highest 8-bit faces within `epsilon` of 8-bit faces; a budget between two levels is never exceeded."""
+    levels, budget = (faces + 1) * 127.5, epsilon * 127.5
+    low = (levels - budget - 1e-3).ceil().clamp_min(0)
+    high = (levels + budget + 1e-3).floor().clamp_max(255)
+    return low / 127.5 - 1, high / 127.5 - 1
 
 
 class FaceAttack(ABC):
@@ -27,8 +36,8 @@ class FaceAttack(ABC):
     Attributes
     ----------
     norm : str
-        What the budget bounds: "linf" or "l2" of the change in grey levels / 255 times 2 (the range is [-1, 1]), or
-        "patch" (the fraction of the picture's area that may be overwritten).
+        What the budget bounds: "linf" or "l2" of the change, in the range [-1, 1] (8/255 of the picture's range is
+        16/255 here), or "patch", the fraction of the picture's area that may be overwritten.
     """
 
     norm: ClassVar[str]
@@ -43,7 +52,7 @@ class FaceAttack(ABC):
         faces : Tensor
             (N, H, W) in [-1, 1], 8-bit values.
         epsilon : float
-            Budget in the unit of `norm`: 8/255 of the picture's range is 16/255 here.
+            Budget in the unit of `norm`.
 
         Returns
         -------
@@ -59,14 +68,51 @@ class FaceAttack(ABC):
             raise ValueError(f"faces must be float (N, H, W), got {faces.dtype} {tuple(faces.shape)}")
         if len(faces) != len(goal.reference):
             raise ValueError(f"{len(faces)} faces for a goal of {len(goal.reference)}")
-        if not torch.isfinite(faces).all() or float(faces.abs().amax() if faces.numel() else 0) > 1 + 1e-6:
+        if not torch.isfinite(faces).all() or (faces.numel() and float(faces.abs().amax()) > 1 + 1e-6):
             raise ValueError("faces must be finite and in [-1, 1]")
         if not epsilon > 0:
             raise ValueError(f"epsilon must be above 0, got {epsilon}")
         if not len(faces):
             return faces.clone()
-        return self._run(goal, faces.detach(), float(epsilon)).detach()
+        return round_to_8bit(self._run(goal, faces.detach(), float(epsilon)).detach())
 
     @abstractmethod
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         """Attack checked, non-empty faces."""
+
+
+class LinfAttack(FaceAttack):
+    """An attack whose budget is the largest change of a pixel; what it returns is in the box whatever it does."""
+
+    norm = "linf"
+
+    def __call__(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
+        attacked = super().__call__(goal, faces, epsilon)
+        return torch.clamp(attacked, *linf_box(faces.detach(), epsilon))
+
+
+def best_of(restarts: int, goal: Goal, attempt: Callable[[], Tensor]) -> Tensor:
+    """The most successful of several attempts, face by face, by the goal's loss of their 8-bit pictures."""
+    best = round_to_8bit(attempt())
+    if restarts == 1:
+        return best
+    loss = _loss(goal, best)
+    for _ in range(restarts - 1):
+        other = round_to_8bit(attempt())
+        found = _loss(goal, other)
+        better = found > loss
+        best, loss = torch.where(better[:, None, None], other, best), torch.where(better, found, loss)
+    return best
+
+
+@torch.no_grad()
+def _loss(goal: Goal, faces: Tensor) -> Tensor:
+    return goal(faces)
+
+
+def check_count(attack: Any, *names: str) -> None:
+    """Refuse settings that are not integers of at least 1."""
+    for name in names:
+        value = getattr(attack, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} of {type(attack).__name__} must be an integer of at least 1, got {value!r}")

@@ -1,0 +1,1 @@
+"""The evaluation protocol, one part a module; `benchmarks.robustness` puts them together."""

@@ -1,0 +1,199 @@
+"""What is put before the recogniser: nothing, the classical filters, plain projections, and bundles."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from immunecam.models import Eigenspace, Purification
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.purifier import Purifier
+from immunecam.training.deployed import purification_from_bundle
+from immunecam.training.faces import FaceSet, from_uint8, to_uint8
+
+__all__ = ["BundleDefence", "Defence", "Filter", "Projection", "baselines", "fitted_eigenspace"]
+
+_Pixels = NDArray[np.uint8]
+
+
+class Defence(ABC):
+    """Faces in, faces out; judged as it is deployed, attacked through its differentiable form.
+
+    Attributes
+    ----------
+    name : str
+        In the table.
+    key : str
+        Names everything that its output depends on.
+    draws : bool
+        Whether two calls may differ.
+    """
+
+    name: str
+    key: str
+    draws: bool = False
+
+    @abstractmethod
+    def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
+        """Purified faces (N, 112, 112); `draw` numbers independent repetitions."""
+
+    @abstractmethod
+    def seen(self, faces: Tensor, gradient: str) -> Tensor:
+        """The same for an attacker: float faces (N, 112, 112) in [-1, 1], with a gradient.
+
+        `gradient` is "straight-through" (draws an antibody) or "expected"; without draws they are one.
+        """
+
+    def milliseconds(self, faces: _Pixels, repeats: int = 20) -> float:
+        """Median time for one face."""
+        self.purify(faces[:1])
+        times = []
+        for number in range(repeats):
+            began = time.perf_counter()
+            self.purify(faces[number % len(faces)][None])
+            times.append(time.perf_counter() - began)
+        return 1000 * float(np.median(times))
+
+
+class _Backward(torch.autograd.Function):
+    """Forwards the filter, backwards the identity: BPDA (Athalye et al., ICML 2018)."""
+
+    @staticmethod
+    def forward(context: Any, faces: Tensor, purify: Callable[[_Pixels], _Pixels]) -> Tensor:
+        pixels = to_uint8(faces.detach()).cpu().numpy()
+        return from_uint8(torch.from_numpy(purify(pixels))).to(faces.device)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+class Filter(Defence):
+    """A function of one 8-bit face; its gradient is taken for the identity's."""
+
+    def __init__(self, name: str, face: Callable[[_Pixels], _Pixels] | None) -> None:
+        self.name, self.key, self._face = name, f"filter {name}", face
+
+    def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
+        if self._face is None:
+            return faces
+        return np.stack([self._face(face) for face in faces]) if len(faces) else faces
+
+    def seen(self, faces: Tensor, gradient: str) -> Tensor:
+        if self._face is None:
+            return faces
+        found: Tensor = _Backward.apply(faces, self.purify)
+        return found
+
+
+class Projection(Defence):
+    """The first K eigenfaces, the same for every face."""
+
+    def __init__(self, eigenspace: Eigenspace) -> None:
+        self.name = f"first {eigenspace.k} eigenfaces"
+        self.key = self.name
+        self._space = eigenspace
+
+    def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
+        with torch.no_grad():
+            return to_uint8(self.seen(from_uint8(torch.from_numpy(faces)), "expected")).numpy()
+
+    def seen(self, faces: Tensor, gradient: str) -> Tensor:
+        space = self._space.to(faces.device)
+        return space.reconstruct(space.coefficients(faces)).reshape(faces.shape).clamp(-1, 1)
+
+
+class BundleDefence(Defence):
+    """A bundle in one of its mutation modes, run by the runtime.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Verified.
+    mutation : str
+        "sample", "threshold" or "expected".
+    seed : int
+        Of the antibodies that judge; the attacker draws its own.
+    device : str
+        Where the attacker computes.
+    """
+
+    def __init__(self, bundle: Bundle, mutation: str, *, seed: int = 0, device: str = "cpu") -> None:
+        self.bundle, self.mutation = bundle, mutation
+        self.name = f"{bundle.name} ({mutation})"
+        self.key = f"bundle {bundle.sha256} {mutation}"
+        self.draws = mutation == "sample"
+        self._purifier = Purifier.load(bundle, mutation=mutation, seed=seed if self.draws else None)
+        self._device = device
+        self._purification: Purification | None = None
+
+    def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
+        # A draw has numbers of its own, so what is judged does not depend on the order of judging.
+        return self._purifier.purify_batch(faces, first_image=draw << 32).purified
+
+    def seen(self, faces: Tensor, gradient: str) -> Tensor:
+        if self._purification is None:
+            self._purification = purification_from_bundle(self.bundle, device=self._device)
+        if not self.draws:
+            gradient = self.mutation
+        found: Tensor = self._purification(faces, gradient)
+        return found
+
+
+def _jpeg(quality: int) -> Callable[[_Pixels], _Pixels]:
+    def compress(face: _Pixels) -> _Pixels:
+        _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+    return compress
+
+
+def _bit_depth(bits: int) -> Callable[[_Pixels], _Pixels]:
+    steps = 2**bits - 1
+    return lambda face: np.rint(np.rint(face / 255 * steps) / steps * 255).astype(np.uint8)
+
+
+def _total_variation(face: _Pixels) -> _Pixels:
+    result = np.zeros_like(face)
+    cv2.denoise_TVL1([face], result, 1.0, 30)
+    return result
+
+
+def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...]) -> list[Defence]:
+    """No defence, the filters, and the projections on as many eigenfaces as there are sizes."""
+    return [
+        Filter("none", None),
+        Filter("JPEG 50", _jpeg(50)),
+        Filter("bit depth 4", _bit_depth(4)),
+        Filter("median 3", lambda face: np.asarray(cv2.medianBlur(face, 3), np.uint8)),
+        Filter("Gaussian 1.5", lambda face: np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.uint8)),
+        Filter("total variation", _total_variation),
+        *(Projection(eigenspace.leading(k)) for k in sizes if k <= eigenspace.k),
+    ]
+
+
+def fitted_eigenspace(faces: FaceSet, k: int, file: Path) -> Eigenspace:
+    """The first `k` eigenfaces of the training faces, kept in a file."""
+    k = min(k, len(faces) - 1)
+    try:
+        space = Eigenspace(**load_file(file))
+        if space.k == k:
+            return space
+    except (OSError, SafetensorError, TypeError, ValueError):
+        pass  # not there, or damaged: fitted again
+    space = Eigenspace.fit(faces.batches(500), k)
+    partial = file.with_suffix(".partial")
+    save_file({name: value.contiguous() for name, value in space.state_dict().items()}, partial)
+    partial.replace(file)
+    return space

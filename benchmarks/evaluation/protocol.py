@@ -1,0 +1,176 @@
+"""What is measured: numbers of pairs, budgets, attacks, draws."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from immunecam.training.attacks import (
+    APGD,
+    CWL2,
+    EOTPGD,
+    FGSM,
+    L2PGD,
+    MIFGSM,
+    PGD,
+    FaceAttack,
+    Patch,
+    Square,
+)
+
+__all__ = ["FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protocol"]
+
+STRAIGHT_THROUGH = "straight-through"
+
+UNBOUNDED = 64.0
+"""Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One attack at one budget.
+
+    Attributes
+    ----------
+    name : str
+        As in the table.
+    attack : FaceAttack
+        With its settings.
+    level : float
+        Budget: grey levels of 255 (L-infinity), length in the range [0, 255] divided by 255 (L2), or fraction of the
+        area (patch).
+    """
+
+    name: str
+    attack: FaceAttack
+    level: float
+
+    @property
+    def epsilon(self) -> float:
+        """The budget in the attack's own unit."""
+        return (
+            self.level / 127.5
+            if self.attack.norm == "linf"
+            else 2 * self.level
+            if self.attack.norm == "l2"
+            else self.level
+        )
+
+    @property
+    def budget(self) -> str:
+        """The budget as it is written."""
+        written = f"{self.level:g}"
+        return {"linf": f"{written}/255", "l2": f"L2 {written}", "patch": f"{100 * self.level:g} %"}[self.attack.norm]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that the figures depend on, apart from faces, recognisers and defences.
+
+    Attributes
+    ----------
+    name : str
+        "full" or "quick".
+    fold : int
+        Of the pairs that are judged.
+    pairs, adaptive_pairs, unbounded_pairs : int
+        Numbers of pairs; 0 is all of them.
+    grey_box, transfer : tuple of Planned
+        Attacks on the bare victim, and on another recogniser.
+    adaptive_levels, eot_levels, square_levels : tuple of float
+        Budgets of the attacks through the defence: by the expected antibody, by many drawn ones, without gradients.
+    adaptive_steps, adaptive_draws, adaptive_restarts, square_queries : int
+        Of those.
+    judge_draws : int
+        Antibodies that a figure of a sampling defence is the mean of.
+    resubmissions : int
+        Presentations of one attacked face.
+    projections : tuple of int
+        Eigenfaces of the plain projections.
+    seed : int
+        Of everything random.
+    """
+
+    name: str
+    fold: int = 8
+    pairs: int = 0
+    adaptive_pairs: int = 100
+    unbounded_pairs: int = 20
+    grey_box: tuple[Planned, ...] = ()
+    transfer: tuple[Planned, ...] = ()
+    adaptive_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
+    eot_levels: tuple[float, ...] = (4.0, 8.0)
+    square_levels: tuple[float, ...] = (8.0,)
+    adaptive_steps: int = 40
+    adaptive_draws: int = 20
+    adaptive_restarts: int = 2
+    square_queries: int = 1000
+    judge_draws: int = 4
+    resubmissions: int = 10
+    projections: tuple[int, ...] = (300, 700, 1500)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, attacks with their settings."""
+        plain = dataclasses.asdict(self)
+        for column in ("grey_box", "transfer"):
+            plain[column] = [
+                {"attack": item.name, "budget": item.budget, "settings": dataclasses.asdict(item.attack)}  # type: ignore[call-overload]
+                for item in getattr(self, column)
+            ]
+        return plain
+
+    def adaptive(self, level: float, *, draws: bool) -> list[Planned]:
+        """The attacks through a defence at a budget; one that draws is attacked by many antibodies, too."""
+        steps, restarts = self.adaptive_steps, self.adaptive_restarts
+        planned = [Planned(f"expected PGD-{steps}", PGD(steps=steps, restarts=restarts), level)]
+        if not draws:
+            planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
+        elif level in self.eot_levels:
+            attack = EOTPGD(steps=steps, draws=self.adaptive_draws, restarts=restarts)
+            planned.append(Planned(f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws}", attack, level))
+        if level in self.square_levels:
+            planned.append(Planned(f"Square-{self.square_queries}", Square(queries=self.square_queries), level))
+        return planned
+
+
+def _grey_box(*, full: bool) -> tuple[Planned, ...]:
+    planned = [Planned("PGD-40", PGD(steps=40), level) for level in ((2.0, 4.0, 8.0, 16.0) if full else (4.0, 8.0))]
+    planned += [Planned("PGD-10", PGD(steps=10), 8.0), Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0)]
+    if not full:
+        return tuple(planned)
+    planned += [
+        Planned("FGSM", FGSM(), 8.0),
+        Planned("MI-FGSM-10", MIFGSM(steps=10), 4.0),
+        Planned("APGD-40", APGD(steps=40), 4.0),
+        Planned("APGD-40", APGD(steps=40), 8.0),
+        Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
+        Planned("CW-L2", CWL2(), 1.5),
+        Planned("patch", Patch(steps=40), 0.1),
+    ]
+    return tuple(planned)
+
+
+FULL = Protocol(
+    "full",
+    grey_box=_grey_box(full=True),
+    transfer=tuple(
+        Planned(name, attack, level)
+        for name, attack in (("PGD-40", PGD(steps=40)), ("MI-FGSM-10", MIFGSM(steps=10)))
+        for level in (4.0, 8.0)
+    ),
+)
+QUICK = Protocol(
+    "quick",
+    pairs=60,
+    adaptive_pairs=60,
+    unbounded_pairs=10,
+    grey_box=_grey_box(full=False),
+    adaptive_levels=(4.0, 8.0),
+    eot_levels=(8.0,),
+    square_levels=(),
+    adaptive_draws=4,
+    adaptive_restarts=1,
+    judge_draws=2,
+)

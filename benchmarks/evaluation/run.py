@@ -1,0 +1,466 @@
+"""The evaluation itself: craft, judge, compare, each step kept in the work folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from immunecam.benchmarks.evaluation import metrics, sanity
+from immunecam.benchmarks.evaluation.defences import Defence
+from immunecam.benchmarks.evaluation.pairs import Pairs
+from immunecam.benchmarks.evaluation.protocol import STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
+from immunecam.benchmarks.evaluation.store import Store, digest
+from immunecam.training.attacks import PGD, Goal
+from immunecam.training.faces import from_uint8, to_uint8
+from immunecam.training.recognizer import Recognizer
+
+__all__ = ["Evaluation", "Job", "Victim"]
+
+_CHUNK = 20
+_BATCH = 32
+_GOALS = ("dodging", "impersonation")
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A recogniser with the thresholds that it has before any defence.
+
+    Attributes
+    ----------
+    recognizer : Recognizer
+    best, fmr : float
+        Cosine of best accuracy, and of a false match rate of 1e-3, on clean training pairs.
+    """
+
+    recognizer: Recognizer
+    best: float
+    fmr: float
+
+    @property
+    def name(self) -> str:
+        """The recogniser's."""
+        return self.recognizer.name
+
+
+@dataclass(frozen=True)
+class Job:
+    """Faces to craft.
+
+    Attributes
+    ----------
+    threat : str
+        "clean", "grey-box", "transfer", "adaptive" or "unbounded".
+    victim : Victim
+        Who judges.
+    planned : Planned or None
+        The attack; None for clean faces.
+    source : Victim
+        Whom the attacker has at hand: the victim, but for transfer.
+    through : Defence or None
+        What the attacker differentiates; None attacks the bare recogniser.
+    pairs : int
+        How many.
+    """
+
+    threat: str
+    victim: Victim
+    planned: Planned | None
+    source: Victim
+    through: Defence | None
+    pairs: int
+
+
+class Evaluation:
+    """A protocol on one set of pairs, recognisers and defences.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        What is measured.
+    pairs : Pairs
+        Of the protocol's fold, as many as it asks for.
+    victims : sequence of Victim
+        Each is attacked in turn, and is the others' transfer source.
+    baselines, defences : sequence of Defence
+        The classical ones (the first is no defence at all), and those in question.
+    store : Store
+        Work folder.
+    device : str
+        Where attacks are computed.
+    tell : callable, optional
+        Called with (what, done, total) as work goes on.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        pairs: Pairs,
+        victims: Sequence[Victim],
+        baselines: Sequence[Defence],
+        defences: Sequence[Defence],
+        store: Store,
+        *,
+        device: str = "cpu",
+        tell: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.protocol, self.pairs, self.victims = protocol, pairs, victims
+        self.baselines, self.defences = baselines, defences
+        self._store, self._device = store, device
+        self._tell = tell or (lambda what, done, total: None)
+        self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes()).hexdigest()
+        self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
+
+    # -- what is to be done --------------------------------------------------------------------------------------
+
+    def jobs(self, *, adaptive: bool = True) -> list[Job]:
+        """Everything that has to be crafted, clean faces first."""
+        protocol, everything = self.protocol, len(self.pairs)
+        fewer = min(everything, protocol.adaptive_pairs) if self._device == "cpu" else everything
+        few = min(everything, protocol.unbounded_pairs)
+        limitless = Planned("PGD-40", PGD(steps=40), UNBOUNDED)
+        jobs = []
+        for victim in self.victims:
+            jobs.append(Job("clean", victim, None, victim, None, everything))
+            jobs += [Job("grey-box", victim, plan, victim, None, everything) for plan in protocol.grey_box]
+            for source in self.victims:
+                if source is not victim:
+                    jobs += [Job("transfer", victim, plan, source, None, everything) for plan in protocol.transfer]
+            jobs.append(Job("unbounded", victim, limitless, victim, None, few))
+        if adaptive:
+            for victim in self.victims:
+                for defence in [*self.defences, *self.baselines[1:]]:
+                    ours = defence in self.defences
+                    for level in protocol.adaptive_levels:
+                        plans = protocol.adaptive(level, draws=defence.draws)
+                        # The classical filters are not what is in question: one attack tells enough.
+                        jobs += [
+                            Job("adaptive", victim, plan, victim, defence, fewer)
+                            for plan in (plans if ours else plans[:1])
+                        ]
+                    if ours:
+                        jobs.append(Job("unbounded", victim, limitless, victim, defence, few))
+        return jobs
+
+    def judges(self, job: Job) -> list[Defence]:
+        """The defences that a job's faces are shown to."""
+        if job.through is not None:
+            return [job.through]
+        if job.threat == "unbounded":
+            return [self.baselines[0]]
+        return [*self.baselines, *self.defences]
+
+    # -- crafting ------------------------------------------------------------------------------------------------
+
+    def crafted(self, job: Job) -> NDArray[np.uint8]:
+        """Attacked probes of a job, from the work folder as far as it has them."""
+        pairs = self.pairs.first(job.pairs) if job.pairs < len(self.pairs) else self.pairs
+        if job.planned is None:
+            return pairs.left
+        out = pairs.left.copy()
+        starts = range(0, len(pairs), _CHUNK)
+        for number, start in enumerate(starts):
+            part = slice(start, start + _CHUNK)
+            chosen = Pairs(pairs.left[part], pairs.right[part], pairs.same[part])
+            key = {**self._key(job), "chunk": number, "size": _CHUNK}
+            self._tell(self.title(job), number, len(starts))
+            out[part] = self._store.get(key, lambda chosen=chosen, key=key: {"faces": self._attack(job, chosen, key)})[
+                "faces"
+            ]
+        return out
+
+    def title(self, job: Job) -> str:
+        """What a job is, for people."""
+        if job.planned is None:
+            return f"{job.victim.name}: clean"
+        where = f" through {job.through.name}" if job.through else ""
+        source = f" on {job.source.name}" if job.source is not job.victim else ""
+        return f"{job.victim.name}: {job.threat} {job.planned.name} {job.planned.budget}{source}{where}"
+
+    def _key(self, job: Job) -> dict[str, Any]:
+        assert job.planned is not None
+        return {
+            "kind": "crafted/1",
+            "faces": self._faces,
+            "pairs": job.pairs,
+            "recognizer": job.source.recognizer.sha256,
+            "threshold": job.source.best,
+            "attack": [type(job.planned.attack).__name__, dataclasses.asdict(job.planned.attack)],  # type: ignore[call-overload]
+            "gradient": job.planned.name.split(" ")[0],
+            "epsilon": job.planned.epsilon,
+            "through": None if job.through is None else job.through.key,
+            "seed": self.protocol.seed,
+        }
+
+    def _attack(self, job: Job, pairs: Pairs, key: dict[str, Any]) -> NDArray[np.uint8]:
+        assert job.planned is not None
+        torch.manual_seed(int(digest(key)[:15], 16))
+        recognizer, defence = job.source.recognizer, job.through
+        gradient = STRAIGHT_THROUGH
+        if job.planned.name.startswith("expected"):
+            gradient = "expected"
+
+        def embed(faces: Tensor) -> Tensor:
+            return recognizer(faces if defence is None else defence.seen(faces, gradient))
+
+        left, right = (from_uint8(torch.from_numpy(x)).to(self._device) for x in (pairs.left, pairs.right))
+        with torch.no_grad():
+            # The attacker has the enrolled picture, and knows that it goes through the defence, too.
+            reference = recognizer(right if defence is None else defence.seen(right, "expected"))
+        out = left.clone()
+        for impersonate in (False, True):
+            rows = torch.from_numpy(np.flatnonzero(pairs.same != impersonate)).to(self._device)
+            if len(rows):
+                goal = Goal(embed, reference[rows], impersonate, job.source.best)
+                out[rows] = job.planned.attack(goal, left[rows], job.planned.epsilon)
+        return to_uint8(out.cpu()).numpy()
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def cosines(self, job: Job, defence: Defence, draws: int) -> dict[str, NDArray[np.float32]]:
+        """ "both" and "probe" (draws, N): cosines with both sides purified, and the probe only."""
+        key = {
+            "kind": "cosines/1",
+            "crafted": None if job.planned is None else self._key(job),
+            "faces": self._faces,
+            "pairs": job.pairs,
+            "victim": job.victim.recognizer.sha256,
+            "defence": defence.key,
+            "draws": draws,
+            "seed": self.protocol.seed,
+        }
+
+        def compute() -> dict[str, NDArray[np.float32]]:
+            probes = self.crafted(job)
+            bare = self._enrolment(job.victim, self.baselines[0], job.pairs, 0)
+            both, probe = [], []
+            for draw in range(draws):
+                self._tell(f"{self.title(job)}, judged behind {defence.name}", draw, draws)
+                found = self._embedded(job.victim, defence.purify(probes, 2 * draw))
+                both.append((found * self._enrolment(job.victim, defence, job.pairs, 2 * draw + 1)).sum(1))
+                probe.append((found * bare).sum(1))
+            return {"both": np.stack(both), "probe": np.stack(probe)}
+
+        return self._store.get(key, compute)
+
+    def _enrolment(self, victim: Victim, defence: Defence, pairs: int, draw: int) -> NDArray[np.float32]:
+        key = (victim.recognizer.sha256, defence.key, pairs, draw if defence.draws else 0)
+        if key not in self._enrolled:
+            right = (self.pairs.first(pairs) if pairs < len(self.pairs) else self.pairs).right
+            self._enrolled[key] = self._embedded(victim, defence.purify(right, draw))
+        return self._enrolled[key]
+
+    def _embedded(self, victim: Victim, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            parts = torch.from_numpy(pixels).split(_BATCH)
+            found = [victim.recognizer(from_uint8(part).to(self._device)).cpu() for part in parts]
+        return torch.cat(found).numpy()
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def rows(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        """Figures of every job behind every defence that judges it."""
+        for job in jobs:
+            for defence in self.judges(job):
+                draws = self.draws(job, defence)
+                found = self.cosines(job, defence, draws)
+                if job.threat == "unbounded":
+                    continue
+                used = (
+                    found
+                    if draws <= self.protocol.judge_draws
+                    else {side: value[: self.protocol.judge_draws] for side, value in found.items()}
+                )
+                for side in ("both", "probe"):
+                    yield self._row(job, defence, side, used[side], job.planned.name if job.planned else "none")
+                if self._resubmitted(job, defence):
+                    yield self._resubmission(job, defence, found["both"])
+        if any(job.threat == "adaptive" for job in jobs):
+            yield from self._strongest(jobs)
+
+    def draws(self, job: Job, defence: Defence) -> int:
+        if not defence.draws:
+            return 1
+        if self._resubmitted(job, defence) or job.threat == "adaptive":
+            return max(self.protocol.judge_draws, self.protocol.resubmissions)
+        return self.protocol.judge_draws
+
+    def _resubmitted(self, job: Job, defence: Defence) -> bool:
+        if not defence.draws or job.planned is None:
+            return False
+        return job.threat == "adaptive" or (job.threat == "grey-box" and job.planned.name == "PGD-40")
+
+    def _same(self, job: Job) -> NDArray[np.bool_]:
+        return (self.pairs.first(job.pairs) if job.pairs < len(self.pairs) else self.pairs).same
+
+    def _row(
+        self, job: Job, defence: Defence, side: str, cosine: NDArray[np.float32], attack: str, threat: str | None = None
+    ) -> dict[str, Any]:
+        same, victim = self._same(job), job.victim
+        genuine, impostor = metrics.rates(cosine, same, victim.best)
+        tar, true_reject = metrics.rates(cosine, same, victim.fmr)
+        low, high = metrics.interval(
+            lambda chosen: metrics.accuracy(np.atleast_2d(cosine)[:, chosen], same[chosen], victim.best), same
+        )
+        tar_low, tar_high = metrics.interval(
+            lambda chosen: metrics.rates(np.atleast_2d(cosine)[:, chosen], same[chosen], victim.fmr)[0], same
+        )
+        row = {
+            "recognizer": victim.name,
+            "threat": threat or job.threat,
+            "attack": attack,
+            "budget": job.planned.budget if job.planned else "0",
+            "source": job.source.name if job.source is not victim else None,
+            "defence": defence.name,
+            "purified": side,
+            "pairs": len(same),
+            "draws": len(np.atleast_2d(cosine)),
+            "same_accepted_percent": _percent(genuine),
+            "different_rejected_percent": _percent(impostor),
+            "accuracy_percent": _percent((genuine + impostor) / 2),
+            "accuracy_low_percent": _percent(low),
+            "accuracy_high_percent": _percent(high),
+            "tar_at_fmr_percent": _percent(tar),
+            "tar_low_percent": _percent(tar_low),
+            "tar_high_percent": _percent(tar_high),
+            "different_rejected_at_fmr_percent": _percent(true_reject),
+        }
+        if job.planned is None and defence is not self.baselines[0]:
+            bare = self.cosines(job, self.baselines[0], 1)["both"]
+            drop = metrics.accuracy(bare, same, victim.best) - metrics.accuracy(cosine, same, victim.best)
+            drop_low, drop_high = metrics.paired_interval(bare, cosine, same, victim.best)
+            row |= {
+                "drop_points": _percent(drop),
+                "drop_low_points": _percent(drop_low),
+                "drop_high_points": _percent(drop_high),
+                "tar_drop_points": _percent(metrics.rates(bare, same, victim.fmr)[0] - tar),
+            }
+        return row
+
+    def _resubmission(self, job: Job, defence: Defence, cosine: NDArray[np.float32]) -> dict[str, Any]:
+        """A success counts if any of the presentations has it: the best cosine for the attacker of each pair."""
+        tries = cosine[: self.protocol.resubmissions]
+        best = np.where(self._same(job), tries.min(0), tries.max(0))
+        assert job.planned is not None
+        return self._row(
+            job, defence, "both", best, f"{job.planned.name}, best of {len(tries)} submissions", "resubmission"
+        )
+
+    def _strongest(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        """The attacker takes, for each face, the attack that did best in draws that are not those it is judged by."""
+        for cell in self._cells(jobs):
+            job, defence = cell[0], cell[0].through
+            assert defence is not None
+            yield self._row(job, defence, "both", self._best_cosine(cell), f"strongest of {len(cell)}", "adaptive")
+
+    def _cells(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Adaptive jobs that share victim, defence and budget."""
+        cells: dict[tuple[str, str, float], list[Job]] = {}
+        for job in jobs:
+            if job.threat == "adaptive" and job.through in self.defences:
+                assert job.through is not None
+                assert job.planned is not None
+                cells.setdefault((job.victim.name, job.through.name, job.planned.level), []).append(job)
+        return list(cells.values())
+
+    def _best_cosine(self, cell: Sequence[Job]) -> NDArray[np.float32]:
+        defence, same = cell[0].through, self._same(cell[0])
+        assert defence is not None
+        found = np.stack([self.cosines(job, defence, self.draws(job, defence))["both"] for job in cell])
+        draws = found.shape[1]
+        choosing, judging = (
+            (slice(0, 1), slice(0, 1)) if draws == 1 else (slice(0, draws // 2), slice(draws // 2, draws))
+        )
+        threshold = cell[0].victim.best
+        # Most often through first; of equals, the one that is further through on average.
+        gain = np.where(same, -1.0, 1.0) * (found[:, choosing] - threshold)
+        merit = (gain > 0).mean(1) + 1e-3 * np.clip(gain.mean(1), -1, 1)
+        chosen = merit.argmax(0)
+        best: NDArray[np.float32] = found[chosen, :, np.arange(found.shape[2])].T[judging]
+        return best
+
+    # -- sanity --------------------------------------------------------------------------------------------------
+
+    def checks(self, jobs: Sequence[Job]) -> list[sanity.Check]:
+        """The sanity block."""
+        checks, none = [], self.baselines[0]
+        for victim in self.victims:
+            own = [job for job in jobs if job.victim is victim]
+            grey = {
+                (job.planned.name, job.planned.level): self._success(job, none)
+                for job in own
+                if job.threat == "grey-box" and job.planned is not None
+            }
+            ladder = sorted(level for name, level in grey if name == "PGD-40")
+            for weaker, stronger in itertools.pairwise(ladder):
+                name = f"{victim.name}: grey-box success does not fall from {weaker:g} to {stronger:g}/255"
+                checks.append(sanity.not_below(name, grey["PGD-40", weaker], grey["PGD-40", stronger], len(self.pairs)))
+            if ("PGD-10", 8.0) in grey and ("PGD-40", 8.0) in grey:
+                name = f"{victim.name}: PGD-40 is not weaker than PGD-10 at 8/255"
+                checks.append(sanity.not_below(name, grey["PGD-10", 8.0], grey["PGD-40", 8.0], len(self.pairs)))
+            for job in own:
+                if job.threat == "unbounded":
+                    behind = job.through or none
+                    name = f"{victim.name}: {UNBOUNDED:g}/255 breaks {behind.name}"
+                    checks.append(sanity.reaches(name, self._success(job, behind), 0.95))
+            checks += self._white_box_checks(own)
+        return checks
+
+    def _white_box_checks(self, own: Sequence[Job]) -> list[sanity.Check]:
+        checks = []
+        cells = self._cells(own)
+        for cell in cells:
+            job, defence = cell[0], cell[0].through
+            assert defence is not None
+            assert job.planned is not None
+            level, victim = job.planned.level, job.victim
+            white = self._rates(self._best_cosine(cell), self._same(job), victim.best)
+            for other in own:
+                if (
+                    other.threat not in ("grey-box", "transfer")
+                    or other.planned is None
+                    or other.planned.level != level
+                ):
+                    continue
+                if other.planned.attack.norm != "linf":
+                    continue
+                source = f" from {other.source.name}" if other.source is not victim else ""
+                name = (
+                    f"{victim.name}: white-box is not weaker than {other.threat} {other.planned.name}{source} "
+                    f"at {level:g}/255 behind {defence.name}"
+                )
+                checks.append(sanity.not_below(name, self._success(other, defence, job.pairs), white, job.pairs))
+            for next_ in cells:
+                higher = next_[0]
+                if higher.through is defence and higher.planned is not None and higher.planned.level == 2 * level:
+                    rise = f"from {level:g} to {2 * level:g}/255"
+                    name = f"{victim.name}: adaptive success does not fall {rise} behind {defence.name}"
+                    rates = self._rates(self._best_cosine(next_), self._same(higher), victim.best)
+                    checks.append(sanity.not_below(name, white, rates, job.pairs))
+        return checks
+
+    def _success(self, job: Job, defence: Defence, pairs: int | None = None) -> dict[str, float]:
+        """Success rates by goal; of the first `pairs` pairs only, to compare with a job that has no more."""
+        cosine, same = self.cosines(job, defence, self.draws(job, defence))["both"], self._same(job)
+        if pairs is not None and pairs < len(same):
+            each = pairs // 2
+            rows = np.sort(np.concatenate([np.flatnonzero(same)[:each], np.flatnonzero(~same)[:each]]))
+            cosine, same = cosine[:, rows], same[rows]
+        return self._rates(cosine, same, job.victim.best)
+
+    @staticmethod
+    def _rates(cosine: NDArray[np.float32], same: NDArray[np.bool_], threshold: float) -> dict[str, float]:
+        accepted, rejected = metrics.rates(cosine, same, threshold)
+        return dict(zip(_GOALS, (1 - accepted, 1 - rejected), strict=True))
+
+
+def _percent(fraction: float) -> float:
+    return round(100 * fraction, 2)

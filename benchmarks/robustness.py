@@ -1,0 +1,237 @@
+"""The whole evaluation in one command: ``python -m immunecam.benchmarks.robustness`` is ``immunecam evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from immunecam.benchmarks.evaluation import metrics
+from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.page import page
+from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
+from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_roc
+from immunecam.benchmarks.evaluation.protocol import FULL, QUICK, Protocol
+from immunecam.benchmarks.evaluation.run import Evaluation, Job, Victim
+from immunecam.benchmarks.evaluation.sanity import failed
+from immunecam.benchmarks.evaluation.store import Store
+from immunecam.errors import InputError, UsageError
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.report import machine, versions, write_report
+from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.recognizer import Recognizer
+
+__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate"]
+
+SCHEMA = "immunecam.robustness/1"
+_TRAINING_FOLDS = range(1, 8)
+_FMR = 1e-3
+_MODES = ("sample", "expected")
+
+
+def evaluate(
+    data: Path,
+    recognizers: Sequence[Path],
+    bundles: Sequence[Bundle],
+    protocol: Protocol,
+    work: Path,
+    *,
+    modes: Sequence[str] = _MODES,
+    report: Path | None = None,
+    markdown: Path | None = None,
+    part: tuple[int, int] | None = None,
+    merge: Sequence[Path] = (),
+    adaptive: bool = True,
+    device: str = "cpu",
+    tell: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any] | None:
+    """Measure bundles against the baselines, and write the report, its page and its plots.
+
+    Parameters
+    ----------
+    data : path
+        Folder with `lfw/train_112.zip`, `lfw/dev_112.zip` and `lfw/pairs.csv`.
+    recognizers : sequence of path
+        TorchScript or ONNX; each is attacked, and is the others' transfer source.
+    bundles : sequence of Bundle
+        Verified.
+    protocol : Protocol
+        `FULL` or `QUICK`, or one of one's own.
+    work : path
+        Folder for everything that takes time; plots and the contact sheet go there, too.
+    modes : sequence of str
+        Mutation modes of the bundles.
+    report, markdown : path, optional
+        JSON and page to write. The page's plots lie beside it, in `robustness/`.
+    part : (int, int), optional
+        Do only the i-th of n parts of the work (from 1), and give back None.
+    merge : sequence of path
+        Work folders of other parts.
+    adaptive : bool
+        False leaves out the attacks through the defences.
+
+    Raises
+    ------
+    InputError
+        If something cannot be read, or the sanity block fails: then the rows are in ``work/refused.json`` and nowhere
+        else.
+    """
+    tell = tell or (lambda what, done, total: None)
+    store = Store(work, merge)
+    _distinct([path.name for path in recognizers], "recogniser")
+    _distinct([bundle.name for bundle in bundles], "bundle")
+    training, pairs = _faces(data, protocol)
+    known = load_pairs(data / "lfw" / "pairs.csv", training, _TRAINING_FOLDS)
+    victims = []
+    for number, path in enumerate(recognizers):
+        tell(f"threshold of {path.name}", number, len(recognizers))
+        victims.append(_victim(Recognizer.load(path, device=device), known, device))
+    tell("eigenfaces of the plain projections", 0, 1)
+    space = fitted_eigenspace(training, max(protocol.projections, default=1), store.folder / "eigenspace.safetensors")
+    classical = baselines(space, protocol.projections)
+    ours: list[Defence] = [
+        BundleDefence(bundle, mode, seed=protocol.seed, device=device) for bundle in bundles for mode in modes
+    ]
+    evaluation = Evaluation(protocol, pairs, victims, classical, ours, store, device=device, tell=tell)
+    jobs = evaluation.jobs(adaptive=adaptive)
+    if part is not None:
+        index, parts = part
+        for job in jobs[index - 1 :: parts]:
+            list(evaluation.rows([job]))
+        return None
+    rows = list(evaluation.rows(jobs))
+    checks = evaluation.checks(jobs)
+    content = {
+        "protocol": protocol.to_dict(),
+        "pairs": len(pairs),
+        "adaptive_pairs": max((job.pairs for job in jobs if job.threat == "adaptive"), default=0),
+        "device": device,
+        "thresholds": {v.name: {"best_accuracy": v.best, "fmr_1e-3": v.fmr} for v in victims},
+        "bundles": [defence.name for defence in ours],
+        "bundle_files": {b.name: {n: r.sha256 for n, r in b.manifest.files.items()} for b in bundles},
+        "trained_with": {b.name: [r["name"] for r in b.manifest.provenance.get("recognizers", [])] for b in bundles},
+        "milliseconds": {d.name: round(d.milliseconds(pairs.left[:20]), 3) for d in [*classical, *ours]},
+        "roc": _roc(evaluation, jobs),
+        "sanity": [check.to_dict() for check in checks],
+    }
+    sha256 = bundles[0].sha256 if bundles else None
+    if fault := failed(checks):
+        write_report(store.folder / "refused.json", SCHEMA, rows, bundle_sha256=sha256, **content)
+        raise InputError(
+            f"the table is refused, because its sanity block fails ({fault}): the rows are in "
+            f"{str(store.folder / 'refused.json')!r}; a stronger attack is wanted, not another table"
+        )
+    if report is not None:
+        write_report(report, SCHEMA, rows, bundle_sha256=sha256, **content)
+    whole = {"machine": machine(), "versions": versions(), **content, "rows": rows}
+    _sheet(evaluation, jobs, store.folder / "contact_sheet.png")
+    write_page(whole, markdown if markdown is not None else store.folder / "robustness.md")
+    return whole
+
+
+def write_page(report: dict[str, Any], file: Path) -> None:
+    """Write the page of a report, and the plots that it shows into a folder of its name beside it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    folder = file.with_suffix("")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        plot_budgets(report, folder / "budgets.png")
+        plot_roc(report, folder / "roc.png")
+        file.write_text(page_with_plots(report, folder.name), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the page {str(file)!r} cannot be written ({error.strerror}): check folder and space"
+        ) from None
+
+
+def page_with_plots(report: dict[str, Any], folder: str) -> str:
+    """The page with its plots, which lie in `folder` beside it."""
+    plots = (
+        f"\n![Success of the attacker against the budget]({folder}/budgets.png)\n\n"
+        f"![ROC before and after purification]({folder}/roc.png)\n"
+    )
+    return page(report).replace("\n## What purification costs", plots + "\n## What purification costs", 1)
+
+
+def _faces(data: Path, protocol: Protocol) -> tuple[FaceSet, Pairs]:
+    lfw = data / "lfw"
+    if not lfw.is_dir():
+        raise InputError(
+            f"{str(data)!r} has no folder lfw: give a folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv"
+        )
+    training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
+    pairs = load_pairs(lfw / "pairs.csv", judged, range(protocol.fold, protocol.fold + 1))
+    return training, pairs.first(protocol.pairs) if protocol.pairs else pairs
+
+
+def _victim(recognizer: Recognizer, known: Pairs, device: str) -> Victim:
+    import torch
+
+    with torch.no_grad():
+        left, right = (
+            torch.cat([recognizer(from_uint8(part).to(device)).cpu() for part in torch.from_numpy(x).split(64)]).numpy()
+            for x in (known.left, known.right)
+        )
+    cosine = (left * right).sum(1).astype(np.float64)
+    return Victim(
+        recognizer, metrics.best_threshold(cosine, known.same), metrics.rate_threshold(cosine, known.same, _FMR)
+    )
+
+
+def _roc(evaluation: Evaluation, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    curves = []
+    wanted = np.concatenate([[0.0], np.logspace(-3, 0, 61)])
+    for job in jobs:
+        grey = (
+            job.threat == "grey-box"
+            and job.planned is not None
+            and (job.planned.name, job.planned.level) == ("PGD-40", 8.0)
+        )
+        if job.threat != "clean" and not grey:
+            continue
+        same = evaluation.pairs.same
+        for defence in [evaluation.baselines[0], *evaluation.defences]:
+            draws = 1 if not defence.draws else evaluation.draws(job, defence)
+            fmr, tar = metrics.roc(evaluation.cosines(job, defence, draws)["both"], same)
+            curves.append(
+                {
+                    "recognizer": job.victim.name,
+                    "threat": job.threat,
+                    "defence": defence.name,
+                    "fmr": [round(float(x), 5) for x in wanted],
+                    "tar": [round(float(x), 4) for x in tar[np.searchsorted(fmr, wanted, side="right") - 1]],
+                }
+            )
+    return curves
+
+
+def _sheet(evaluation: Evaluation, jobs: Sequence[Job], file: Path) -> None:
+    for job in jobs:
+        if job.threat == "grey-box" and job.planned is not None and job.planned.level == 8.0:
+            attacked = evaluation.crafted(job)
+            same, different = np.flatnonzero(evaluation.pairs.same)[:3], np.flatnonzero(~evaluation.pairs.same)[:3]
+            chosen = np.concatenate([same, different])
+            purified = {defence.name: defence.purify(attacked[chosen]) for defence in evaluation.defences}
+            contact_sheet(evaluation.pairs.left[chosen], attacked[chosen], purified, file)
+            return
+
+
+def _distinct(names: Sequence[str], what: str) -> None:
+    twice = [name for name in dict.fromkeys(names) if list(names).count(name) > 1]
+    if twice:
+        raise UsageError(f"the {what} {twice[0]!r} was given twice: give each once, under a name of its own")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from immunecam.cli import main
+
+    main(["evaluate", *sys.argv[1:]])

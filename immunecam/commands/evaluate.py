@@ -1,0 +1,126 @@
+"""``immunecam evaluate``: what a bundle does to attacks and to clean faces, measured by the whole protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from immunecam.commands.options import Json
+from immunecam.commands.requirements import require_device, require_training
+from immunecam.errors import InputError, UsageError
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    data: Annotated[
+        Optional[Path],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv."),
+    ] = None,
+    recognizer: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="TorchScript .pt or .onnx recogniser; each is attacked, and is the others' transfer source."),
+    ] = None,
+    bundle: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Bundle; several stand in one table. Default: the installed one."),
+    ] = None,
+    json_: Json = None,
+    docs: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="Write the page as Markdown.")] = None,  # noqa: UP045
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs, budgets and antibodies; it says so.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder that keeps what was computed; run again to go on.")] = Path(
+        ".immunecam-evaluation"
+    ),
+    part: Annotated[Optional[str], typer.Option(metavar="I/N", help="Do the I-th of N parts of the work.")] = None,  # noqa: UP045
+    merge: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Work folder of another part, whose results are taken over."),
+    ] = None,
+    mode: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Mutation mode of the bundles: sample, threshold, expected. Default: sample and expected."),
+    ] = None,
+    adaptive: Annotated[bool, typer.Option(help="Attack through the defences, too.")] = True,
+    device: Annotated[str, typer.Option(help="PyTorch device of the attacks.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    page_of: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="REPORT", help="Measure nothing: write --docs from this report."),
+    ] = None,
+) -> None:
+    """Measure bundles by the whole protocol: clean, transfer, grey-box, adaptive, resubmission, sanity block."""
+    require_training()
+    require_device(device)
+    from immunecam.benchmarks import robustness
+    from immunecam.runtime.bundle import Bundle, default_bundle
+
+    console = Console()
+    if page_of is not None:
+        if docs is None:
+            raise UsageError("--page-of needs --docs PAGE: say where the page goes")
+        robustness.write_page(_report(page_of, robustness.SCHEMA), docs)
+        console.print(f"wrote {docs}", highlight=False)
+        return
+    if data is None or not recognizer:
+        raise UsageError("an evaluation needs --data FOLDER and --recognizer FILE: give both")
+    modes = tuple(mode or ("sample", "expected"))
+    for name in modes:
+        if name not in ("sample", "threshold", "expected"):
+            raise UsageError(f"the mutation mode {name!r} is unknown: use sample, threshold or expected")
+    protocol = dataclasses.replace(robustness.QUICK if quick else robustness.FULL, seed=seed)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with progress:
+        task = progress.add_task("reading", total=None)
+        whole = robustness.evaluate(
+            data,
+            recognizer,
+            [Bundle.load(path) for path in bundle or [default_bundle()]],
+            protocol,
+            work,
+            modes=modes,
+            report=json_,
+            markdown=docs,
+            part=None if part is None else _part(part),
+            merge=merge or [],
+            adaptive=adaptive,
+            device=device,
+            tell=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+        )
+    if whole is None:
+        console.print(f"part {part} is done; run without --part and with --merge {work} to finish", highlight=False)
+        return
+    written = [str(path) for path in (json_, docs or work / "robustness.md", work / "contact_sheet.png") if path]
+    console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= parts:
+        raise UsageError(f"the part is {text!r}, but it must be I/N with I from 1 to N, such as 1/4")
+    return index, parts
+
+
+def _report(path: Path, schema: str) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of --json"
+        ) from None
+    if not isinstance(content, dict) or content.get("schema") != schema:
+        raise InputError(f"{str(path)!r} is no report of immunecam evaluate: its schema must be {schema!r}")
+    return content

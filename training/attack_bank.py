@@ -1,0 +1,155 @@
+"""Attacked faces made before training, strong ones, that every step can draw from.
+
+An attacker who does not know the defence makes the same faces whatever the defence has learnt so far. So they are made
+once, with as many gradient steps as one likes, and used often; only attackers who go through the purifier must be met
+at every step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from immunecam.errors import InputError
+from immunecam.training.attacks import ATTACKS, Goal, LinfAttack
+from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.recognizer import Recognizer
+
+__all__ = ["AttackBank", "BankConfig"]
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """What a bank holds.
+
+    Attributes
+    ----------
+    attacks : tuple of str
+        L-infinity attacks of `attacks.ATTACKS`, drawn for every 32 faces.
+    epsilon : tuple of float
+        Smallest and largest budget in grey levels, drawn for every 32 faces.
+    rounds : int
+        Attacked copies of every face.
+    seed : int
+        Of everything random.
+    """
+
+    attacks: tuple[str, ...] = ("PGD-10", "MI-FGSM-10", "FGSM")
+    epsilon: tuple[float, float] = (2.0, 10.0)
+    rounds: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.attacks:
+            if name not in ATTACKS or not isinstance(ATTACKS[name].attack, LinfAttack):
+                raise ValueError(f"a bank's attacks must be L-infinity attacks of the table, got {name!r}")
+        if not self.attacks or self.rounds < 1 or not 0 < self.epsilon[0] <= self.epsilon[1]:
+            raise ValueError(f"a bank needs attacks, rounds and two rising budgets, got {self}")
+
+
+@dataclass(frozen=True)
+class AttackBank:
+    """Attacked copies of the faces of a set.
+
+    Attributes
+    ----------
+    change : Tensor
+        (M, 112, 112) int8, what was added to the 8-bit face.
+    face : Tensor
+        (M,) int64, number of the face.
+    """
+
+    change: Tensor
+    face: Tensor
+
+    def __len__(self) -> int:
+        return len(self.face)
+
+    @classmethod
+    def make(
+        cls,
+        config: BankConfig,
+        faces: FaceSet,
+        recognizers: Sequence[Recognizer],
+        folder: str | Path,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AttackBank:
+        """The bank of these faces, read from the folder as far as it is there, and made where it is not.
+
+        Every 32 faces are a file of their own, so an interruption costs one of them; half of the 32 dodge, half want to
+        be the next face, and the recognisers take turns.
+
+        Raises
+        ------
+        InputError
+            If the folder holds the bank of other faces, recognisers or settings.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        key = json.dumps(
+            {
+                "config": asdict(config),
+                "faces": hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest(),
+                "recognizers": [recognizer.sha256 for recognizer in recognizers],
+            },
+            indent=1,
+        )
+        note = folder / "bank.json"
+        if note.exists() and note.read_text() != key:
+            raise InputError(f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another")
+        note.write_text(key)
+        starts = range(0, config.rounds * len(faces), _CHUNK)
+        change, face = [], []
+        for number, start in enumerate(starts):
+            rows = torch.arange(start, min(start + _CHUNK, config.rounds * len(faces))) % len(faces)
+            file = folder / f"{number:06d}.safetensors"
+            found = _read(file, len(rows))
+            if found is None:
+                found = _attack(config, faces.pixels[rows], recognizers, number)
+                partial = file.with_suffix(".partial")
+                save_file({"change": found}, partial)
+                os.replace(partial, file)
+            change.append(found)
+            face.append(rows)
+            if progress is not None:
+                progress(number + 1, len(starts))
+        return cls(torch.cat(change), torch.cat(face))
+
+
+def _read(file: Path, count: int) -> Tensor | None:
+    try:
+        with safe_open(file, "pt") as stored:
+            change: Tensor = stored.get_tensor("change")
+    except (OSError, SafetensorError):
+        return None  # not there, or cut: made again
+    return change if change.shape == (count, 112, 112) and change.dtype == torch.int8 else None
+
+
+def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
+    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{number}".encode()).digest()[:8], "big") >> 1)
+    recognizer = recognizers[number % len(recognizers)]
+    device = next((p.device for p in recognizer.parameters()), torch.device("cpu"))
+    attack = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]].attack
+    low, high = config.epsilon
+    budget = (low + (high - low) * float(torch.rand(()))) / 127.5
+    clean = from_uint8(pixels).to(device)
+    with torch.no_grad():
+        own = recognizer(clean)
+    attacked = clean.clone()
+    for impersonate in (False, True):
+        part = torch.arange(int(impersonate), len(clean), 2, device=device)
+        reference = own.roll(1, 0)[part] if impersonate else own[part]
+        attacked[part] = attack(Goal(recognizer, reference, impersonate), clean[part], budget)
+    return ((attacked - clean) * 127.5).round().to("cpu", torch.int8)

@@ -1,0 +1,107 @@
+"""The adaptive attack: PGD on the expectation over antibodies, through the purifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from immunecam.models import Purification
+from immunecam.training.attacks.base import LinfAttack, check_count, linf_box, round_to_8bit
+from immunecam.training.attacks.goals import Goal
+
+__all__ = ["EOTPGD", "through"]
+
+
+def through(
+    purification: Purification, recognizer: Callable[[Tensor], Tensor], gradient: str = "straight-through"
+) -> Callable[[Tensor], Tensor]:
+    """The recogniser behind the purifier, for a goal of the attacker who knows everything but the seed.
+
+    Parameters
+    ----------
+    gradient : str
+        As for `Purification.antibody`: "straight-through" draws an antibody at every call, "expected" is deterministic.
+    """
+    return lambda faces: recognizer(purification(faces, gradient))
+
+
+@dataclass(frozen=True)
+class EOTPGD(LinfAttack):
+    """PGD on the mean loss of several draws (Athalye et al., ICML 2018).
+
+    A face that is through in every one of `draws` fresh draws is left as it is: its attacker has nothing to gain by
+    going on. That spares most of the time against a weak defence, and changes no verdict but by chance.
+
+    Attributes
+    ----------
+    steps, draws, restarts : int
+        Gradient steps, antibodies averaged at each, and attempts of which the best is kept.
+    step_size : float, optional
+        As a fraction of the budget; default ``2.5 / steps``.
+    stop_early : bool
+        Leave faces alone that are through.
+    """
+
+    steps: int = 40
+    draws: int = 20
+    restarts: int = 1
+    step_size: float | None = None
+    stop_early: bool = True
+
+    def __post_init__(self) -> None:
+        check_count(self, "steps", "draws", "restarts")
+
+    def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
+        best = faces.clone()
+        best_loss = torch.full((len(faces),), -torch.inf, device=faces.device)
+        open_ = torch.arange(len(faces), device=faces.device)
+        for _ in range(self.restarts):
+            found, loss, done = self._climb(goal.of(open_), faces[open_], epsilon)
+            better = (loss > best_loss[open_]) | done
+            best[open_[better]], best_loss[open_[better]] = found[better], loss[better]
+            open_ = open_[~done]
+            if not len(open_):
+                break
+        return best
+
+    def _climb(self, goal: Goal, faces: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+        """8-bit faces, their mean loss, and whether they are through for good."""
+        low, high = linf_box(faces, epsilon)
+        x = torch.clamp(faces + epsilon * (2 * torch.rand_like(faces) - 1), low, high)
+        step_size = epsilon * (self.step_size or 2.5 / self.steps)
+        done = torch.zeros(len(faces), dtype=torch.bool, device=faces.device)
+        for _ in range(self.steps):
+            left = torch.nonzero(~done).flatten()
+            if self.stop_early:
+                done[left] = self._always(goal.of(left), round_to_8bit(x[left]))
+                left = torch.nonzero(~done).flatten()
+            if not len(left):
+                break
+            gradient = self.gradient(goal.of(left), x[left])
+            x[left] = torch.clamp(x[left] + step_size * gradient.sign(), low[left], high[left])
+        x = round_to_8bit(x)
+        with torch.no_grad():
+            loss = torch.stack([goal(x) for _ in range(self.draws)]).mean(0)
+        return x, loss, done
+
+    def gradient(self, goal: Goal, faces: Tensor) -> Tensor:
+        """(N, H, W) mean gradient of `draws` calls, one call's graph in memory at a time."""
+        total = torch.zeros_like(faces)
+        for _ in range(self.draws):
+            point = faces.detach().requires_grad_(True)
+            with torch.enable_grad():
+                total += torch.autograd.grad(goal(point).sum(), point)[0]
+        return total / self.draws
+
+    def _always(self, goal: Goal, faces: Tensor) -> Tensor:
+        """Whether faces reach the goal in every draw; those that fail once are not asked about again."""
+        always = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
+        for _ in range(self.draws):
+            left = torch.nonzero(always).flatten()
+            if not len(left):
+                break
+            always[left] = goal.of(left).reached(faces[left])
+        return always
