@@ -140,7 +140,7 @@ def _read(file: Path, count: int) -> Tensor | None:
 def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{number}".encode()).digest()[:8], "big") >> 1)
     recognizer = recognizers[number % len(recognizers)]
-    device = next((p.device for p in recognizer.parameters()), torch.device("cpu"))
+    device = next((t.device for t in (*recognizer.parameters(), *recognizer.buffers())), torch.device("cpu"))
     attack = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]].attack
     low, high = config.epsilon
     budget = (low + (high - low) * float(torch.rand(()))) / 127.5

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from immunecam.training.attack_bank import BankConfig
+
 __all__ = ["PRESETS", "Attack", "Phase", "TrainConfig", "preset"]
 
 _ATTACK_GRADIENTS = ("projection", "straight-through", "expected")
@@ -68,6 +70,8 @@ class Phase:
         Fraction of the other faces of a batch that are attacked; the rest gets Gaussian noise.
     clean : float
         Fraction of the faces of a batch that are left as they are.
+    bank : float
+        Fraction of a batch that comes attacked from the configuration's bank; the fractions above are of the rest.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Phase:
     epochs: float = 0.0
     adversarial: float = 0.0
     clean: float = 0.0
+    bank: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class TrainConfig:
         Learning rate.
     schedule : str
         "constant", "cosine" (to zero), or "halve" (x0.5 every tenth of the run, as PIN does).
+    bank : BankConfig, optional
+        Faces attacked before training, for the phases that ask for them.
     ema_decay : float
         Of the copy that the attacker is aimed at.
     augment : bool
@@ -138,6 +145,7 @@ class TrainConfig:
     lr: float = 1e-2
     schedule: str = "constant"
     attack: Attack = field(default_factory=Attack)
+    bank: BankConfig | None = None
     ema_decay: float = 0.9
     augment: bool = False
     seed: int = 0
@@ -153,6 +161,8 @@ class TrainConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.bank is None and any(phase.bank > 0 for phase in self.phases):
+            raise ValueError("a phase draws from a bank of attacked faces, but the configuration has none")
         for name in ("k", "batch", "clones"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -160,7 +170,8 @@ class TrainConfig:
     @property
     def needs_recognizer(self) -> bool:
         """Whether an identity term or an attacker asks for a recogniser."""
-        return self.identity_weight > 0 or any(phase.adversarial > 0 for phase in self.phases)
+        attacked = any(phase.adversarial > 0 or phase.bank > 0 for phase in self.phases)
+        return self.identity_weight > 0 or attacked
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

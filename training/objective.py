@@ -63,17 +63,29 @@ class Objective:
         loss = (network.denoise(self.noisy(faces)) - faces).square().mean()
         return StepValues(loss, pixel=float(loss.detach()), identity=0.0)
 
-    def selection(self, network: AIS | PIN, slow: AIS | PIN, faces: Tensor, phase: Phase, step: int) -> StepValues:
+    def selection(
+        self,
+        network: AIS | PIN,
+        slow: AIS | PIN,
+        faces: Tensor,
+        phase: Phase,
+        step: int,
+        attacked: Tensor | None = None,
+    ) -> StepValues:
         """Loss of a batch (B, 112, 112) of clean faces in [-1, 1].
 
-        `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is.
+        `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is; `attacked` are
+        attacked copies of the first faces, ready-made.
         """
         config, space = self.config, self.eigenspace
         victim, judge = self._turns(step)
         with torch.no_grad():
             own = None if judge is None else judge(faces)
             theirs = own if victim is judge or victim is None else victim(faces)
-        observed_faces = self._corrupt(slow, faces, theirs, victim, phase)
+        ready = 0 if attacked is None else len(attacked)
+        observed_faces = self._corrupt(slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase)
+        if attacked is not None:
+            observed_faces = torch.cat([attacked, observed_faces])
 
         with self._mixed_precision():
             logits = network.logits(observed_faces).float()

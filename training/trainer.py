@@ -23,6 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from immunecam.errors import InputError, UsageError
 from immunecam.models import AIS, PIN, Eigenspace, build_model
+from immunecam.training.attack_bank import AttackBank
+from immunecam.training.attacks import round_to_8bit
 from immunecam.training.config import Phase, TrainConfig
 from immunecam.training.distributed import Workers
 from immunecam.training.ema import ExponentialMovingAverage
@@ -52,7 +54,8 @@ class Trainer:
     """Trains one antibody network in a run folder.
 
     The folder holds `config.json`, `eigenspace.safetensors`, `checkpoint.safetensors` (network, slow copy and
-    optimiser; nothing is pickled), `sample.safetensors`, `curves.csv` and `curves.png`.
+    optimiser; nothing is pickled), `sample.safetensors`, `curves.csv` and `curves.png`, and the
+    attacked faces of the bank if there is one.
 
     Parameters
     ----------
@@ -73,6 +76,10 @@ class Trainer:
         first one alone writes the folder. Default: this process alone.
     eigenspace : Eigenspace, optional
         Default: fitted on `faces`.
+    bank : path, optional
+        Where the attacked faces of `config.bank` are, or are to be. Default: the folder `bank` of the run.
+    progress : callable, optional
+        Called with (done, total) while the bank is made.
 
     Raises
     ------
@@ -91,6 +98,8 @@ class Trainer:
         device: str = "cpu",
         eigenspace: Eigenspace | None = None,
         workers: Workers | None = None,
+        bank: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config, self.faces, self.folder = config, faces, Path(folder)
         self.device = torch.device(device)
@@ -107,6 +116,7 @@ class Trainer:
         with self.workers.first_alone():
             self._claim(recognizers, resume)
             self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
+            self.bank = self._bank(recognizers, bank, progress)
         torch.manual_seed(config.seed)
         self.network = build_model(config.kind, config.k, config.model_options).to(self.device)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
@@ -184,11 +194,11 @@ class Trainer:
     def _train_step(self, phase: Phase) -> StepValues:
         # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
         torch.manual_seed(_step_seed(self.config.seed, self.step, self.workers.rank))
-        faces = self._batch()
+        faces, attacked = self._batch(phase)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         self.network.train()
-        loss, values = self._stepper_of(phase)(faces, self.step)
+        loss, values = self._stepper_of(phase)(faces, attacked, self.step)
         if not torch.isfinite(values.loss):
             raise InputError(
                 f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate"
@@ -213,16 +223,30 @@ class Trainer:
             self._stepper_phase = phase.name
         return self._stepper
 
-    def _batch(self) -> Tensor:
-        choice = torch.randint(len(self.faces), (self.config.batch // self.workers.count,))
-        faces = from_uint8(self.faces.pixels[choice]).to(self.device)
+    def _batch(self, phase: Phase) -> tuple[Tensor, Tensor | None]:
+        """Clean faces, and attacked copies of the first ones from the bank."""
+        count = self.config.batch // self.workers.count
+        choice = torch.randint(len(self.faces), (count,))
+        ready = min(count, int(phase.bank * count + float(torch.rand(())))) if self.bank is not None else 0
+        change = torch.zeros(0)
+        if self.bank is not None and ready:
+            drawn = torch.randint(len(self.bank), (ready,))
+            choice[:ready] = self.bank.face[drawn]
+            change = self.bank.change[drawn].float() / 127.5
+            # Some of them weaker: an attacker may spend less than the budget.
+            change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
+        clean = from_uint8(self.faces.pixels[choice])
+        both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)]) if ready else clean
+        both = both.to(self.device)
         if self.config.augment:
-            flip = torch.rand(len(faces)) < 0.5
-            faces[flip] = faces[flip].flip(2)
-            gain = torch.empty(len(faces), 1, 1).uniform_(0.8, 1.2).to(self.device)
-            offset = torch.empty(len(faces), 1, 1).uniform_(-0.15, 0.15).to(self.device)
-            faces = (faces * gain + offset).clamp(-1, 1)
-        return faces
+            # A face and its attacked copy are changed alike.
+            twin = torch.cat([torch.arange(count), torch.arange(ready)])
+            flip = (torch.rand(count) < 0.5)[twin]
+            both[flip] = both[flip].flip(2)
+            gain = torch.empty(count, 1, 1).uniform_(0.8, 1.2)[twin].to(self.device)
+            offset = torch.empty(count, 1, 1).uniform_(-0.15, 0.15)[twin].to(self.device)
+            both = (both * gain + offset).clamp(-1, 1)
+        return both[:count], round_to_8bit(both[count:]) if ready else None
 
     def _lr(self) -> float:
         done = self.step / max(1, self.total_steps)
@@ -296,6 +320,18 @@ class Trainer:
         }
         _replace(file, lambda temporary: save_file(tensors, temporary))
         return space
+
+    def _bank(
+        self,
+        recognizers: Sequence[Recognizer],
+        folder: str | Path | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> AttackBank | None:
+        if self.config.bank is None:
+            return None
+        on_device = [recognizer.to(self.device) for recognizer in recognizers]
+        folder = self.folder / "bank" if folder is None else folder
+        return AttackBank.make(self.config.bank, self.faces, on_device, folder, progress=progress)
 
     def save(self) -> None:
         """Write the checkpoint; a cut leaves the previous one whole."""
@@ -375,12 +411,12 @@ class _Step(nn.Module):
         self._others = (objective, slow)
         self._phase = phase
 
-    def forward(self, faces: Tensor, step: int) -> tuple[Tensor, StepValues]:
+    def forward(self, faces: Tensor, attacked: Tensor | None, step: int) -> tuple[Tensor, StepValues]:
         objective, slow = self._others
         if isinstance(self.network, PIN) and self._phase.name == "autoencoder":
             values = objective.autoencoder(self.network, faces)
         else:
-            values = objective.selection(self.network, slow, faces, self._phase, step)
+            values = objective.selection(self.network, slow, faces, self._phase, step, attacked)
         return values.loss, replace(values, loss=values.loss.detach())
 
 

@@ -235,7 +235,8 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "
         f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255) and with drawn ones (straight-through, "
-        f"mean of {protocol['adaptive_draws']} antibodies a step, at {', '.join(f'{x:g}' for x in protocol['eot_levels'])}); "
+        f"mean of {protocol['adaptive_draws']} antibodies a step, at "
+        f"{', '.join(f'{x:g}' for x in protocol['eot_levels'])}); "
         + (
             f"Square with {protocol['square_queries']} queries at "
             f"{', '.join(f'{x:g}' for x in protocol['square_levels'])}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ def checkpoints(steps: int) -> list[int]:
     points = [0.0, 0.22]
     while points[-1] < 1:
         points.append(points[-1] + max(points[-1] - points[-2] - 0.03, 0.06))
-    return [int(-(-p * steps // 1)) for p in points[1:] if p <= 1]
+    return [math.ceil(round(p * steps, 6)) for p in points[1:] if p <= 1]
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ class APGD(LinfAttack):
         loss, gradient = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
         for _ in range(self.draws):
             point = x.detach().requires_grad_(True)
-            with torch.enable_grad():
-                found = goal(point)
-                (slope,) = torch.autograd.grad(found.sum(), point)
+            found = goal(point)
+            (slope,) = torch.autograd.grad(found.sum(), point)
             loss, gradient = loss + found.detach() / self.draws, gradient + slope / self.draws
         return loss, gradient

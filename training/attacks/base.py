@@ -74,7 +74,9 @@ class FaceAttack(ABC):
             raise ValueError(f"epsilon must be above 0, got {epsilon}")
         if not len(faces):
             return faces.clone()
-        return round_to_8bit(self._run(goal, faces.detach(), float(epsilon)).detach())
+        with torch.enable_grad():  # even where the caller has none
+            attacked = self._run(goal, faces.detach(), float(epsilon))
+        return round_to_8bit(attacked.detach())
 
     @abstractmethod
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:

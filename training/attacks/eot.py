@@ -92,8 +92,7 @@ class EOTPGD(LinfAttack):
         total = torch.zeros_like(faces)
         for _ in range(self.draws):
             point = faces.detach().requires_grad_(True)
-            with torch.enable_grad():
-                total += torch.autograd.grad(goal(point).sum(), point)[0]
+            total += torch.autograd.grad(goal(point).sum(), point)[0]
         return total / self.draws
 
     def _always(self, goal: Goal, faces: Tensor) -> Tensor:

@@ -60,10 +60,9 @@ class Patch(FaceAttack):
         best, best_loss = self._worn(faces, patch, rows, columns), None
         for step in range(self.steps + 1):
             point = patch.detach().requires_grad_(True)
-            with torch.enable_grad():
-                worn = self._worn(faces, point, rows, columns)
-                loss = goal(worn)
-                (gradient,) = torch.autograd.grad(loss.sum(), point)
+            worn = self._worn(faces, point, rows, columns)
+            loss = goal(worn)
+            (gradient,) = torch.autograd.grad(loss.sum(), point)
             score = loss.detach().mean().expand(len(faces)) if self.universal else loss.detach()
             better = torch.ones_like(score, dtype=torch.bool) if best_loss is None else score > best_loss
             best = torch.where(better[:, None, None], worn.detach(), best)

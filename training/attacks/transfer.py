@@ -46,8 +46,7 @@ class MIFGSM(LinfAttack):
         attacked, velocity = faces, torch.zeros_like(faces)
         for _ in range(self.steps):
             attacked = attacked.detach().requires_grad_(True)
-            with torch.enable_grad():
-                (gradient,) = torch.autograd.grad(goal(self._seen(attacked)).sum(), attacked)
+            (gradient,) = torch.autograd.grad(goal(self._seen(attacked)).sum(), attacked)
             gradient = self._smoothed(gradient)
             velocity = self.decay * velocity + gradient / gradient.abs().mean((1, 2), keepdim=True).clamp_min(1e-12)
             attacked = torch.clamp(attacked.detach() + epsilon / self.steps * velocity.sign(), low, high)
