@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from immunecam.benchmarks.evaluation import metrics
 from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, baselines, fitted_eigenspace
@@ -87,7 +90,7 @@ def evaluate(
     victims = []
     for number, path in enumerate(recognizers):
         tell(f"threshold of {path.name}", number, len(recognizers))
-        victims.append(_victim(Recognizer.load(path, device=device), known, device))
+        victims.append(_victim(Recognizer.load(path, device=device), known, store, device))
     tell("eigenfaces of the plain projections", 0, 1)
     space = fitted_eigenspace(training, max(protocol.projections, default=1), store.folder / "eigenspace.safetensors")
     classical = baselines(space, protocol.projections)
@@ -171,15 +174,18 @@ def _faces(data: Path, protocol: Protocol) -> tuple[FaceSet, Pairs]:
     return training, pairs.first(protocol.pairs) if protocol.pairs else pairs
 
 
-def _victim(recognizer: Recognizer, known: Pairs, device: str) -> Victim:
-    import torch
+def _victim(recognizer: Recognizer, known: Pairs, store: Store, device: str) -> Victim:
+    def compute() -> dict[str, NDArray[np.float64]]:
+        with torch.no_grad():
+            left, right = (
+                torch.cat([recognizer(from_uint8(part).to(device)).cpu() for part in torch.from_numpy(x).split(64)])
+                for x in (known.left, known.right)
+            )
+        return {"cosine": (left * right).sum(1).double().numpy()}
 
-    with torch.no_grad():
-        left, right = (
-            torch.cat([recognizer(from_uint8(part).to(device)).cpu() for part in torch.from_numpy(x).split(64)]).numpy()
-            for x in (known.left, known.right)
-        )
-    cosine = (left * right).sum(1).astype(np.float64)
+    faces = hashlib.sha256(known.left.tobytes() + known.right.tobytes() + known.same.tobytes()).hexdigest()
+    key = {"kind": "training cosines/1", "faces": faces, "recognizer": recognizer.sha256}
+    cosine = store.get(key, compute)["cosine"]
     return Victim(
         recognizer, metrics.best_threshold(cosine, known.same), metrics.rate_threshold(cosine, known.same, _FMR)
     )

@@ -46,6 +46,9 @@ class Restorer(nn.Module):
         Residual blocks a level on the way down; the way up has one a level.
     base : str
         What the output is added to: "projected" (detail is put back) or "face" (the perturbation is taken away).
+    sees : str
+        "both" faces, or the "projected" one only: then nothing outside the subspace gets through, of the face as of the
+        perturbation, and what an attacker can do is bounded by what the active eigenfaces let pass.
 
     Notes
     -----
@@ -57,14 +60,19 @@ class Restorer(nn.Module):
         widths: Sequence[int] = (32, 64, 96),
         depths: Sequence[int] = (1, 2, 2),
         base: str = "projected",
+        sees: str = "both",
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"a restorer needs as many depths as widths, got {list(depths)} and {list(widths)}")
         if base not in ("projected", "face"):
             raise ValueError(f"a restorer's base must be 'projected' or 'face', got {base!r}")
-        self.base = base
-        self.enter = nn.Conv2d(8, widths[0], 3, padding=1)
+        if sees not in ("both", "projected") or (sees == "projected" and base == "face"):
+            raise ValueError(
+                f"a restorer sees 'both' faces or the 'projected' one, its base too; got {sees!r}, {base!r}"
+            )
+        self.base, self.sees = base, sees
+        self.enter = nn.Conv2d(8 if sees == "both" else 4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(*(_Block(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
         )
@@ -91,7 +99,8 @@ class Restorer(nn.Module):
         Tensor
             (N, 112, 112), not clipped.
         """
-        x = self.enter(nn.functional.pixel_unshuffle(torch.stack([faces, projected], 1), 2))
+        seen = [faces, projected] if self.sees == "both" else [projected]
+        x = self.enter(nn.functional.pixel_unshuffle(torch.stack(seen, 1), 2))
         skips = []
         for level, blocks in enumerate(self.down):
             x = blocks(x)

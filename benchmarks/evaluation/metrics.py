@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accuracy", "best_threshold", "interval", "paired_interval", "rate_threshold", "rates", "roc"]
+__all__ = ["accuracy", "best_threshold", "decisions", "interval", "rate_threshold", "rates", "roc"]
 
 _Float = NDArray[np.float64]
 _Bool = NDArray[np.bool_]
@@ -33,8 +31,8 @@ def rate_threshold(cosine: _Float, same: _Bool, rate: float) -> float:
 
 def rates(cosine: _Float, same: _Bool, threshold: float) -> tuple[float, float]:
     """Fractions of same pairs accepted and of different pairs rejected; `cosine` is (N,) or (draws, N)."""
-    accepted = np.atleast_2d(cosine >= threshold)
-    return float(accepted[:, same].mean()), float(1 - accepted[:, ~same].mean())
+    accepted, rejected = decisions(cosine, same, threshold)
+    return float(accepted.mean()), float(rejected.mean())
 
 
 def accuracy(cosine: _Float, same: _Bool, threshold: float) -> float:
@@ -42,43 +40,28 @@ def accuracy(cosine: _Float, same: _Bool, threshold: float) -> float:
     return sum(rates(cosine, same, threshold)) / 2
 
 
-def interval(
-    figure: Callable[[NDArray[np.intp]], float], same: _Bool, *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % bootstrap interval of a figure of chosen pairs.
+def decisions(cosine: _Float, same: _Bool, threshold: float) -> tuple[_Float, _Float]:
+    """How often each same pair is accepted and each different one rejected, over the draws of (draws, N) cosines."""
+    accepted = np.atleast_2d(cosine >= threshold).mean(0)
+    return accepted[same], 1 - accepted[~same]
 
-    Pairs are drawn with replacement, same and different ones apart, so their numbers stay what they are.
+
+def interval(*parts: _Float, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of the parts' means.
+
+    Pairs are drawn with replacement inside each part, so the numbers of same and of different ones stay what they are.
 
     Parameters
     ----------
-    figure : callable
-        Indices of pairs (N,) to a number.
-    same : ndarray of bool
-        (N,).
+    *parts : ndarray
+        One value a pair: of the same ones, of the different ones.
     draws, seed : int
         Of the bootstrap.
     """
     rng = np.random.default_rng(seed)
-    genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
-    found = [
-        figure(np.concatenate([rng.choice(genuine, len(genuine)), rng.choice(impostor, len(impostor))]))
-        for _ in range(draws)
-    ]
-    low, high = np.percentile(found, [2.5, 97.5])
+    means = [part[rng.integers(0, len(part), (draws, len(part)))].mean(1) for part in parts]
+    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
     return float(low), float(high)
-
-
-def paired_interval(
-    before: _Float, after: _Float, same: _Bool, threshold: float, *, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the drop in accuracy from one set of cosines to another of the same pairs."""
-    before, after = np.atleast_2d(before), np.atleast_2d(after)
-
-    def drop(chosen: NDArray[np.intp]) -> float:
-        kind = same[chosen]
-        return accuracy(before[:, chosen], kind, threshold) - accuracy(after[:, chosen], kind, threshold)
-
-    return interval(drop, same, draws=draws, seed=seed)
 
 
 def roc(cosine: _Float, same: _Bool) -> tuple[_Float, _Float]:

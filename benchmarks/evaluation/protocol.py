@@ -23,7 +23,7 @@ __all__ = ["FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protoco
 
 STRAIGHT_THROUGH = "straight-through"
 
-UNBOUNDED = 64.0
+UNBOUNDED = 128.0
 """Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
 
 
@@ -82,6 +82,8 @@ class Protocol:
         Budgets of the attacks through the defence: by the expected antibody, by many drawn ones, without gradients.
     adaptive_steps, adaptive_draws, adaptive_restarts, square_queries : int
         Of those.
+    adaptive_baselines : bool
+        Whether the classical filters are attacked through, too.
     judge_draws : int
         Antibodies that a figure of a sampling defence is the mean of.
     resubmissions : int
@@ -106,6 +108,7 @@ class Protocol:
     adaptive_draws: int = 20
     adaptive_restarts: int = 2
     square_queries: int = 1000
+    adaptive_baselines: bool = True
     judge_draws: int = 4
     resubmissions: int = 10
     projections: tuple[int, ...] = (300, 700, 1500)
@@ -167,10 +170,12 @@ QUICK = Protocol(
     adaptive_pairs=60,
     unbounded_pairs=10,
     grey_box=_grey_box(full=False),
-    adaptive_levels=(4.0, 8.0),
+    adaptive_levels=(8.0,),
     eot_levels=(8.0,),
     square_levels=(),
+    adaptive_steps=20,
     adaptive_draws=4,
     adaptive_restarts=1,
+    adaptive_baselines=False,
     judge_draws=2,
 )

@@ -137,7 +137,7 @@ class Evaluation:
             jobs.append(Job("unbounded", victim, limitless, victim, None, few))
         if adaptive:
             for victim in self.victims:
-                for defence in [*self.defences, *self.baselines[1:]]:
+                for defence in [*self.defences, *(self.baselines[1:] if protocol.adaptive_baselines else ())]:
                     ours = defence in self.defences
                     for level in protocol.adaptive_levels:
                         plans = protocol.adaptive(level, draws=defence.draws)
@@ -307,12 +307,9 @@ class Evaluation:
         same, victim = self._same(job), job.victim
         genuine, impostor = metrics.rates(cosine, same, victim.best)
         tar, true_reject = metrics.rates(cosine, same, victim.fmr)
-        low, high = metrics.interval(
-            lambda chosen: metrics.accuracy(np.atleast_2d(cosine)[:, chosen], same[chosen], victim.best), same
-        )
-        tar_low, tar_high = metrics.interval(
-            lambda chosen: metrics.rates(np.atleast_2d(cosine)[:, chosen], same[chosen], victim.fmr)[0], same
-        )
+        decided = metrics.decisions(cosine, same, victim.best)
+        low, high = metrics.interval(*decided)
+        tar_low, tar_high = metrics.interval(metrics.decisions(cosine, same, victim.fmr)[0])
         row = {
             "recognizer": victim.name,
             "threat": threat or job.threat,
@@ -336,7 +333,8 @@ class Evaluation:
         if job.planned is None and defence is not self.baselines[0]:
             bare = self.cosines(job, self.baselines[0], 1)["both"]
             drop = metrics.accuracy(bare, same, victim.best) - metrics.accuracy(cosine, same, victim.best)
-            drop_low, drop_high = metrics.paired_interval(bare, cosine, same, victim.best)
+            before = metrics.decisions(bare, same, victim.best)
+            drop_low, drop_high = metrics.interval(*(b - a for b, a in zip(before, decided, strict=True)))
             row |= {
                 "drop_points": _percent(drop),
                 "drop_low_points": _percent(drop_low),

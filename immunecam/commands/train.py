@@ -30,6 +30,7 @@ class Preset(str, Enum):
 
     paper = "paper"
     fast = "fast"
+    full = "full"
 
 
 def train(
@@ -41,7 +42,10 @@ def train(
         typer.Option(help="TorchScript .pt or .onnx recogniser; several take turns. PIN needs none."),
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="paper: the authors' choices; fast: a few thousand steps.")
+        Preset,
+        typer.Option(
+            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, as shipped."
+        ),
     ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
@@ -96,7 +100,18 @@ def train(
         faces = FaceSet.load(data, progress=lambda done, all_: progress.update(reading, completed=done, total=all_))
         recognizers = [Recognizer.load(path, device=device) for path in recognizer or []]
         progress.update(reading, description="eigenfaces", state="fitting")
-        trainer = Trainer(config, faces, recognizers, run_folder_of(out), resume=resume, device=device, workers=workers)
+        trainer = Trainer(
+            config,
+            faces,
+            recognizers,
+            run_folder_of(out),
+            resume=resume,
+            device=device,
+            workers=workers,
+            progress=lambda done, all_: progress.update(
+                reading, description="attacks", completed=done, total=all_, state="a bank of attacked faces"
+            ),
+        )
         progress.update(reading, description="faces", state=f"{len(faces)}, {config.k} eigenfaces")
         task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, state="")
 

@@ -37,6 +37,15 @@ def test_the_other_base():
         Restorer((8,), (1,), base="noise")
 
 
+def test_nothing_but_the_subspace_gets_through():
+    restorer = Restorer((8,), (1,), sees="projected")
+    with torch.no_grad():
+        restorer.leave[1].weight.normal_()
+    assert torch.equal(restorer(faces(), faces()), restorer(-faces(), faces()))
+    with pytest.raises(ValueError, match="sees 'both'"):
+        Restorer((8,), (1,), base="face", sees="projected")
+
+
 def test_it_sees_both_faces():
     restorer = Restorer((8,), (1,))
     with torch.no_grad():

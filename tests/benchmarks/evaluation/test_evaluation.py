@@ -1,0 +1,286 @@
+"""The protocol on a small world, as Python calls and as real processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from immunecam.benchmarks import robustness
+from immunecam.benchmarks.evaluation import run as evaluation_run
+from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs, read_table
+from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
+from immunecam.benchmarks.evaluation.store import Store
+from immunecam.errors import InputError, UsageError
+from immunecam.runtime.bundle import Bundle
+from immunecam.training.attacks import PGD
+from immunecam.training.faces import FaceSet, from_uint8
+
+SMALL = dataclasses.replace(
+    QUICK,
+    name="small",
+    pairs=16,
+    adaptive_pairs=16,
+    unbounded_pairs=6,
+    grey_box=tuple(Planned("PGD-40", PGD(steps=10), level) for level in (4.0, 8.0)),
+    transfer=(Planned("PGD-40", PGD(steps=10), 8.0),),
+    adaptive_steps=8,
+    adaptive_draws=2,
+    square_levels=(8.0,),
+    square_queries=20,
+    adaptive_baselines=True,
+    projections=(16,),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(data, recognizers, bundle, tmp_path_factory) -> tuple[dict, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    found = robustness.evaluate(
+        data, recognizers, [bundle], SMALL, folder / "work", report=folder / "report.json", markdown=folder / "page.md"
+    )
+    return found, folder
+
+
+def rows(report, **wanted):
+    return [row for row in report["rows"] if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_it_measures_everything(whole, bundle):
+    report, folder = whole
+    assert json.loads((folder / "report.json").read_text())["rows"] == report["rows"]
+    assert {row["threat"] for row in report["rows"]} == {"clean", "grey-box", "transfer", "adaptive", "resubmission"}
+    assert report["bundles"] == ["small (sample)", "small (expected)"]
+    assert report["bundle_files"]["small"]["analyzer.onnx"] == bundle.manifest.files["analyzer.onnx"].sha256
+    assert all(check["holds"] for check in report["sanity"])
+    (clean,) = rows(report, recognizer="linear1", threat="clean", defence="none", purified="both")
+    assert clean["accuracy_percent"] > 90
+    (attacked,) = rows(report, recognizer="linear1", threat="grey-box", defence="none", purified="both", budget="8/255")
+    assert attacked["accuracy_percent"] < clean["accuracy_percent"] - 10
+    for row in report["rows"]:
+        assert row["accuracy_low_percent"] <= row["accuracy_percent"] + 1e-6
+        assert row["accuracy_percent"] <= row["accuracy_high_percent"] + 1e-6
+    # Ten tries are not worse for the attacker than one.
+    for again in rows(report, threat="resubmission"):
+        attack = again["attack"].split(",")[0]
+        once = [
+            row
+            for row in rows(report, recognizer=again["recognizer"], defence=again["defence"], budget=again["budget"])
+            if row["attack"] == attack and row["purified"] == "both" and row["threat"] != "resubmission"
+        ]
+        assert once
+        assert again["same_accepted_percent"] <= once[0]["same_accepted_percent"] + 1e-6
+    names = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="8/255")}
+    assert names == {"expected PGD-8", "straight-through EOT-PGD-8x2", "Square-20", "strongest of 3"}
+    assert all(report["milliseconds"][name] > 0 for name in report["bundles"])
+
+
+def test_the_page(whole):
+    report, folder = whole
+    text = (folder / "page.md").read_text()
+    for wanted in ("## Sanity block", "physical presentation".capitalize(), "recommended one", "first 16 eigenfaces"):
+        assert wanted in text
+    (clean,) = rows(report, recognizer="linear2", threat="clean", defence="none", purified="both")
+    assert f"{clean['accuracy_percent']:.1f} ({clean['accuracy_low_percent']:.1f}" in text
+    assert "Never seen in the training of: small." in text
+    for plot in ("budgets.png", "roc.png"):
+        assert f"(page/{plot})" in text
+        assert (folder / "page" / plot).stat().st_size > 5000
+    assert (folder / "work" / "contact_sheet.png").is_file()
+
+
+def test_nothing_is_done_twice(whole, data, recognizers, bundle, monkeypatch):
+    """A second run finds everything in the work folder, and says the same."""
+    report, folder = whole
+    monkeypatch.setattr(evaluation_run.Evaluation, "_attack", None)
+    again = robustness.evaluate(data, recognizers, [bundle], SMALL, folder / "work")
+    assert again["rows"] == report["rows"]
+
+
+def test_an_interruption_costs_a_chunk(whole, data, recognizers, bundle, tmp_path, monkeypatch):
+    report, _ = whole
+    genuine, done = evaluation_run.Evaluation._attack, []
+
+    def cut(self, job, pairs, key):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(key)
+        return genuine(self, job, pairs, key)
+
+    monkeypatch.setattr(evaluation_run.Evaluation, "_attack", cut)
+    with pytest.raises(KeyboardInterrupt):
+        robustness.evaluate(data, recognizers, [bundle], SMALL, tmp_path)
+    first = list(done)
+    done[:] = []
+
+    def count(self, job, pairs, key):
+        done.append(key)
+        return genuine(self, job, pairs, key)
+
+    monkeypatch.setattr(evaluation_run.Evaluation, "_attack", count)
+    again = robustness.evaluate(data, recognizers, [bundle], SMALL, tmp_path)
+    assert again["rows"] == report["rows"]
+    assert not [key for key in done if key in first]
+
+
+def test_parts_merge(whole, data, recognizers, bundle, tmp_path, monkeypatch):
+    report, _ = whole
+    for number in (1, 2):
+        arguments = (data, recognizers, [bundle], SMALL, tmp_path / f"part{number}")
+        assert robustness.evaluate(*arguments, part=(number, 2)) is None
+    monkeypatch.setattr(evaluation_run.Evaluation, "_attack", None)
+    merged = robustness.evaluate(data, recognizers, [bundle], SMALL, tmp_path / "part1", merge=[tmp_path / "part2"])
+    assert merged["rows"] == report["rows"]
+
+
+def test_a_damaged_file_is_made_again(whole, data, recognizers, bundle, tmp_path):
+    report, folder = whole
+    shutil.copytree(folder / "work", tmp_path / "work")
+    for file in sorted((tmp_path / "work").glob("*.safetensors"))[:40]:
+        file.write_bytes(file.read_bytes()[:30])
+    again = robustness.evaluate(data, recognizers, [bundle], SMALL, tmp_path / "work")
+    assert again["rows"] == report["rows"]
+
+
+def test_a_table_with_a_weak_attacker_is_refused(data, recognizers, bundle, tmp_path):
+    """An attack that gets weaker with more steps is what gradient masking looks like."""
+    weak = Planned("PGD-40", PGD(steps=1, step_size=0.01), 8.0)
+    protocol = dataclasses.replace(SMALL, grey_box=(Planned("PGD-10", PGD(steps=10), 8.0), weak), transfer=())
+    with pytest.raises(InputError, match=r"refused.*PGD-40 is not weaker than PGD-10") as caught:
+        robustness.evaluate(
+            data, recognizers[:1], [bundle], protocol, tmp_path, adaptive=False, report=tmp_path / "report.json"
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report.json").exists()
+    assert not (tmp_path / "robustness.md").exists()
+    assert json.loads((tmp_path / "refused.json").read_text())["sanity"]
+
+
+def test_defences(data, bundle, tmp_path):
+    faces = FaceSet.load(data / "lfw" / "dev_112.zip").pixels[:3]
+    training = FaceSet.load(data / "lfw" / "train_112.zip")
+    space = fitted_eigenspace(training, 16, tmp_path / "space.safetensors")
+    again = fitted_eigenspace(training, 16, tmp_path / "space.safetensors")
+    assert torch.equal(space.basis, again.basis)
+    pixels = faces.numpy()
+    for defence in baselines(space, (8, 16)):
+        out = defence.purify(pixels)
+        assert out.shape == pixels.shape
+        assert out.dtype == np.uint8
+        assert (defence.name == "none") == bool((out == pixels).all())
+        x = from_uint8(faces).requires_grad_(True)
+        seen = defence.seen(x, "expected")
+        assert np.abs((seen.detach().numpy() + 1) * 127.5 - out).max() <= 0.51
+        seen.sum().backward()
+        if "eigenfaces" not in defence.name:
+            assert torch.equal(x.grad, torch.ones_like(x))
+    sample, expected = (BundleDefence(bundle, mode) for mode in ("sample", "expected"))
+    assert (sample.purify(pixels, 3) == sample.purify(pixels, 3)).all()
+    assert (sample.purify(pixels, 3) != sample.purify(pixels, 4)).any()
+    assert (expected.purify(pixels, 3) == expected.purify(pixels, 4)).all()
+    assert sample.milliseconds(pixels, 2) > 0
+
+
+def test_pairs(data, tmp_path):
+    faces = FaceSet.load(data / "lfw" / "dev_112.zip")
+    pairs = load_pairs(data / "lfw" / "pairs.csv", faces, range(8, 9))
+    assert len(pairs) == 64
+    few = pairs.first(10)
+    assert few.same.sum() == 5
+    for count in (7, 1000):
+        with pytest.raises(UsageError, match=str(count)):
+            pairs.first(count)
+    with pytest.raises(InputError, match="0 same and 0 different"):
+        load_pairs(data / "lfw" / "pairs.csv", faces, range(9, 10))
+    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="columns fold, left, right, same"):
+        read_table(tmp_path / "pairs.csv", range(8, 9))
+    assert isinstance(few, Pairs)
+
+
+def test_store(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"a": np.arange(3)}
+
+    store = Store(tmp_path / "one")
+    for _ in range(2):
+        assert (store.get({"x": 1}, compute)["a"] == np.arange(3)).all()
+    other = Store(tmp_path / "two", [tmp_path / "one"])
+    other.get({"x": 1}, compute)
+    assert len(calls) == 1
+    assert not list((tmp_path / "two").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--work"):
+        Store(tmp_path / "file" / "below")
+    with pytest.raises(InputError, match="does not exist"):
+        Store(tmp_path / "three", [tmp_path / "missing"])
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "immunecam", "evaluate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=cwd,
+    )
+
+
+def test_command(data, recognizers, bundle, tmp_path):
+    done = command(
+        *("--data", data, "--recognizer", recognizers[0], "--bundle", bundle.path, "--quick", "--no-adaptive"),
+        *("--json", "report.json", "--docs", "page.md", "--mode", "expected"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["schema"] == "immunecam.robustness/1"
+    assert report["pairs"] == 60
+    assert report["bundles"] == ["small (expected)"]
+    assert "quick form" in (tmp_path / "page.md").read_text()
+    again = command("--page-of", "report.json", "--docs", "again.md", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    text = (tmp_path / "again.md").read_text()
+    assert text.replace("(again/", "(page/") == (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "give both"),
+        (["--page-of", "a.json"], 2, "--docs"),
+        (["--page-of", "a.json", "--docs", "b.md"], 3, "cannot be read"),
+        (["--data", "nowhere", "--recognizer", "R"], 3, "has no folder lfw"),
+        (["--data", "D", "--recognizer", "missing.pt"], 3, "missing.pt"),
+        (["--data", "D", "--recognizer", "R", "--part", "3/2"], 2, "I/N"),
+        (["--data", "D", "--recognizer", "R", "--mode", "maybe"], 2, "maybe"),
+        (["--data", "D", "--recognizer", "R", "--bundle", "missing.immune"], 3, "missing.immune"),
+        (["--data", "D", "--recognizer", "R", "--recognizer", "R"], 2, "given twice"),
+        (["--data", "D", "--recognizer", "R", "--merge", "missing"], 3, "missing"),
+        (["--data", "D", "--recognizer", "R", "--device", "cuda:9"], 4, "cuda:9"),
+    ],
+)
+def test_wrong_calls(arguments, code, words, data, recognizers, tmp_path):
+    given = [{"D": data, "R": recognizers[0]}.get(argument, argument) for argument in arguments]
+    done = command(*given, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("immunecam: ")
+    assert words in last
+
+
+def test_the_installed_bundle_is_the_default(monkeypatch):
+    from immunecam.runtime.bundle import default_bundle
+
+    assert Bundle.load(default_bundle()).name == "edge"

@@ -1,0 +1,93 @@
+"""Figures against the slowest way of computing them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immunecam.benchmarks.evaluation.metrics import (
+    accuracy,
+    best_threshold,
+    decisions,
+    interval,
+    rate_threshold,
+    rates,
+    roc,
+)
+from immunecam.benchmarks.evaluation.sanity import Check, failed, not_below, reaches
+
+scores = st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=2, max_size=30).filter(
+    lambda rows: len({same for _, same in rows}) == 2
+)
+
+
+def arrays(rows):
+    return np.array([score for score, _ in rows]) / 20, np.array([same for _, same in rows])
+
+
+@given(scores)
+def test_best_threshold(rows):
+    cosine, same = arrays(rows)
+    found = best_threshold(cosine, same)
+    right = {t: int(((cosine >= t) == same).sum()) for t in cosine}
+    assert right[found] == max(right.values())
+    assert found == min(t for t, n in right.items() if n == max(right.values()))
+
+
+@given(scores, st.sampled_from([0.0, 1e-3, 0.1, 0.5]))
+def test_rate_threshold(rows, rate):
+    cosine, same = arrays(rows)
+    found = rate_threshold(cosine, same, rate)
+    impostors = cosine[~same]
+    assert (impostors >= found).mean() <= rate
+    below = [t for t in np.unique(impostors) if t < found]
+    assert all((impostors >= t).mean() > rate for t in below[-1:])
+
+
+@given(scores)
+def test_rates_and_roc(rows):
+    cosine, same = arrays(rows)
+    accepted, rejected = rates(cosine, same, 0.1)
+    assert accepted == pytest.approx(np.mean([c >= 0.1 for c, s in zip(cosine, same, strict=True) if s]))
+    assert rejected == pytest.approx(np.mean([c < 0.1 for c, s in zip(cosine, same, strict=True) if not s]))
+    assert accuracy(np.stack([cosine, cosine]), same, 0.1) == pytest.approx((accepted + rejected) / 2)
+    fmr, tar = roc(cosine, same)
+    assert fmr[0] == tar[0] == 0
+    assert fmr[-1] == tar[-1] == 1
+    for threshold in np.unique(cosine):
+        at = ((cosine >= threshold)[~same].mean(), (cosine >= threshold)[same].mean())
+        assert any(np.allclose(at, point) for point in zip(fmr, tar, strict=True))
+
+
+def test_intervals_hold_the_truth_and_shrink():
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (40, 640):
+        same = np.arange(count) % 2 == 0
+        cosine = np.where(rng.random(count) < 0.9, 1.0, -1.0) * np.where(same, 1, -1)
+        low, high = interval(*decisions(cosine, same, 0.0))
+        assert low <= accuracy(cosine, same, 0.0) <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    before, after = decisions(cosine, same, 0.0), decisions(-cosine, same, 0.0)
+    assert interval(*(a - a for a in before)) == (0.0, 0.0)
+    low, high = interval(*(b - a for b, a in zip(before, after, strict=True)))
+    assert 0.6 < low < 0.8 < high < 0.9
+    # The slow way, of one part.
+    rng = np.random.default_rng(3)
+    drawn = [before[0][rng.integers(0, 320, 320)].mean() for _ in range(1000)]
+    assert interval(before[0]) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])), abs=0.01)
+
+
+def test_sanity():
+    weak, strong = {"dodging": 0.9, "impersonation": 0.9}, {"dodging": 0.5, "impersonation": 1.0}
+    assert not_below("x", strong, {"dodging": 0.6, "impersonation": 1.0}, 600).holds
+    assert not not_below("x", weak, strong, 600).holds
+    # Five points less of ten pairs is what chance does.
+    assert not_below("x", {"dodging": 0.55}, {"dodging": 0.5}, 20).holds
+    assert reaches("x", strong, 0.5).holds
+    assert not reaches("x", strong, 0.95).holds
+    assert failed([Check("a", True, "1"), Check("b", False, "2")]) == "b: 2"
+    assert failed([]) == ""
