@@ -1,0 +1,99 @@
+"""The bank is made once, whole or piece by piece, and training draws the attacked twin of a clean face from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from immunecam.errors import InputError
+from immunecam.training import attack_bank
+from immunecam.training.attack_bank import AttackBank, BankConfig
+from immunecam.training.config import PRESETS, Phase, TrainConfig
+from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.recognizer import Recognizer
+from immunecam.training.trainer import Trainer
+
+CONFIG = BankConfig(attacks=("FGSM", "PGD-10"), epsilon=(4.0, 6.0), rounds=2)
+
+
+@pytest.fixture(scope="module")
+def bank_faces(faces: FaceSet) -> FaceSet:
+    return FaceSet(faces.pixels[:36], faces.names[:36])
+
+
+def test_a_bank(bank_faces, recognizer: Recognizer, tmp_path):
+    seen = []
+    bank = AttackBank.make(CONFIG, bank_faces, [recognizer], tmp_path, progress=lambda *at: seen.append(at))
+    assert len(bank) == 72
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert bank.face.tolist() == [*range(36), *range(36)]
+    assert bank.change.dtype == torch.int8
+    assert 4 <= int(bank.change.abs().max()) <= 6
+    clean = from_uint8(bank_faces.pixels)
+    attacked = (clean + bank.change[:36].float() / 127.5).clamp(-1, 1)
+    with torch.no_grad():
+        moved = (recognizer(attacked) * recognizer(clean)).sum(1)
+    assert (moved < 1 - 1e-5).all()
+    again = AttackBank.make(CONFIG, bank_faces, [recognizer], tmp_path)
+    assert torch.equal(again.change, bank.change)
+
+
+def test_only_what_is_missing_is_made(bank_faces, recognizer, tmp_path, monkeypatch):
+    bank = AttackBank.make(CONFIG, bank_faces, [recognizer], tmp_path)
+    (tmp_path / "000000.safetensors").unlink()
+    cut = tmp_path / "000002.safetensors"
+    cut.write_bytes(cut.read_bytes()[:40])
+    made, genuine = [], attack_bank._attack
+
+    def count(config, pixels, recognizers, number):
+        made.append(number)
+        return genuine(config, pixels, recognizers, number)
+
+    monkeypatch.setattr(attack_bank, "_attack", count)
+    again = AttackBank.make(CONFIG, bank_faces, [recognizer], tmp_path)
+    assert made == [0, 2]
+    assert torch.equal(again.change, bank.change)
+    with pytest.raises(InputError, match="other faces"):
+        AttackBank.make(BankConfig(rounds=1), bank_faces, [recognizer], tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"attacks": ("CW-L2",)}, {"attacks": ()}, {"rounds": 0}, {"epsilon": (5.0, 2.0)}])
+def test_wrong_settings(wrong):
+    with pytest.raises(ValueError, match="bank"):
+        BankConfig(**wrong)
+    with pytest.raises(ValueError, match="has none"):
+        TrainConfig(phases=(Phase("x", steps=1, bank=0.5),))
+
+
+def test_training_from_a_bank(bank_faces, recognizer, tmp_path):
+    config = TrainConfig(
+        k=8,
+        model_options={"width": 8, "dim": 16, "restorer": {"widths": [8], "depths": [1]}},
+        phases=(Phase("restore", steps=3, clean=1.0, bank=0.5),),
+        batch=8,
+        clones=1,
+        estimator="straight-through",
+        optimizer="adam",
+        augment=True,
+        bank=CONFIG,
+    )
+    trainer = Trainer(config, bank_faces, [recognizer], tmp_path / "run", bank=tmp_path / "bank")
+    torch.manual_seed(0)
+    faces, attacked = trainer._batch(config.phases[0])
+    assert attacked is not None
+    assert len(faces) == 8
+    assert len(attacked) == 4
+    # Twins: mirrored and lit alike, so they differ by the perturbation only.
+    off = (attacked - faces[:4]).abs().amax((1, 2)) * 127.5
+    assert (off > 0.3).all()
+    assert (off < 6 * 1.2 + 1).all()
+    trainer.run()
+    assert trainer.step == 3
+
+
+def test_the_shipped_recipe_is_a_preset():
+    for kind in ("edge", "ais"):
+        config = PRESETS[kind, "full"]
+        assert config.bank is not None
+        assert config.needs_recognizer
+        assert config.to_dict()["bank"]["attacks"][0] == "PGD-10"
