@@ -59,6 +59,7 @@ def page(report: Mapping[str, Any]) -> str:
         parts += [f"### {name}", "", *_role(name, trained), "", *_side_by_side(rows, name, defences), ""]
     parts += ["## What purification costs clean faces", "", *_clean(report, recognizers, defences), ""]
     parts += ["## Operating points", "", *_operating_points(report, recognizers), ""]
+    parts += ["## One antibody or several", "", *_several(report, recognizers), ""]
     parts += ["## Attacks in detail", "", *_details(rows), ""]
     parts += ["## What was attacked, and how", "", *_how(protocol), ""]
     parts += ["## Sanity block", "", "The table is refused if one of these fails.", ""]
@@ -194,6 +195,36 @@ def _operating_points(report: Mapping[str, Any], recognizers: Sequence[str]) -> 
         "",
         advice,
     ]
+
+
+def _several(report: Mapping[str, Any], recognizers: Sequence[str]) -> list[str]:
+    """Ways of using several antibodies of one face, beside a single one."""
+    ways = list(dict.fromkeys(row["purified"] for row in report["rows"] if " of " in row["purified"]))
+    if not ways:
+        return ["No bundle here draws antibodies."]
+    lines = []
+    for defence in report["bundles"]:
+        for threat, attack, budget in (("clean", "", "0"), ("grey-box", "PGD-40", "8/255"), ("adaptive", "", "8/255")):
+            for name in recognizers:
+                cells = []
+                for way in ("both", *ways):
+                    found = [
+                        row
+                        for row in report["rows"]
+                        if (row["recognizer"], row["defence"], row["threat"], row["budget"], row["purified"])
+                        == (name, defence, threat, budget, way)
+                        and row["attack"].startswith(attack if threat != "clean" else "")
+                        and not row["attack"].startswith("strongest")
+                    ]
+                    cells.append(_cell(found))
+                if any(cells[1:]):
+                    lines.append([defence, name, f"{threat} {attack} {budget}".replace("  ", " "), *cells])
+    said = (
+        "Each face purified by several antibodies: the majority of their decisions (as a gate may vote over the frames "
+        "of a track), the mean of the purified faces, or the embedding that is most like the others. It costs as many "
+        "purifications."
+    )
+    return [said, "", *_table(["bundle", "recogniser", "attack", "one", *ways], lines)]
 
 
 def _details(rows: Sequence[_Row]) -> list[str]:

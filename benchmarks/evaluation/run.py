@@ -118,6 +118,7 @@ class Evaluation:
         self._tell = tell or (lambda what, done, total: None)
         self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes()).hexdigest()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
+        self._enrolled_combined: dict[tuple[str, str, int], dict[str, NDArray[np.float32]]] = {}
 
     # -- what is to be done --------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class Evaluation:
 
     def crafted(self, job: Job) -> NDArray[np.uint8]:
         """Attacked probes of a job, from the work folder as far as it has them."""
-        pairs = self.pairs.first(job.pairs) if job.pairs < len(self.pairs) else self.pairs
+        pairs = self._chosen(job.pairs)
         if job.planned is None:
             return pairs.left
         out = pairs.left.copy()
@@ -226,9 +227,15 @@ class Evaluation:
     # -- judging -------------------------------------------------------------------------------------------------
 
     def cosines(self, job: Job, defence: Defence, draws: int) -> dict[str, NDArray[np.float32]]:
-        """ "both" and "probe" (draws, N): cosines with both sides purified, and the probe only."""
+        """Cosines (draws, N) with both sides purified ("both"), and with the probe purified only ("probe").
+
+        A defence that draws is also asked for several antibodies of the same face, as many as a figure is the mean of,
+        and the two faces are compared once, (1, N): by the mean of the purified faces ("mean"), and by the embedding
+        that is most like the others ("medoid").
+        """
         key = {
-            "kind": "cosines/1",
+            "kind": "cosines/2",
+            "combined": self.protocol.judge_draws if defence.draws else 0,
             "crafted": None if job.planned is None else self._key(job),
             "faces": self._faces,
             "pairs": job.pairs,
@@ -241,22 +248,49 @@ class Evaluation:
         def compute() -> dict[str, NDArray[np.float32]]:
             probes = self.crafted(job)
             bare = self._enrolment(job.victim, self.baselines[0], job.pairs, 0)
-            both, probe = [], []
+            both, probe, kept = [], [], []
             for draw in range(draws):
                 self._tell(f"{self.title(job)}, judged behind {defence.name}", draw, draws)
-                found = self._embedded(job.victim, defence.purify(probes, 2 * draw))
+                purified = defence.purify(probes, 2 * draw)
+                found = self._embedded(job.victim, purified)
                 both.append((found * self._enrolment(job.victim, defence, job.pairs, 2 * draw + 1)).sum(1))
                 probe.append((found * bare).sum(1))
-            return {"both": np.stack(both), "probe": np.stack(probe)}
+                if defence.draws and draw < self.protocol.judge_draws:
+                    kept.append((purified, found))
+            cosines = {"both": np.stack(both), "probe": np.stack(probe)}
+            if kept:
+                enrolled = self._combined(job.victim, defence, job.pairs)
+                for way, value in self._combine(job.victim, kept).items():
+                    cosines[way] = (value * enrolled[way]).sum(1)[None]
+            return cosines
 
         return self._store.get(key, compute)
 
     def _enrolment(self, victim: Victim, defence: Defence, pairs: int, draw: int) -> NDArray[np.float32]:
         key = (victim.recognizer.sha256, defence.key, pairs, draw if defence.draws else 0)
         if key not in self._enrolled:
-            right = (self.pairs.first(pairs) if pairs < len(self.pairs) else self.pairs).right
-            self._enrolled[key] = self._embedded(victim, defence.purify(right, draw))
+            self._enrolled[key] = self._embedded(victim, defence.purify(self._chosen(pairs).right, draw))
         return self._enrolled[key]
+
+    def _combined(self, victim: Victim, defence: Defence, pairs: int) -> dict[str, NDArray[np.float32]]:
+        """Embeddings (N, E) of the enrolled faces, each from several antibodies."""
+        key = (victim.recognizer.sha256, defence.key, pairs)
+        if key not in self._enrolled_combined:
+            purified = [defence.purify(self._chosen(pairs).right, 2 * n + 1) for n in range(self.protocol.judge_draws)]
+            kept = [(faces, self._embedded(victim, faces)) for faces in purified]
+            self._enrolled_combined[key] = self._combine(victim, kept)
+        return self._enrolled_combined[key]
+
+    def _combine(
+        self, victim: Victim, kept: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]]
+    ) -> dict[str, NDArray[np.float32]]:
+        mean = np.rint(np.mean([faces for faces, _ in kept], axis=0)).astype(np.uint8)
+        found = np.stack([embedded for _, embedded in kept])
+        medoid = np.einsum("sne,tne->sn", found, found).argmax(0)
+        return {"mean": self._embedded(victim, mean), "medoid": found[medoid, np.arange(found.shape[1])]}
+
+    def _chosen(self, pairs: int) -> Pairs:
+        return self.pairs.first(pairs) if pairs < len(self.pairs) else self.pairs
 
     def _embedded(self, victim: Victim, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -274,13 +308,14 @@ class Evaluation:
                 found = self.cosines(job, defence, draws)
                 if job.threat == "unbounded":
                     continue
-                used = (
-                    found
-                    if draws <= self.protocol.judge_draws
-                    else {side: value[: self.protocol.judge_draws] for side, value in found.items()}
-                )
+                attack, count = job.planned.name if job.planned else "none", self.protocol.judge_draws
                 for side in ("both", "probe"):
-                    yield self._row(job, defence, side, used[side], job.planned.name if job.planned else "none")
+                    yield self._row(job, defence, side, found[side][:count], attack)
+                if defence.draws:
+                    # The median is accepted if and only if most draws are (ties count as accepted).
+                    vote = np.sort(found["both"][:count], axis=0)[count // 2]
+                    for way, value in (("vote", vote[None]), ("mean", found["mean"]), ("medoid", found["medoid"])):
+                        yield self._row(job, defence, f"{way} of {count}", value, attack)
                 if self._resubmitted(job, defence):
                     yield self._resubmission(job, defence, found["both"])
         if any(job.threat == "adaptive" for job in jobs):
@@ -299,7 +334,7 @@ class Evaluation:
         return job.threat == "adaptive" or (job.threat == "grey-box" and job.planned.name == "PGD-40")
 
     def _same(self, job: Job) -> NDArray[np.bool_]:
-        return (self.pairs.first(job.pairs) if job.pairs < len(self.pairs) else self.pairs).same
+        return self._chosen(job.pairs).same
 
     def _row(
         self, job: Job, defence: Defence, side: str, cosine: NDArray[np.float32], attack: str, threat: str | None = None

@@ -80,6 +80,9 @@ def test_it_measures_everything(whole, bundle):
         assert again["same_accepted_percent"] <= once[0]["same_accepted_percent"] + 1e-6
     names = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="8/255")}
     assert names == {"expected PGD-8", "straight-through EOT-PGD-8x2", "Square-20", "strongest of 3"}
+    ways = {row["purified"] for row in rows(report, threat="clean", defence="small (sample)")}
+    assert ways == {"both", "probe", "vote of 2", "mean of 2", "medoid of 2"}
+    assert {row["purified"] for row in rows(report, defence="small (expected)")} == {"both", "probe"}
     assert all(report["milliseconds"][name] > 0 for name in report["bundles"])
 
 
