@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from immunecam.kernels import Subspace, uniforms
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
 
-__all__ = ["LIMIT_FACE", "LIMIT_P", "LIMIT_RESTORED", "Parity", "check_parity"]
+__all__ = ["LIMIT_FACE", "LIMIT_P", "LIMIT_RESTORED", "Parity", "check_parity", "with_rounding"]
 
 LIMIT_P = 1e-4
 # One grey level: rounding of a value that lies between two may go either way. A restorer sees the projected face after
@@ -45,6 +45,8 @@ class Parity:
         Antibody bits that differ because a uniform lies between the two probabilities.
     basis_rms_grey_levels : float
         What the storage format of the basis changes in a purified face (every eigenface active), root mean square.
+    weights_mean_abs_p, weights_rms_grey_levels : float
+        What the storage format of the weights changes in a probability and in a purified real face.
     """
 
     faces: int
@@ -56,6 +58,8 @@ class Parity:
     pixels_off: float
     bits_flipped: int
     basis_rms_grey_levels: float
+    weights_mean_abs_p: float = 0.0
+    weights_rms_grey_levels: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
         """Plain values for the manifest."""
@@ -114,6 +118,23 @@ def check_parity(bundle: Bundle, trained: TrainedNetwork, *, seed: int = 0) -> P
             f"allowed is {limit:g}"
         )
     return parity
+
+
+def with_rounding(parity: Parity, exact: Bundle, stored: Bundle, faces: NDArray[np.float32]) -> Parity:
+    """The same with what rounded weights change, measured on real faces (N, 112, 112) in [-1, 1].
+
+    Both draw by the same uniforms, so a change of p shows in the face as it would on a device.
+    """
+    drawn = uniforms(0, np.arange(len(faces)), 1, exact.manifest.k)[:, 0]
+    (before, p), (after, q) = (
+        OnnxRuntimeEngine.from_bundle(bundle, provider="cpu").purify(faces, drawn, False) for bundle in (exact, stored)
+    )
+    change = before.astype(np.float64) - after
+    return replace(
+        parity,
+        weights_mean_abs_p=float(np.abs(p - q).mean()),
+        weights_rms_grey_levels=float(np.sqrt(np.square(change).mean())),
+    )
 
 
 @torch.no_grad()

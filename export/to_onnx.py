@@ -14,10 +14,11 @@ from typing import Any
 from immunecam.errors import ImmuneCamError, InputError
 from immunecam.export.analyzer_graph import analyzer_graph
 from immunecam.export.basis_precision import BASIS_PRECISIONS, subspace_from_eigenspace
-from immunecam.export.parity import Parity, check_parity
+from immunecam.export.parity import Parity, check_parity, with_rounding
 from immunecam.export.purifier_graph import purifier_graph
 from immunecam.export.restorer_graph import restorer_graph
 from immunecam.export.run_folder import TrainedNetwork
+from immunecam.export.weight_precision import WEIGHT_PRECISIONS, with_stored_weights
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_writer import write_bundle
 from immunecam.runtime.subspace_file import subspace_to_bytes
@@ -35,6 +36,7 @@ def export_bundle(
     path: str | Path,
     *,
     precision: str = "int8",
+    weights: str = "fp32",
     report: str | Path | None = None,
     overwrite: bool = False,
 ) -> tuple[Bundle, Parity]:
@@ -47,10 +49,12 @@ def export_bundle(
     path : path
         The bundle to write, ``NAME.immune``.
     precision : str
-        Storage format of the basis: "fp32", "fp16" or "int8". The networks are float32.
+        Storage format of the basis: "fp32", "fp16" or "int8". The networks compute in float32.
+    weights : str
+        Storage format of the networks' weights: "fp32", "fp16" or "int8" (see `export.weight_precision`).
     report : path, optional
-        JSON report whose rows become the manifest's measured quality; its `bundle_files` must be the hashes of the very
-        files that are exported here.
+        JSON report of `immunecam evaluate` whose rows become the manifest's measured quality; its `bundle_files` must
+        be the hashes of the very files that are exported here.
     overwrite : bool
         Replace a bundle of that name.
 
@@ -61,32 +65,43 @@ def export_bundle(
     """
     trained = TrainedNetwork.load(run)
     subspace = subspace_from_eigenspace(trained.eigenspace, precision)
-    analyzer = analyzer_graph(trained.network)
-    restorer = restorer_graph(trained.network.restorer) if trained.network.restorer is not None else None
-    weights = {"analyzer.onnx": analyzer, "subspace.safetensors": subspace_to_bytes(subspace)}
-    graphs = {"analyzer": "analyzer.onnx", "purifier": "purifier.onnx"}
-    kept = {"analyzer": "fp32", "basis": precision}
-    if restorer is not None:
-        weights["restorer.onnx"], graphs["restorer"], kept["restorer"] = restorer, "restorer.onnx", "fp32"
-    whole = purifier_graph(analyzer, subspace, weights["subspace.safetensors"], restorer)
-    content: dict[str, Any] = {
-        "kind": trained.kind,
-        "k": subspace.k,
-        "files": weights | {"purifier.onnx": whole},
-        "graphs": graphs,
-        "precision": kept,
-        "options": trained.options,
-        "provenance": trained.provenance,
-        "quality": _quality(report, weights) if report else None,
-    }
-    with tempfile.TemporaryDirectory() as scratch:
-        # onnx's checker follows external data by path, so the whole purifier is checked where it lies.
-        draft = write_bundle(Path(scratch) / "draft.immune", **content)
-        import onnx
+    basis = subspace_to_bytes(subspace)
+    exact = {"analyzer.onnx": analyzer_graph(trained.network)}
+    if trained.network.restorer is not None:
+        exact["restorer.onnx"] = restorer_graph(trained.network.restorer)
 
-        onnx.checker.check_model(str(Path(scratch) / "draft.immune" / "purifier.onnx"), full_check=True)
+    def content(networks: Mapping[str, bytes], stored: str) -> dict[str, Any]:
+        roles = [name.removesuffix(".onnx") for name in networks]
+        whole = purifier_graph(networks["analyzer.onnx"], subspace, basis, networks.get("restorer.onnx"))
+        return {
+            "kind": trained.kind,
+            "k": subspace.k,
+            "files": {**networks, "purifier.onnx": whole, "subspace.safetensors": basis},
+            "graphs": {"purifier": "purifier.onnx"} | {role: f"{role}.onnx" for role in roles},
+            "precision": {"basis": precision} | dict.fromkeys(roles, stored),
+            "options": trained.options,
+            "provenance": trained.provenance,
+        }
+
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = _draft(Path(scratch) / "exact.immune", content(exact, "fp32"))
         parity = check_parity(draft, trained)
-    return write_bundle(path, **content, parity=parity.to_dict(), overwrite=overwrite), parity
+        networks = {name: with_stored_weights(graph, weights) for name, graph in exact.items()}
+        if weights != "fp32":
+            stored = _draft(Path(scratch) / "stored.immune", content(networks, weights))
+            parity = with_rounding(parity, draft, stored, trained.faces.numpy())
+    quality = _quality(report, {**networks, "subspace.safetensors": basis}) if report else None
+    final = content(networks, weights)
+    return write_bundle(path, **final, quality=quality, parity=parity.to_dict(), overwrite=overwrite), parity
+
+
+def _draft(path: Path, content: dict[str, Any]) -> Bundle:
+    """The bundle in a scratch folder; onnx's checker follows external data by path, so it is checked where it lies."""
+    import onnx
+
+    draft = write_bundle(path, **content)
+    onnx.checker.check_model(str(path / "purifier.onnx"), full_check=True)
+    return draft
 
 
 def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -94,7 +109,13 @@ def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
     try:
         content = json.loads(Path(report).read_text(encoding="utf-8"))
         measured, rows, schema = content["bundle_files"], content["rows"], content["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        # A report of one bundle has its files, one of several has those of each by its name.
+        several = {name: listed for name, listed in measured.items() if isinstance(listed, dict)}
+        for name, listed in several.items():
+            if all(listed.get(file) == hashlib.sha256(data).hexdigest() for file, data in files.items()):
+                measured = listed
+                rows = [row for row in rows if row["defence"].startswith(f"{name} (") and row["purified"] == "both"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{str(report)!r} is no report of a measured bundle ({type(error).__name__}: {error})"
         ) from None
@@ -110,10 +131,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder of `immunecam train`")
     parser.add_argument("-o", "--out", type=Path, required=True, help="bundle to write, NAME.immune")
     parser.add_argument("--precision", choices=BASIS_PRECISIONS, default="int8", help="storage format of the basis")
+    parser.add_argument("--weights", choices=WEIGHT_PRECISIONS, default="fp32", help="storage format of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace a bundle of that name")
     given = parser.parse_args(arguments)
     try:
-        bundle, parity = export_bundle(given.run, given.out, precision=given.precision, overwrite=given.overwrite)
+        bundle, parity = export_bundle(
+            given.run, given.out, precision=given.precision, weights=given.weights, overwrite=given.overwrite
+        )
     except ImmuneCamError as error:
         print(f"to_onnx.py: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,6 +19,7 @@ def export(
     bundle: Annotated[Path, typer.Argument(metavar="B", help="Bundle to write, NAME.immune.")],
     run: Annotated[Optional[Path], typer.Option(help="Training run; default: NAME.run beside it.")] = None,  # noqa: UP045
     precision: Annotated[Precision, typer.Option(help="Storage format of the basis.")] = Precision.int8,
+    weights: Annotated[Precision, typer.Option(help="Storage format of the networks' weights.")] = Precision.fp32,
     quality: Annotated[
         Optional[Path],  # noqa: UP045 (typer on Python 3.10)
         typer.Option(metavar="REPORT", help="Report that measured this model; its rows go into the manifest."),
@@ -30,7 +31,12 @@ def export(
     from immunecam.export.to_onnx import export_bundle, run_folder_of
 
     made, parity = export_bundle(
-        run or run_folder_of(bundle), bundle, precision=precision.value, report=quality, overwrite=overwrite
+        run or run_folder_of(bundle),
+        bundle,
+        precision=precision.value,
+        weights=weights.value,
+        report=quality,
+        overwrite=overwrite,
     )
     table = Table(title=f"{bundle.name}: ONNX Runtime against PyTorch")
     table.add_column("figure")

@@ -96,6 +96,26 @@ def test_other_kinds(kind, tmp_path):
     assert parity.max_grey_levels <= 1
 
 
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
+def test_stored_weights(restoring, tmp_path, weights):
+    """Smaller files, the same arithmetic, and the change is measured."""
+    run = run_folder_of(restoring)
+    exact = Bundle.load(restoring)
+    bundle, parity = export_bundle(run, tmp_path / "a.immune", weights=weights)
+    assert bundle.manifest.precision["analyzer"] == bundle.manifest.precision["restorer"] == weights
+    size = {name: len(b.files["analyzer.onnx"]) for name, b in (("exact", exact), ("stored", bundle))}
+    assert size["stored"] < size["exact"] * {"fp16": 0.75, "int8": 0.6}[weights]
+    assert 0 < parity.weights_mean_abs_p < {"fp16": 1e-3, "int8": 2e-2}[weights]
+    assert parity.weights_rms_grey_levels < {"fp16": 3, "int8": 10}[weights]
+    faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112)).astype(np.uint8)
+    whole = Purifier.load(bundle, mutation="expected")
+    split = Purifier(bundle, OnnxRuntimeEngine.from_bundle(bundle, whole=False), mutation="expected")
+    assert np.abs(whole.purify(faces).astype(int) - split.purify(faces)).max() <= 2
+    model = onnx.load_from_string(bundle.files["analyzer.onnx"])
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert any(name.endswith({"fp16": ".half", "int8": ".int8"}[weights]) for name in kinds)
+
+
 def test_graphs(exported):
     for name in ("analyzer.onnx", "purifier.onnx"):
         onnx.checker.check_model(str(exported / name), full_check=True)
@@ -261,6 +281,20 @@ def test_script(run, tmp_path, capsys):
     assert main([str(run), "-o", str(tmp_path / "b.immune")]) == 2
     assert main([str(tmp_path), "-o", str(tmp_path / "c.immune")]) == 3
     assert "no training run" in capsys.readouterr().err
+
+
+def test_quality_from_a_report_of_several_bundles(run, exported, tmp_path):
+    files = {name: record.sha256 for name, record in Bundle.load(exported).manifest.files.items()}
+    row = {"defence": "a (sample)", "purified": "both", "accuracy_percent": 98.0}
+    rows = [row, row | {"purified": "probe"}, row | {"defence": "other (sample)"}]
+    report = tmp_path / "report.json"
+    named = {"other": {"analyzer.onnx": "0" * 64}, "a": files}
+    report.write_text(json.dumps({"schema": "x/1", "rows": rows, "bundle_files": named}))
+    made, _ = export_bundle(run, tmp_path / "a.immune", report=report)
+    assert made.manifest.quality == {"schema": "x/1", "rows": [row]}
+    report.write_text(json.dumps({"schema": "x/1", "rows": rows, "bundle_files": {"other": named["other"]}}))
+    with pytest.raises(InputError, match="measured another"):
+        export_bundle(run, tmp_path / "b.immune", report=report)
 
 
 def test_quality_must_have_been_measured_on_these_files(run, exported, tmp_path):
