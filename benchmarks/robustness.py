@@ -26,7 +26,7 @@ from immunecam.runtime.report import machine, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
-__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate"]
+__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate", "find_victim", "write_page"]
 
 SCHEMA = "immunecam.robustness/1"
 _TRAINING_FOLDS = range(1, 8)
@@ -90,7 +90,7 @@ def evaluate(
     victims = []
     for number, path in enumerate(recognizers):
         tell(f"threshold of {path.name}", number, len(recognizers))
-        victims.append(_victim(Recognizer.load(path, device=device), known, store, device))
+        victims.append(find_victim(Recognizer.load(path, device=device), known, store, device))
     tell("eigenfaces of the plain projections", 0, 1)
     space = fitted_eigenspace(training, max(protocol.projections, default=1), store.folder / "eigenspace.safetensors")
     classical = baselines(space, protocol.projections)
@@ -174,7 +174,9 @@ def _faces(data: Path, protocol: Protocol) -> tuple[FaceSet, Pairs]:
     return training, pairs.first(protocol.pairs) if protocol.pairs else pairs
 
 
-def _victim(recognizer: Recognizer, known: Pairs, store: Store, device: str) -> Victim:
+def find_victim(recognizer: Recognizer, known: Pairs, store: Store, device: str) -> Victim:
+    """A recogniser with the thresholds that it has on known pairs; their cosines are kept in the store."""
+
     def compute() -> dict[str, NDArray[np.float64]]:
         with torch.no_grad():
             left, right = (

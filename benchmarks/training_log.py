@@ -1,0 +1,142 @@
+"""A line of the training log: what a run was, and what its network does to a few pairs of fold 8.
+
+``python -m immunecam.benchmarks.training_log RUN --data FOLDER --recognizer R... --note "what was tried"``
+
+Straight from the run folder, without an export, in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and
+PGD-20 through the purifier (expected antibody). It chooses between runs; what a bundle is worth says `immunecam evaluate`.
+The lines are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from immunecam.benchmarks.evaluation.metrics import rates
+from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
+from immunecam.benchmarks.evaluation.store import Store
+from immunecam.benchmarks.robustness import find_victim
+from immunecam.export.run_folder import TrainedNetwork
+from immunecam.models import Purification
+from immunecam.training.attacks import MIFGSM, PGD, FaceAttack, Goal, through
+from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.recognizer import Recognizer
+
+__all__ = ["main", "render"]
+
+_LOG = Path(__file__).parent / "results" / "training.json"
+_CASES: tuple[tuple[str, FaceAttack | None, float, bool], ...] = (
+    ("clean", None, 0, False),
+    ("PGD-10 8/255", PGD(steps=10), 8, False),
+    ("MI-FGSM-10 8/255", MIFGSM(steps=10), 8, False),
+    ("adaptive PGD-20 2/255", PGD(steps=20), 2, True),
+    ("adaptive PGD-20 4/255", PGD(steps=20), 4, True),
+    ("adaptive PGD-20 8/255", PGD(steps=20), 8, True),
+)
+
+
+def _measure(purification: Purification, recognizer: Recognizer, threshold: float, pairs: Pairs) -> dict[str, str]:
+    """Same accepted / different rejected of every case, both sides purified, antibodies drawn."""
+    left, right = (from_uint8(torch.from_numpy(x)) for x in (pairs.left, pairs.right))
+    same = torch.from_numpy(pairs.same)
+    found = {}
+    with torch.no_grad():
+        bare, behind = recognizer(right), recognizer(purification(right, "expected"))
+    for name, attack, level, adaptive in _CASES:
+        torch.manual_seed(0)
+        embed: Callable[[Tensor], Tensor] = through(purification, recognizer, "expected") if adaptive else recognizer
+        attacked = left.clone()
+        for impersonate in (False, True) if attack is not None else ():
+            rows = torch.nonzero(same != impersonate).flatten()
+            for part in rows.split(20):
+                goal = Goal(embed, (behind if adaptive else bare)[part], impersonate, threshold)
+                assert attack is not None
+                attacked[part] = attack(goal, left[part], level / 127.5)
+        with torch.no_grad():
+            draws = [(recognizer(purification(attacked)) * recognizer(purification(right))).sum(1) for _ in range(3)]
+        accepted, rejected = rates(torch.stack(draws).numpy(), pairs.same, threshold)
+        found[name] = f"{100 * accepted:.0f} / {100 * rejected:.0f}"
+        print(f"{recognizer.name} {name}: {found[name]}", flush=True)
+    return found
+
+
+def render(lines: list[dict[str, Any]]) -> str:
+    """The log as Markdown, newest last."""
+    cases = [name for name, *_ in _CASES]
+    out = [
+        "# Training runs",
+        "",
+        "Written by `python -m immunecam.benchmarks.training_log` from `training.json`. Cells: same pairs accepted / "
+        "different pairs rejected, in per cent, both sides purified, antibodies drawn, thresholds of the unpurified "
+        "recogniser. All pairs are of LFW fold 8, on which nothing is fitted. Configurations are in `training.json`.",
+        "",
+        f"| run | what | steps | hours | recogniser | pairs | {' | '.join(cases)} | active rows |",
+        "|---" * (len(cases) + 7) + "|",
+    ]
+    for line in lines:
+        for number, (recognizer, cells) in enumerate(line["results"].items()):
+            seen = "" if recognizer in line["trained_with"] else " (never seen)"
+            head = [line["run"], line["note"], str(line["steps"]), f"{line['hours']:.2f}"] if not number else [""] * 4
+            row = [*head, recognizer + seen, str(line["pairs"]), *(cells[c] for c in cases), f"{line['active']:.0f}"]
+            out.append(f"| {' | '.join(row)} |")
+    return "\n".join(out) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure a run and add it to the log, or with no run render the log anew."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", help="run folder; without one the log is only rendered")
+    parser.add_argument("--data", type=Path, help="folder with lfw/")
+    parser.add_argument("--recognizer", type=Path, action="append", default=[])
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--note", default="")
+    parser.add_argument("--work", type=Path, default=Path(".immunecam-evaluation"))
+    parser.add_argument("--log", type=Path, default=_LOG)
+    given = parser.parse_args(arguments)
+    lines = json.loads(given.log.read_text()) if given.log.is_file() else []
+    if given.run is not None:
+        if given.data is None or not given.recognizer:
+            parser.error("a run wants --data and --recognizer")
+        lines.append(_line(given))
+        given.log.write_text(json.dumps(lines, indent=1) + "\n")
+    given.log.with_suffix(".md").write_text(render(lines))
+
+
+def _line(given: argparse.Namespace) -> dict[str, Any]:
+    trained = TrainedNetwork.load(given.run)
+    network = trained.network
+    with safe_open(given.run / "checkpoint.safetensors", "pt") as file:
+        seconds = float((file.metadata() or {})["seconds"])
+    purification = Purification(trained.eigenspace, network, network.restorer)
+    lfw, store = given.data / "lfw", Store(given.work)
+    training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
+    known = load_pairs(lfw / "pairs.csv", training, range(1, 8))
+    pairs = load_pairs(lfw / "pairs.csv", judged, range(8, 9)).first(given.pairs)
+    results = {}
+    for path in given.recognizer:
+        victim = find_victim(Recognizer.load(path), known, store, "cpu")
+        results[victim.name] = _measure(purification, victim.recognizer, victim.best, pairs)
+    with torch.no_grad():
+        active = float((network(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
+    return {
+        "run": given.run.name,
+        "note": given.note,
+        "steps": trained.provenance["steps_done"],
+        "hours": seconds / 3600,
+        "pairs": len(pairs),
+        "active": active,
+        "trained_with": [r["name"] for r in trained.provenance["recognizers"]],
+        "config": trained.provenance["config"],
+        "results": results,
+    }
+
+
+if __name__ == "__main__":
+    main()
