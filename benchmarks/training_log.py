@@ -3,8 +3,8 @@
 ``python -m immunecam.benchmarks.training_log RUN --data FOLDER --recognizer R... --note "what was tried"``
 
 Straight from the run folder, without an export, in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and
-PGD-20 through the purifier (expected antibody). It chooses between runs; what a bundle is worth says `immunecam evaluate`.
-The lines are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
+PGD-20 through the purifier (expected antibody). It chooses between runs; what a bundle is worth, `immunecam evaluate`
+says. The lines are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
 """
 
 from __future__ import annotations

@@ -68,13 +68,22 @@ class AttackBank:
         (M, 112, 112) int8, what was added to the 8-bit face.
     face : Tensor
         (M,) int64, number of the face.
+    recognizer : Tensor
+        (M,) int64, number of the recogniser that it was made against. Another one hardly minds.
     """
 
     change: Tensor
     face: Tensor
+    recognizer: Tensor
 
     def __len__(self) -> int:
         return len(self.face)
+
+    def draw(self, count: int, recognizer: int) -> tuple[Tensor, Tensor]:
+        """Numbers of faces (count,) and changes (count, 112, 112) in [-1, 1], made against a recogniser, at random."""
+        rows = torch.nonzero(self.recognizer == recognizer).flatten()
+        rows = rows[torch.randint(len(rows), (count,))]
+        return self.face[rows], self.change[rows].float() / 127.5
 
     @classmethod
     def make(
@@ -111,7 +120,7 @@ class AttackBank:
             raise InputError(f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another")
         note.write_text(key)
         starts = range(0, config.rounds * len(faces), _CHUNK)
-        change, face = [], []
+        change, face, against = [], [], []
         for number, start in enumerate(starts):
             rows = torch.arange(start, min(start + _CHUNK, config.rounds * len(faces))) % len(faces)
             file = folder / f"{number:06d}.safetensors"
@@ -123,9 +132,10 @@ class AttackBank:
                 os.replace(partial, file)
             change.append(found)
             face.append(rows)
+            against.append(torch.full_like(rows, number % len(recognizers)))
             if progress is not None:
                 progress(number + 1, len(starts))
-        return cls(torch.cat(change), torch.cat(face))
+        return cls(torch.cat(change), torch.cat(face), torch.cat(against))
 
 
 def _read(file: Path, count: int) -> Tensor | None:

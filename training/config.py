@@ -106,7 +106,8 @@ class TrainConfig:
     restoration_weight : float
         Of the mean absolute error of the restored face, where the model has a restorer.
     cross_recognizer : float
-        Fraction of steps whose identity term may come from another recogniser than the attacked one.
+        Fraction of steps whose identity term may come from another recogniser than the attacked one, which minds a
+        perturbation much less: it teaches what all recognisers want, and less of the attack.
     precision : str
         "fp32", or "bf16": the trained networks (neither projection nor recognisers) in mixed precision.
     optimizer : str
@@ -252,7 +253,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         batch=16,
         sparsity_weight=5e-4,
         restoration_weight=4.0,
-        cross_recognizer=0.5,
+        cross_recognizer=0.2,
         precision="bf16",
         bank=BankConfig(attacks=("PGD-10", "PGD-10", "MI-FGSM-10", "APGD-10", "FGSM"), epsilon=(3.0, 10.0)),
         ema_decay=0.99,

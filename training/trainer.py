@@ -230,18 +230,17 @@ class Trainer:
         ready = min(count, int(phase.bank * count + float(torch.rand(())))) if self.bank is not None else 0
         change = torch.zeros(0)
         if self.bank is not None and ready:
-            drawn = torch.randint(len(self.bank), (ready,))
-            choice[:ready] = self.bank.face[drawn]
-            change = self.bank.change[drawn].float() / 127.5
+            choice[:ready], change = self.bank.draw(ready, self.step % len(self.objective.recognizers))
             # Some of them weaker: an attacker may spend less than the budget.
             change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
         clean = from_uint8(self.faces.pixels[choice])
         both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)]) if ready else clean
         both = both.to(self.device)
         if self.config.augment:
-            # A face and its attacked copy are changed alike.
+            # A face and its attacked copy are changed alike. These are not mirrored: the perturbation would lose most
+            # of its effect (measured: 1 - cos falls from 0.65 to 0.43), as it does by no change of light.
             twin = torch.cat([torch.arange(count), torch.arange(ready)])
-            flip = (torch.rand(count) < 0.5)[twin]
+            flip = (torch.rand(count) < 0.5)[twin] & (twin >= ready)
             both[flip] = both[flip].flip(2)
             gain = torch.empty(count, 1, 1).uniform_(0.8, 1.2)[twin].to(self.device)
             offset = torch.empty(count, 1, 1).uniform_(-0.15, 0.15)[twin].to(self.device)

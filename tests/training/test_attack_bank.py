@@ -28,6 +28,10 @@ def test_a_bank(bank_faces, recognizer: Recognizer, tmp_path):
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert bank.face.tolist() == [*range(36), *range(36)]
     assert bank.change.dtype == torch.int8
+    assert bank.recognizer.tolist() == [0] * 72
+    number, change = bank.draw(5, 0)
+    assert number.shape == (5,)
+    assert float(change.abs().max()) <= 6 / 127.5
     assert 4 <= int(bank.change.abs().max()) <= 6
     clean = from_uint8(bank_faces.pixels)
     attacked = (clean + bank.change[:36].float() / 127.5).clamp(-1, 1)
