@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -87,8 +87,7 @@ class Objective:
         if attacked is not None:
             observed_faces = torch.cat([attacked, observed_faces])
 
-        with self._mixed_precision():
-            logits = network.logits(observed_faces).float()
+        logits = self._mixed(network.logits)(observed_faces)
         probability = torch.sigmoid(logits)
         observed, clean = space.coefficients(observed_faces), space.coefficients(faces)
         outside = space.outside(faces, clean)
@@ -113,9 +112,8 @@ class Objective:
                 projected = space.reconstruct((bits * observed.unsqueeze(1)).flatten(0, 1))
                 purified = projected.reshape(-1, *faces.shape[1:]).clamp(-1, 1)
                 if network.restorer is not None:
-                    with self._mixed_precision():
-                        purified = network.restorer(observed_faces.repeat_interleave(config.clones, 0), purified)
-                    purified = purified.float().clamp(-1, 1)
+                    seen = observed_faces.repeat_interleave(config.clones, 0)
+                    purified = self._mixed(network.restorer)(seen, purified).clamp(-1, 1)
                     restored = (purified - faces.repeat_interleave(config.clones, 0)).abs().mean()
                     loss = loss + config.restoration_weight * restored
                 if config.identity_weight and judge is not None and own is not None:
@@ -152,8 +150,16 @@ class Objective:
         judge = int(torch.randint(count, ())) if _chance(self.config.cross_recognizer) else victim
         return self.recognizers[victim], self.recognizers[judge]
 
-    def _mixed_precision(self) -> torch.autocast:
-        return torch.autocast(self.eigenspace.mean.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+    def _mixed(self, network: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A network in the configured precision, with float32 results; projection and recognisers stay in float32."""
+        if self.config.precision == "fp32":
+            return network
+
+        def call(*inputs: Tensor) -> Tensor:
+            with torch.autocast(inputs[0].device.type, torch.bfloat16):
+                return network(*inputs).float()
+
+        return call
 
     def _corrupt(
         self, slow: AIS | PIN, faces: Tensor, own: Tensor | None, recognizer: Recognizer | None, phase: Phase
@@ -184,19 +190,20 @@ class Objective:
         count = len(faces)
         through = _share(attack.through, count)
         gradient = attack.gradient if isinstance(attack.gradient, str) else _choice(attack.gradient)
-        purification = Purification(self.eigenspace, slow, slow.restorer)
-        with torch.no_grad(), self._mixed_precision():
-            fixed = torch.bernoulli(slow(faces[:through]).float()) if through and gradient == "projection" else None
+        restore = None if slow.restorer is None else self._mixed(slow.restorer)
+        purification = Purification(self.eigenspace, self._mixed(slow), restore)
+        with torch.no_grad():
+            hard = through > 0 and gradient == "projection"
+            fixed = torch.bernoulli(self._mixed(slow)(faces[:through])) if hard else None
 
         def embed(x: Tensor) -> Tensor:
             if not through:
                 return recognizer(x)
-            with self._mixed_precision():
-                if fixed is not None:
-                    seen = purification.apply_antibody(x[:through], fixed)
-                else:
-                    seen = purification(x[:through], gradient)
-            return recognizer(torch.cat([seen.float(), x[through:]]))
+            if fixed is not None:
+                seen = purification.apply_antibody(x[:through], fixed)
+            else:
+                seen = purification(x[:through], gradient)
+            return recognizer(torch.cat([seen, x[through:]]))
 
         impersonates = (torch.rand(count, 1, device=faces.device) < attack.impersonation).float()
         # One loss for both goals: towards somebody else's embedding, or away from one's own.
