@@ -226,19 +226,17 @@ class Trainer:
     def _batch(self, phase: Phase) -> tuple[Tensor, Tensor | None]:
         """Clean faces, and attacked copies of the first ones from the bank."""
         count = self.config.batch // self.workers.count
-        choice = torch.randint(len(self.faces), (count,))
+        clean = from_uint8(self.faces.pixels[torch.randint(len(self.faces), (count,))])
         ready = min(count, int(phase.bank * count + float(torch.rand(())))) if self.bank is not None else 0
-        change = torch.zeros(0)
+        both = clean
         if self.bank is not None and ready:
-            choice[:ready], change = self.bank.draw(ready, self.step % len(self.objective.recognizers))
+            clean[:ready], change = self.bank.draw(ready, self.step % len(self.objective.recognizers), self.faces)
             # Some of them weaker: an attacker may spend less than the budget.
             change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
-        clean = from_uint8(self.faces.pixels[choice])
-        both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)]) if ready else clean
+            both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)])
         both = both.to(self.device)
         if self.config.augment:
-            # A face and its attacked copy are changed alike. These are not mirrored: the perturbation would lose most
-            # of its effect (measured: 1 - cos falls from 0.65 to 0.43), as it does by no change of light.
+            # A face and its attacked copy are lit alike; those of the bank are mirrored already if they are to be.
             twin = torch.cat([torch.arange(count), torch.arange(ready)])
             flip = (torch.rand(count) < 0.5)[twin] & (twin >= ready)
             both[flip] = both[flip].flip(2)

@@ -29,12 +29,16 @@ def test_a_bank(bank_faces, recognizer: Recognizer, tmp_path):
     assert bank.face.tolist() == [*range(36), *range(36)]
     assert bank.change.dtype == torch.int8
     assert bank.recognizer.tolist() == [0] * 72
-    number, change = bank.draw(5, 0)
-    assert number.shape == (5,)
+    assert bank.mirrored.tolist() == [False] * 32 + [True] * 32 + [False] * 8
+    drawn, change = bank.draw(60, 0, bank_faces)
     assert float(change.abs().max()) <= 6 / 127.5
+    known = {tuple(face.flatten()[:200].tolist()) for face in from_uint8(bank_faces.pixels)}
+    turned = [tuple(face.flatten()[:200].tolist()) not in known for face in drawn]
+    assert 0 < sum(turned) < 60
+    assert all(tuple(face.flip(1).flatten()[:200].tolist()) in known for face in drawn[torch.tensor(turned)])
     assert 4 <= int(bank.change.abs().max()) <= 6
-    clean = from_uint8(bank_faces.pixels)
-    attacked = (clean + bank.change[:36].float() / 127.5).clamp(-1, 1)
+    clean = from_uint8(bank_faces.pixels[:32])
+    attacked = (clean + bank.change[:32].float() / 127.5).clamp(-1, 1)
     with torch.no_grad():
         moved = (recognizer(attacked) * recognizer(clean)).sum(1)
     assert (moved < 1 - 1e-5).all()
