@@ -1,10 +1,10 @@
-"""A line of the training log: what a run was, and what its network does to a few pairs of fold 8.
+"""A line of the training log: how a bundle was trained, and what it does to a few pairs of fold 8.
 
-``python -m immunecam.benchmarks.training_log RUN --data FOLDER --recognizer R... --note "what was tried"``
+``python -m immunecam.benchmarks.training_log NAME.immune --data FOLDER --recognizer R... --note "what was tried"``
 
-Straight from the run folder, without an export, in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and
-PGD-20 through the purifier (expected antibody). It chooses between runs; what a bundle is worth, `immunecam evaluate`
-says. The lines are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
+In a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and PGD-20 through the purifier (expected antibody). It
+chooses between runs; what a bundle is worth, `immunecam evaluate` says. The lines are kept in
+`benchmarks/results/training.json` and rendered to `training.md` beside it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from immunecam.benchmarks.evaluation.metrics import rates
 from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.robustness import find_victim
-from immunecam.export.run_folder import TrainedNetwork
 from immunecam.models import Purification
+from immunecam.runtime.bundle import Bundle
 from immunecam.training.attacks import MIFGSM, PGD, FaceAttack, Goal, through
+from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
@@ -90,9 +90,9 @@ def render(lines: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure a run and add it to the log, or with no run render the log anew."""
+    """Measure a bundle and add it to the log, or with none render the log anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="run folder; without one the log is only rendered")
+    parser.add_argument("bundle", type=Path, nargs="?", help="without one the log is only rendered")
     parser.add_argument("--data", type=Path, help="folder with lfw/")
     parser.add_argument("--recognizer", type=Path, action="append", default=[])
     parser.add_argument("--pairs", type=int, default=60)
@@ -101,20 +101,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--log", type=Path, default=_LOG)
     given = parser.parse_args(arguments)
     lines = json.loads(given.log.read_text()) if given.log.is_file() else []
-    if given.run is not None:
+    if given.bundle is not None:
         if given.data is None or not given.recognizer:
-            parser.error("a run wants --data and --recognizer")
+            parser.error("a bundle wants --data and --recognizer")
         lines.append(_line(given))
         given.log.write_text(json.dumps(lines, indent=1) + "\n")
     given.log.with_suffix(".md").write_text(render(lines))
 
 
 def _line(given: argparse.Namespace) -> dict[str, Any]:
-    trained = TrainedNetwork.load(given.run)
-    network = trained.network
-    with safe_open(given.run / "checkpoint.safetensors", "pt") as file:
-        seconds = float((file.metadata() or {})["seconds"])
-    purification = Purification(trained.eigenspace, network, network.restorer)
+    bundle = Bundle.load(given.bundle)
+    purification, provenance = purification_from_bundle(bundle), bundle.manifest.provenance
     lfw, store = given.data / "lfw", Store(given.work)
     training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     known = load_pairs(lfw / "pairs.csv", training, range(1, 8))
@@ -124,16 +121,16 @@ def _line(given: argparse.Namespace) -> dict[str, Any]:
         victim = find_victim(Recognizer.load(path), known, store, "cpu")
         results[victim.name] = _measure(purification, victim.recognizer, victim.best, pairs)
     with torch.no_grad():
-        active = float((network(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
+        active = float((purification.analyze(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
     return {
-        "run": given.run.name,
+        "run": bundle.name,
         "note": given.note,
-        "steps": trained.provenance["steps_done"],
-        "hours": seconds / 3600,
+        "steps": provenance["steps_done"],
+        "hours": provenance["seconds_done"] / 3600,
         "pairs": len(pairs),
         "active": active,
-        "trained_with": [r["name"] for r in trained.provenance["recognizers"]],
-        "config": trained.provenance["config"],
+        "trained_with": [r["name"] for r in provenance["recognizers"]],
+        "config": provenance["config"],
         "results": results,
     }
 

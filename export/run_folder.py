@@ -33,7 +33,7 @@ class TrainedNetwork:
     eigenspace : Eigenspace
         Float32.
     provenance : dict
-        Configuration, data and recognisers (by name and SHA-256), and the step reached.
+        Configuration, data and recognisers (by name and SHA-256), step and training time reached.
     faces : Tensor
         (N, 112, 112) float32 training faces in [-1, 1] for the parity check.
     """
@@ -69,7 +69,8 @@ class TrainedNetwork:
             eigenspace = Eigenspace(**load_file(folder / "eigenspace.safetensors"))
             pixels = load_file(folder / "sample.safetensors")["pixels"]
             with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-                step = int((file.metadata() or {}).get("step", 0))
+                metadata = file.metadata() or {}
+                step, seconds = int(metadata.get("step", 0)), float(metadata.get("seconds", 0))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"training run {str(folder)!r} cannot be read ({reason}): train it again") from None
@@ -83,6 +84,6 @@ class TrainedNetwork:
             model_options(kind, options),
             network.eval().requires_grad_(False),
             eigenspace,
-            {**identity, "steps_done": step, "torch": torch.__version__},
+            {**identity, "steps_done": step, "seconds_done": seconds, "torch": torch.__version__},
             pixels.float() / 127.5 - 1,
         )
