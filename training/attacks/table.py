@@ -51,7 +51,7 @@ ATTACKS: Mapping[str, Listed] = MappingProxyType(
         "TI-FGSM-40": Listed(TIFGSM(steps=40), _LINF),
         "APGD-10": Listed(APGD(steps=10), _LINF),
         "APGD-40": Listed(APGD(steps=40), _LINF),
-        "Square-1000": Listed(Square(queries=1000), _LINF),
+        "Square-5000": Listed(Square(queries=5000), _LINF),
         "EOT-PGD-40x20": Listed(EOTPGD(steps=40, draws=20), _LINF),
         "L2-PGD-40": Listed(L2PGD(steps=40), _L2),
         "CW-L2": Listed(CWL2(), _L2),

@@ -83,7 +83,8 @@ def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle")
     config = TrainConfig(
         k=32,
-        model_options={"width": 8, "dim": 16, "restorer": {"widths": [8], "depths": [1]}},
+        # Probabilities of 0.95: a table of antibodies that are coin tosses may well fail the sanity block.
+        model_options={"width": 8, "dim": 16, "prior": (3.0, 3.0), "restorer": {"widths": [8], "depths": [1]}},
         phases=(Phase("warm-up", steps=2),),
         batch=4,
         clones=1,

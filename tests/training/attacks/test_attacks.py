@@ -100,7 +100,7 @@ def test_no_faces(name, recognizer):
     assert listed.attack(goal, torch.zeros(0, 112, 112), listed.epsilon).shape == (0, 112, 112)
 
 
-@pytest.mark.parametrize("name", ["PGD-40", "APGD-40", "DI-FGSM-40", "Square-1000", "EOT-PGD-40x20"])
+@pytest.mark.parametrize("name", ["PGD-40", "APGD-40", "DI-FGSM-40", "Square-5000", "EOT-PGD-40x20"])
 def test_random_attacks_differ(name, goal, clean):
     goal = dataclasses.replace(goal, threshold=-1.0)
     attack = small(ATTACKS[name].attack)
