@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from immunecam.commands.interrupt import FrameInterrupt
 from immunecam.commands.options import Colour, Json, Mutation, Provider, log_to_stderr
 from immunecam.errors import UsageError
 
@@ -150,16 +151,17 @@ def _one(
         console=Console(stderr=True),
         transient=True,
     )
-    with sink as writer, progress:
+    with sink as writer, progress, FrameInterrupt() as interrupt:
         task = progress.add_task(Path(source.name).name, total=total, faces=0)
         try:
             for frame in source:
-                result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
-                tally.add(result.timings_ms, len(result.faces))
-                if writer is not None:
-                    image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
-                    writer.write(image, frame.name)
-                progress.update(task, advance=1, faces=tally.faces)
+                with interrupt.frame():
+                    result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
+                    tally.add(result.timings_ms, len(result.faces))
+                    if writer is not None:
+                        image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
+                        writer.write(image, frame.name)
+                    progress.update(task, advance=1, faces=tally.faces)
                 if limit is not None and tally.frames >= limit:
                     break
         except KeyboardInterrupt:
