@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from immunecam.training.attacks.goals import Goal
 
-__all__ = ["FaceAttack", "LinfAttack", "best_of", "check_count", "linf_box", "round_to_8bit"]
+__all__ = ["FaceAttack", "LinfAttack", "best_of", "check_above_zero", "check_count", "linf_box", "round_to_8bit"]
 
 
 def round_to_8bit(faces: Tensor) -> Tensor:
@@ -70,8 +71,8 @@ class FaceAttack(ABC):
             raise ValueError(f"{len(faces)} faces for a goal of {len(goal.reference)}")
         if not torch.isfinite(faces).all() or (faces.numel() and float(faces.abs().amax()) > 1 + 1e-6):
             raise ValueError("faces must be finite and in [-1, 1]")
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, got {epsilon}")
+        if not 0 < epsilon < math.inf:
+            raise ValueError(f"epsilon must be finite and above 0, got {epsilon}")
         if not len(faces):
             return faces.clone()
         with torch.enable_grad():  # even where the caller has none
@@ -118,3 +119,15 @@ def check_count(attack: Any, *names: str) -> None:
         value = getattr(attack, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} of {type(attack).__name__} must be an integer of at least 1, got {value!r}")
+
+
+def check_above_zero(attack: Any, *names: str) -> None:
+    """Refuse settings that are not finite and above 0; None stands for a default.
+
+    A step below 0 climbs away from the goal, and one that is no number ends in faces that are none: an attack that
+    cannot succeed would pass for a defence that holds.
+    """
+    for name in names:
+        value = getattr(attack, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} of {type(attack).__name__} must be finite and above 0, got {value!r}")

@@ -10,6 +10,7 @@ ours (`MIFGSM`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from immunecam.errors import BackendMissingError
-from immunecam.training.attacks.base import FaceAttack, LinfAttack, best_of, check_count
+from immunecam.training.attacks.base import FaceAttack, LinfAttack, best_of, check_above_zero, check_count
 from immunecam.training.attacks.goals import Goal
 
 __all__ = ["CWL2", "FGSM", "L2PGD", "PGD"]
@@ -84,6 +85,7 @@ class PGD(LinfAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "steps", "restarts")
+        check_above_zero(self, "step_size")
 
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         step = self.step_size or 2.5 / self.steps
@@ -102,6 +104,7 @@ class L2PGD(FaceAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "steps", "restarts")
+        check_above_zero(self, "step_size")
 
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         step = self.step_size or 2.5 / self.steps
@@ -137,8 +140,9 @@ class CWL2(FaceAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "steps", "binary_search_steps")
-        if self.confidence < 0:
-            raise ValueError(f"confidence must be at least 0, got {self.confidence}")
+        check_above_zero(self, "step_size", "initial_const")
+        if not 0 <= self.confidence < math.inf:
+            raise ValueError(f"confidence must be finite and at least 0, got {self.confidence}")
 
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         attack = _foolbox().attacks.L2CarliniWagnerAttack(

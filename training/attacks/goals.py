@@ -61,6 +61,11 @@ class Goal:
         """The goal of some of the faces, by index or mask."""
         return dataclasses.replace(self, reference=self.reference[chosen])
 
+    def by(self, margin: float) -> Goal:
+        """The goal that is reached only this far beyond the threshold, as far as cosines go."""
+        threshold = self.threshold + (margin if self.impersonate else -margin)
+        return dataclasses.replace(self, threshold=min(1.0, max(-1.0, threshold)))
+
     def averaged(self, draws: int) -> Goal:
         """Expectation over transformation (Athalye et al., ICML 2018): the mean embedding of `draws` calls.
 

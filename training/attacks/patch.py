@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from immunecam.training.attacks.base import FaceAttack, check_count
+from immunecam.training.attacks.base import FaceAttack, check_above_zero, check_count
 from immunecam.training.attacks.goals import Goal
 
 __all__ = ["Patch", "patch_place"]
@@ -19,7 +19,8 @@ _EYES = (0.5, 0.46)
 
 def patch_place(height: int, width: int, area: float) -> tuple[slice, slice]:
     """Rows and columns of a patch twice as wide as high, over the eyes of an aligned face, where glasses sit."""
-    high = min(height, max(1, int((area * height * width / 2) ** 0.5)))
+    # Above half the picture its width is all taken, and the patch grows in height.
+    high = min(height, max(1, int((area * height * width / 2) ** 0.5), int(area * height)))
     wide = min(width, max(1, int(area * height * width / high)))
     left = min(max(0, round(_EYES[0] * width - wide / 2)), width - wide)
     top = min(max(0, round(_EYES[1] * height - high / 2)), height - high)
@@ -47,12 +48,15 @@ class Patch(FaceAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "steps")
-        if not self.step_size > 0:
-            raise ValueError(f"step_size must be above 0, got {self.step_size}")
+        check_above_zero(self, "step_size")
 
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         if epsilon >= 1:
             raise ValueError(f"a patch must leave some of the picture: its area must be below 1, got {epsilon}")
+        if epsilon * faces[0].numel() < 1:
+            raise ValueError(
+                f"a patch must have a pixel: its area must be {1 / faces[0].numel():.2g} or above, got {epsilon}"
+            )
         rows, columns = patch_place(*faces.shape[1:], epsilon)
         count = 1 if self.universal else len(faces)
         patch = torch.zeros(count, rows.stop - rows.start, columns.stop - columns.start, device=faces.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +45,10 @@ class Square(LinfAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "queries")
-        if not 0 < self.first_area <= 1 or self.margin < 0:
-            raise ValueError(
-                f"first_area must be in (0, 1] and margin at least 0, got {self.first_area} and {self.margin}"
-            )
+        if not 0 < self.first_area <= 1:
+            raise ValueError(f"first_area must be in (0, 1], got {self.first_area}")
+        if not 0 <= self.margin < math.inf:
+            raise ValueError(f"margin must be finite and at least 0, got {self.margin}")
 
     @torch.no_grad()
     def _run(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
@@ -63,7 +64,7 @@ class Square(LinfAttack):
             if not len(left):
                 break
             area = area_schedule(self.first_area, query, self.queries)
-            size = min(side - 1, max(1, round((area * faces.shape[1] * side) ** 0.5)))
+            size = min(min(faces.shape[1:]) - 1, max(1, round((area * faces.shape[1] * side) ** 0.5)))
             tried = best[left].clone()
             for row, face in enumerate(left.tolist()):
                 top = int(torch.randint(0, faces.shape[1] - size + 1, ()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from immunecam.training.attacks.base import LinfAttack, check_count, linf_box
+from immunecam.training.attacks.base import LinfAttack, check_above_zero, check_count, linf_box
 from immunecam.training.attacks.goals import Goal
 
 __all__ = ["DIFGSM", "MIFGSM", "TIFGSM", "gaussian_kernel"]
@@ -31,8 +32,8 @@ class MIFGSM(LinfAttack):
 
     def __post_init__(self) -> None:
         check_count(self, "steps")
-        if self.decay < 0:
-            raise ValueError(f"decay must be at least 0, got {self.decay}")
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"decay must be finite and at least 0, got {self.decay}")
 
     def _seen(self, faces: Tensor) -> Tensor:
         """What the gradient is taken through, besides the recogniser."""
@@ -103,8 +104,9 @@ class TIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self, "kernel")
-        if self.kernel % 2 == 0 or self.sigma <= 0:
-            raise ValueError(f"kernel must be odd and sigma above 0, got {self.kernel} and {self.sigma}")
+        check_above_zero(self, "sigma")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}")
 
     def _smoothed(self, gradient: Tensor) -> Tensor:
         kernel = gaussian_kernel(self.kernel, self.sigma).to(gradient)

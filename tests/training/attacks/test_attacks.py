@@ -15,13 +15,20 @@ from immunecam.models import Eigenspace, Purification
 from immunecam.training.attacks import (
     APGD,
     ATTACKS,
+    CWL2,
+    DIFGSM,
     EOTPGD,
+    FGSM,
     MIFGSM,
     PGD,
+    TIFGSM,
     Goal,
     LinfAttack,
+    Patch,
+    Resubmission,
     Square,
     dodging,
+    fgsm,
     impersonation,
     resubmitted,
     round_to_8bit,
@@ -94,6 +101,33 @@ def test_promises(name, impersonate, recognizer, clean):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_gains_more_than_noise(name, recognizer, clean):
+    """Needs no real faces, so an attack that does nothing is caught wherever the tests run."""
+    listed = ATTACKS[name]
+    torch.manual_seed(0)
+    victim = torch.nn.functional.normalize(torch.randn(1, 16), dim=1).expand(len(clean), -1)
+    goal = impersonation(recognizer, victim)
+    with torch.no_grad():
+        before = goal(clean)
+        goal = dataclasses.replace(goal, threshold=float(before.max()) + 0.02)
+        assert not goal.reached(clean).any()
+        # Carlini and Wagner's return a face as it was until its margin is reached.
+        # Square asks a few hundred times before it gains anything.
+        attack = {"CW-L2": CWL2(steps=20), "Square-5000": Square(queries=300)}.get(name) or small(listed.attack)
+        attacked = attack(goal, clean, listed.epsilon)
+        noise = torch.randn_like(clean).sign() * float((attacked - clean).abs().mean())
+        gained, by_chance = goal(attacked) - before, goal(clean + noise) - before
+        assert gained.mean() > 0.01
+        assert gained.mean() > 2 * by_chance.mean()
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if isinstance(ATTACKS[name].attack, LinfAttack)])
+def test_a_budget_between_two_grey_levels_is_not_exceeded(name, goal, clean):
+    attacked = small(ATTACKS[name].attack)(dataclasses.replace(goal, threshold=-1.0), clean, 3.7 / 127.5)
+    assert round(float((attacked - clean).abs().max()) * 127.5, 3) == 3
+
+
+@pytest.mark.parametrize("name", ATTACKS)
 def test_no_faces(name, recognizer):
     listed = ATTACKS[name]
     goal = dodging(recognizer, torch.zeros(0, 16))
@@ -132,6 +166,57 @@ def test_more_starts_are_not_worse(goal, clean):
         thrice = goal(PGD(steps=2, restarts=3)(goal, clean, 0.02))
     assert (thrice >= once).all()
     assert (thrice > once).any()
+
+
+def test_candidates_are_chosen_by_loss(goal, clean):
+    torch.manual_seed(0)
+    attack = PGD(steps=2)
+    found = [attack(goal, clean, 0.02) for _ in range(3)]
+    torch.manual_seed(0)
+    chosen = Resubmission(attack, candidates=3)(goal, clean, 0.02)
+    with torch.no_grad():
+        losses = torch.stack([goal(faces) for faces in found])
+    wanted = torch.stack(found)[losses.argmax(0), torch.arange(len(clean))]
+    assert torch.equal(chosen, wanted)
+    assert len(set(losses.argmax(0).tolist())) > 1
+
+
+@pytest.mark.parametrize("impersonate", [False, True])
+@pytest.mark.parametrize("threshold", [-1.0, 0.2, 1.0])
+def test_foolbox_climbs_the_goals_own_loss(impersonate, threshold, recognizer, clean):
+    """The two classes that a pair is posed as neither turn the gradient nor lose it, wherever the threshold is."""
+    with torch.no_grad():
+        goal = Goal(recognizer, recognizer(clean.roll(1, 0)), impersonate, threshold)
+    same = FGSM()(goal, clean, 0.05) == fgsm(goal, clean, 0.05 // (1 / 127.5) / 127.5)
+    assert same.float().mean() > 0.999
+
+
+def test_carlini_and_wagner_beyond_the_budget(recognizer, clean):
+    with torch.no_grad():
+        victim = torch.nn.functional.normalize(torch.ones(len(clean), 16), dim=1)
+        far = impersonation(recognizer, victim)
+        far = dataclasses.replace(far, threshold=float(far.similarity(clean).max()) + 0.02)
+    found = CWL2(steps=20, confidence=0.0)(far, clean, 1e3)
+    assert far.reached(found).all()
+    length = (found - clean).flatten(1).norm(dim=1)
+    budget = float(length.min()) / 2
+    held = CWL2(steps=20, confidence=0.0)(far, clean, budget)
+    assert (held != clean).any()
+    # Half a grey level of rounding at every pixel, at most.
+    assert float((held - clean).flatten(1).norm(dim=1).max()) <= budget + 112 * 0.5 / 127.5
+    # It is what was found, drawn nearer: the search is not made again for the budget.
+    assert (torch.cosine_similarity((held - clean).flatten(1), (found - clean).flatten(1)) > 0.9).all()
+    hopeless = dataclasses.replace(far, threshold=1.0)
+    assert torch.equal(CWL2(steps=3, confidence=0.5)(hopeless, clean, 1e3), clean)
+
+
+def test_momentum_is_the_special_case(goal, clean):
+    wanted = MIFGSM(steps=4)(goal, clean, 0.1)
+    assert torch.equal(DIFGSM(steps=4, probability=0.0)(goal, clean, 0.1), wanted)
+    assert torch.equal(TIFGSM(steps=4, kernel=1)(goal, clean, 0.1), wanted)
+    torch.manual_seed(0)
+    assert not torch.equal(DIFGSM(steps=4, probability=1.0)(goal, clean, 0.1), wanted)
+    assert not torch.equal(TIFGSM(steps=4)(goal, clean, 0.1), wanted)
 
 
 def test_apgd_keeps_its_best_point_and_beats_pgd(goal, clean):
@@ -203,17 +288,32 @@ def test_eot_averages_gradients(recognizer, clean):
     assert drawing.calls == 5
 
 
-def test_eot_stops_only_where_it_is_through(recognizer, clean):
+def test_eot_never_changes_a_face_that_is_through_by_the_margin(recognizer, clean):
     with torch.no_grad():
-        own = recognizer(clean)
-    similarity = lambda x: (recognizer(x) * own).sum(1)  # noqa: E731
-    torch.manual_seed(0)
-    long = EOTPGD(steps=6, draws=1, stop_early=False)(dodging(recognizer, own, 0.9995), clean, 0.05)
-    torch.manual_seed(0)
-    short = EOTPGD(steps=6, draws=1)(dodging(recognizer, own, 0.9995), clean, 0.05)
+        goal = dodging(recognizer, recognizer(clean))
+
+    def run(steps: int, margin: float | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        return EOTPGD(steps=steps, draws=1, step_size=0.2, margin=margin)(goal, clean, 0.05)
+
     with torch.no_grad():
-        through_long, through_short = similarity(long) < 0.9995, similarity(short) < 0.9995
-    assert through_short[through_long].all()
+        middle = float(goal.similarity(run(3, None)).sort().values[2:4].mean())
+    goal = dataclasses.replace(goal, threshold=middle + 0.02)
+    early = run(3, 0.02)
+    reached = goal.by(0.02).reached(early)
+    assert 0 < int(reached.sum()) < len(clean)
+    assert torch.equal(run(8, 0.02)[reached], early[reached])
+    # Those that are through by less go on, and where no margin is given all do.
+    assert not torch.equal(run(8, None)[reached], early[reached])
+    assert not torch.equal(run(8, 0.02)[~reached], early[~reached])
+    assert goal.reached(early).sum() >= reached.sum()
+
+
+def test_a_goal_by_a_margin(recognizer, clean):
+    reference = recognizer(clean).detach()
+    assert impersonation(recognizer, reference, 0.3).by(0.2).threshold == pytest.approx(0.5)
+    assert dodging(recognizer, reference, 0.3).by(0.2).threshold == pytest.approx(0.1)
+    assert impersonation(recognizer, reference, 0.9).by(0.2).threshold == 1.0
 
 
 def test_through_sees_the_selector(recognizer, clean):
@@ -263,6 +363,29 @@ def test_kernel_and_patch():
     rows, columns = patch_place(112, 112, 0.1)
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     assert 0.09 * 112**2 <= area <= 0.1 * 112**2
+
+
+@given(st.integers(8, 130), st.integers(8, 130), st.floats(0.02, 0.99))
+def test_a_patch_takes_what_it_may(height, width, area):
+    rows, columns = patch_place(height, width, area)
+    high, wide = rows.stop - rows.start, columns.stop - columns.start
+    assert 0 <= rows.start < rows.stop <= height
+    assert 0 <= columns.start < columns.stop <= width
+    assert high * wide <= area * height * width
+    # Less than another row or column of it is left over.
+    assert (high + 1) * (wide + 1) > area * height * width
+
+
+def test_a_universal_patch_is_one_for_all(recognizer, clean):
+    with torch.no_grad():
+        victim = recognizer(clean[:1]).neg().expand(len(clean), -1)
+    rows, columns = patch_place(112, 112, 0.1)
+    for universal in (False, True):
+        worn = Patch(steps=3, universal=universal)(impersonation(recognizer, victim, 1.0), clean, 0.1)
+        patches = worn[:, rows, columns]
+        assert bool((patches == patches[:1]).all()) == universal
+        worn[:, rows, columns] = clean[:, rows, columns]
+        assert torch.equal(worn, clean)
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "resubmission of PGD-40"])

@@ -14,6 +14,7 @@ from immunecam.training.attacks import (
     DIFGSM,
     EOTPGD,
     FGSM,
+    L2PGD,
     MIFGSM,
     PGD,
     TIFGSM,
@@ -45,6 +46,7 @@ def goal(**changes) -> Goal:
         (torch.full((2, 8, 8), float("nan")), 0.1, "finite"),
         (torch.zeros(2, 8, 8), 0.0, "above 0, got 0.0"),
         (torch.zeros(2, 8, 8), float("nan"), "above 0"),
+        (torch.zeros(2, 8, 8), float("inf"), "finite and above 0, got inf"),
     ],
 )
 def test_wrong_calls(faces, epsilon, words):
@@ -57,11 +59,21 @@ def test_wrong_calls(faces, epsilon, words):
     [
         (lambda: PGD(steps=0), "steps of PGD"),
         (lambda: PGD(restarts=1.5), "restarts of PGD"),
+        (lambda: PGD(step_size=0.0), "step_size of PGD must be finite and above 0, got 0.0"),
+        (lambda: PGD(step_size=-0.1), "step_size of PGD"),
+        (lambda: L2PGD(step_size=float("nan")), "step_size of L2PGD"),
+        (lambda: EOTPGD(step_size=-1.0), "step_size of EOTPGD"),
         (lambda: EOTPGD(draws=0), "draws of EOTPGD"),
         (lambda: APGD(rho=1.0), r"rho must be in \(0, 1\)"),
         (lambda: MIFGSM(decay=-1.0), "decay"),
         (lambda: DIFGSM(probability=2.0), "probability"),
+        (lambda: MIFGSM(decay=float("nan")), "decay"),
         (lambda: TIFGSM(kernel=4), "odd"),
+        (lambda: TIFGSM(sigma=0.0), "sigma of TIFGSM"),
+        (lambda: Square(margin=float("nan")), "margin"),
+        (lambda: CWL2(step_size=0.0), "step_size of CWL2"),
+        (lambda: CWL2(initial_const=-1.0), "initial_const of CWL2"),
+        (lambda: CWL2(confidence=float("inf")), "confidence"),
         (lambda: Square(first_area=0.0), "first_area"),
         (lambda: CWL2(confidence=-0.1), "confidence"),
         (lambda: Patch(step_size=0.0), "step_size"),
@@ -72,6 +84,7 @@ def test_wrong_calls(faces, epsilon, words):
         (lambda: goal().similarity(torch.zeros(3, 8, 8)), "3 faces for a goal of 2"),
         (lambda: resubmitted(goal(), torch.zeros(2, 8, 8), 0), "tries"),
         (lambda: Patch()(goal(), torch.zeros(2, 8, 8), 1.0), "below 1"),
+        (lambda: Patch()(goal(), torch.zeros(2, 8, 8), 0.01), "must be 0.016 or above, got 0.01"),
     ],
 )
 def test_wrong_settings(make, words):
