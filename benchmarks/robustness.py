@@ -15,7 +15,7 @@ from immunecam.benchmarks.evaluation import metrics
 from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, baselines, fitted_eigenspace
 from immunecam.benchmarks.evaluation.page import page
 from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
-from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_roc
+from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_price, plot_roc
 from immunecam.benchmarks.evaluation.protocol import FULL, QUICK, Protocol
 from immunecam.benchmarks.evaluation.run import Evaluation, Job, Victim
 from immunecam.benchmarks.evaluation.sanity import failed
@@ -26,7 +26,7 @@ from immunecam.runtime.report import machine, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
-__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate", "find_victim", "write_page"]
+__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate", "find_victim", "page_with_plots", "write_page"]
 
 SCHEMA = "immunecam.robustness/1"
 _TRAINING_FOLDS = range(1, 8)
@@ -147,6 +147,8 @@ def write_page(report: dict[str, Any], file: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plot_budgets(report, folder / "budgets.png")
         plot_roc(report, folder / "roc.png")
+        if _has_adaptive(report):
+            plot_price(report, folder / "price.png")
         file.write_text(page_with_plots(report, folder.name), encoding="utf-8")
     except OSError as error:
         raise InputError(
@@ -160,7 +162,13 @@ def page_with_plots(report: dict[str, Any], folder: str) -> str:
         f"\n![Success of the attacker against the budget]({folder}/budgets.png)\n\n"
         f"![ROC before and after purification]({folder}/roc.png)\n"
     )
+    if _has_adaptive(report):
+        plots += f"\n![Clean accuracy against the success of the adaptive attacker]({folder}/price.png)\n"
     return page(report).replace("\n## What purification costs", plots + "\n## What purification costs", 1)
+
+
+def _has_adaptive(report: dict[str, Any]) -> bool:
+    return any(row["threat"] == "adaptive" for row in report["rows"])
 
 
 def _faces(data: Path, protocol: Protocol) -> tuple[FaceSet, Pairs]:

@@ -5,6 +5,7 @@ from immunecam.models.build import KINDS, build_model, model_options
 from immunecam.models.edge import EdgeAnalyzer, EdgeFeature, edge
 from immunecam.models.eigenspace import Eigenspace
 from immunecam.models.memory import AntigenMemory
+from immunecam.models.noise_level import NoiseLevel
 from immunecam.models.pin import ESN, PIN, DenoisingAutoEncoder, pin
 from immunecam.models.purification import GRADIENTS, Purification
 from immunecam.models.restorer import Restorer
@@ -23,6 +24,7 @@ __all__ = [
     "EdgeAnalyzer",
     "EdgeFeature",
     "Eigenspace",
+    "NoiseLevel",
     "Purification",
     "Restorer",
     "ais",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from immunecam.models.ais import AIS, AntibodyGenerator
 from immunecam.models.layers import ResidualBlock
 from immunecam.models.memory import AntigenMemory
+from immunecam.models.noise_level import NoiseLevel
 
 __all__ = ["EdgeAnalyzer", "EdgeFeature", "edge"]
 
@@ -17,10 +19,12 @@ class EdgeAnalyzer(nn.Module):
     At width 32 the whole network is 121 MMAC, a twentieth of AIS.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, *, sees_noise: bool = False) -> None:
         super().__init__()
         stem = 3 * width // 4
-        self.stem = nn.Sequential(nn.Conv2d(1, stem, 3, 2, padding=1, bias=False), nn.BatchNorm2d(stem), nn.PReLU(stem))
+        self.noise = NoiseLevel() if sees_noise else None
+        enter = nn.Conv2d(2 if sees_noise else 1, stem, 3, 2, padding=1, bias=False)
+        self.stem = nn.Sequential(enter, nn.BatchNorm2d(stem), nn.PReLU(stem))
         blocks = []
         inputs = stem
         for stage in (width, 2 * width, 4 * width):
@@ -29,6 +33,8 @@ class EdgeAnalyzer(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.noise is not None:
+            x = torch.cat([x, self.noise(x, (112, 112))], 1)
         return self.blocks(self.stem(x))
 
 
@@ -61,7 +67,16 @@ def edge(
     memory_slots: int = 0,
     memory_temperature: float = 0.1,
     prior: tuple[float, float] = (4.0, 0.0),
+    sees_noise: bool = False,
 ) -> AIS:
-    """AIS with the small analyzer; the memory is left out unless `memory_slots` asks for it."""
+    """AIS with the small analyzer; the memory is left out unless `memory_slots` asks for it.
+
+    `sees_noise` (an addition of this project) tells the analyzer the noise level of the face, see `NoiseLevel`.
+    """
     memory = AntigenMemory(memory_slots, dim, temperature=memory_temperature) if memory_slots else None
-    return AIS(EdgeAnalyzer(width), EdgeFeature(4 * width, dim), memory, AntibodyGenerator(dim, k, prior=prior))
+    return AIS(
+        EdgeAnalyzer(width, sees_noise=sees_noise),
+        EdgeFeature(4 * width, dim),
+        memory,
+        AntibodyGenerator(dim, k, prior=prior),
+    )

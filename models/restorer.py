@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from immunecam.models.noise_level import NoiseLevel
+
 __all__ = ["Restorer"]
 
 
@@ -50,6 +52,10 @@ class Restorer(nn.Module):
         "both" faces, or the "projected" one only: then nothing outside the subspace gets through, of the face as of the
         perturbation, and what an attacker can do is bounded by what the active eigenfaces let pass.
 
+    sees_noise : bool
+        Tell it the face's noise level (`NoiseLevel`), as denoisers for many levels are told (FFDNet, Zhang et al., TIP
+        2018): what to leave alone in a clean face is then no guess from a small neighbourhood.
+
     Notes
     -----
     The last convolution starts at zero, so an untrained restorer returns its base.
@@ -61,18 +67,21 @@ class Restorer(nn.Module):
         depths: Sequence[int] = (1, 2, 2),
         base: str = "projected",
         sees: str = "both",
+        sees_noise: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
             raise ValueError(f"a restorer needs as many depths as widths, got {list(depths)} and {list(widths)}")
         if base not in ("projected", "face"):
             raise ValueError(f"a restorer's base must be 'projected' or 'face', got {base!r}")
-        if sees not in ("both", "projected") or (sees == "projected" and base == "face"):
+        if sees not in ("both", "projected") or (sees == "projected" and (base == "face" or sees_noise)):
             raise ValueError(
-                f"a restorer sees 'both' faces or the 'projected' one, its base too; got {sees!r}, {base!r}"
+                "a restorer that sees the 'projected' face only has it as its base, and no noise level of the face; "
+                f"got sees {sees!r}, base {base!r}, sees_noise {sees_noise}"
             )
         self.base, self.sees = base, sees
-        self.enter = nn.Conv2d(8 if sees == "both" else 4, widths[0], 3, padding=1)
+        self.noise = NoiseLevel() if sees_noise else None
+        self.enter = nn.Conv2d((8 if sees == "both" else 4) + int(sees_noise), widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(*(_Block(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
         )
@@ -100,7 +109,10 @@ class Restorer(nn.Module):
             (N, 112, 112), not clipped.
         """
         seen = [faces, projected] if self.sees == "both" else [projected]
-        x = self.enter(nn.functional.pixel_unshuffle(torch.stack(seen, 1), 2))
+        x = nn.functional.pixel_unshuffle(torch.stack(seen, 1), 2)
+        if self.noise is not None:
+            x = torch.cat([x, self.noise(faces.unsqueeze(1), (56, 56))], 1)
+        x = self.enter(x)
         skips = []
         for level, blocks in enumerate(self.down):
             x = blocks(x)

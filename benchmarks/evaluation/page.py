@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["page"]
+__all__ = ["markdown_table", "page", "side_by_side"]
 
 _Row = Mapping[str, Any]
 
@@ -56,7 +56,8 @@ def page(report: Mapping[str, Any]) -> str:
     parts = ["# Robustness", "", _summary(report), ""]
     parts += ["## Every threat model side by side", "", _reading(report), ""]
     for name in recognizers:
-        parts += [f"### {name}", "", *_role(name, trained), "", *_side_by_side(rows, name, defences), ""]
+        table = markdown_table(*side_by_side(rows, name, defences))
+        parts += [f"### {name}", "", *_role(name, trained), "", *table, ""]
     parts += ["## What purification costs clean faces", "", *_clean(report, recognizers, defences), ""]
     parts += ["## Operating points", "", *_operating_points(report, recognizers), ""]
     parts += ["## One antibody or several", "", *_several(report, recognizers), ""]
@@ -126,10 +127,11 @@ def _cell(found: Sequence[_Row]) -> str:
     )
 
 
-def _side_by_side(rows: Sequence[_Row], recognizer: str, defences: Sequence[str]) -> list[str]:
+def side_by_side(rows: Sequence[_Row], recognizer: str, defences: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table of one recogniser: a line for each defence, a column for each threat model met."""
     table = [[_cell(_pick(rows, recognizer, name, *column[1:])) for column in _COLUMNS] for name in defences]
     kept = [n for n in range(len(_COLUMNS)) if any(line[n] for line in table)]
-    return _table(
+    return (
         ["defence", *(_COLUMNS[n][0] for n in kept)],
         [[name, *(line[n] for n in kept)] for name, line in zip(defences, table, strict=True)],
     )
@@ -156,7 +158,7 @@ def _clean(report: Mapping[str, Any], recognizers: Sequence[str], defences: Sequ
                         f"{report['milliseconds'].get(defence, 0):.2f}",
                     ]
                 )
-    return _table(
+    return markdown_table(
         [
             "recogniser",
             "defence",
@@ -191,7 +193,9 @@ def _operating_points(report: Mapping[str, Any], recognizers: Sequence[str]) -> 
         else ""
     )
     return [
-        *_table(["bundle (mutation)", "clean accuracy, %", "grey-box PGD-40 8/255, %", "adaptive 8/255, %"], lines),
+        *markdown_table(
+            ["bundle (mutation)", "clean accuracy, %", "grey-box PGD-40 8/255, %", "adaptive 8/255, %"], lines
+        ),
         "",
         advice,
     ]
@@ -224,7 +228,7 @@ def _several(report: Mapping[str, Any], recognizers: Sequence[str]) -> list[str]
         "of a track), the mean of the purified faces, or the embedding that is most like the others. It costs as many "
         "purifications."
     )
-    return [said, "", *_table(["bundle", "recogniser", "attack", "one", *ways], lines)]
+    return [said, "", *markdown_table(["bundle", "recogniser", "attack", "one", *ways], lines)]
 
 
 def _details(rows: Sequence[_Row]) -> list[str]:
@@ -250,7 +254,7 @@ def _details(rows: Sequence[_Row]) -> list[str]:
     return [
         "<details><summary>All rows: success of the attacker by goal</summary>",
         "",
-        *_table(head, lines),
+        *markdown_table(head, lines),
         "",
         "</details>",
     ]
@@ -278,7 +282,7 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
         "without a gradient are attacked with the identity's (BPDA). A sampling defence is judged by the mean of "
         f"{protocol['judge_draws']} draws. Attacked faces are 8-bit before any defence sees them."
     )
-    return [*_table(["threat", "attack", "budget", "settings"], lines), "", said]
+    return [*markdown_table(["threat", "attack", "budget", "settings"], lines), "", said]
 
 
 def _accuracy(row: _Row) -> str:
@@ -286,7 +290,8 @@ def _accuracy(row: _Row) -> str:
     return f"{row['accuracy_percent']:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     return [
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["contact_sheet", "plot_budgets", "plot_roc"]
+__all__ = ["contact_sheet", "plot_budgets", "plot_price", "plot_roc"]
 
 
 def plot_budgets(report: Mapping[str, Any], file: Path) -> None:
@@ -54,6 +54,41 @@ def plot_roc(report: Mapping[str, Any], file: Path) -> None:
                 title=f"{recognizer}: {title}", xlabel="false match rate", ylabel="true accept rate", ylim=(-0.02, 1.02)
             )
             axis.set_xscale("symlog", linthresh=1e-3)
+            axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=7)
+    _save(figure, file)
+
+
+def plot_price(report: Mapping[str, Any], file: Path) -> None:
+    """What resistance to the adaptive attacker costs: clean accuracy against the attacker's success, by goal.
+
+    Every defence is a point; the plain projections are joined, from the largest subspace to the smallest.
+    """
+    figure, axes, recognizers = _grid(report, 2)
+    for row, recognizer in enumerate(recognizers):
+        rows = [r for r in report["rows"] if r["recognizer"] == recognizer and r["purified"] == "both"]
+        clean = {r["defence"]: r["accuracy_percent"] for r in rows if r["threat"] == "clean"}
+        for column, (goal, key) in enumerate(
+            (("dodging", "same_accepted_percent"), ("impersonation", "different_rejected_percent"))
+        ):
+            axis = axes[row][column]
+            for budget, marker in (("4/255", "o"), ("8/255", "s")):
+                success: dict[str, float] = {}
+                for r in rows:
+                    if (r["threat"], r["budget"]) == ("adaptive", budget):
+                        success[r["defence"]] = max(success.get(r["defence"], 0.0), 100 - r[key])
+                fixed = [name for name in success if name.startswith("first ")]
+                axis.plot([success[n] for n in fixed], [clean[n] for n in fixed], ":", color="grey")
+                for name, x in success.items():
+                    label = name if budget == "8/255" else None
+                    colour = f"C{list(clean).index(name) % 10}"
+                    axis.plot(x, clean[name], marker, color=colour, label=label)
+            axis.set(
+                title=f"{recognizer}: {goal} (o 4/255, square 8/255)",
+                xlabel="success of the adaptive attacker, %",
+                ylabel="clean accuracy, %",
+                xlim=(-3, 103),
+            )
             axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=7)
     _save(figure, file)

@@ -111,7 +111,7 @@ class Protocol:
     adaptive_baselines: bool = True
     judge_draws: int = 4
     resubmissions: int = 10
-    projections: tuple[int, ...] = (300, 700, 1500)
+    projections: tuple[int, ...] = (100, 300, 700, 1500)
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:

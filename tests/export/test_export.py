@@ -70,7 +70,11 @@ def exported(run) -> Path:
 @pytest.fixture(scope="module")
 def restoring(tmp_path_factory) -> Path:
     """A bundle with a restorer that does something."""
-    run = train("edge", tmp_path_factory.mktemp("restoring") / "a.run", restorer={"widths": [8, 12], "depths": [1, 1]})
+    run = train(
+        "edge",
+        tmp_path_factory.mktemp("restoring") / "a.run",
+        restorer={"widths": [8, 12], "depths": [1, 1], "sees_noise": True},
+    )
     path = run.with_name("a.immune")
     export_bundle(run, path)
     return path
@@ -152,7 +156,7 @@ def test_whole_graph_is_analyzer_and_kernels(exported):
 def test_restoration_is_part_of_the_graph(restoring):
     bundle = Bundle.load(restoring)
     assert set(bundle.manifest.graphs) == {"analyzer", "purifier", "restorer"}
-    assert bundle.manifest.options["restorer"] == {"widths": [8, 12], "depths": [1, 1]}
+    assert bundle.manifest.options["restorer"] == {"widths": [8, 12], "depths": [1, 1], "sees_noise": True}
     assert 0 < bundle.manifest.parity["max_abs_restored"] < 1e-5
     faces = np.random.default_rng(0).integers(0, 256, (5, 112, 112)).astype(np.uint8)
     grey = (faces / 127.5 - 1).astype(np.float32)

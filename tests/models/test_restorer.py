@@ -42,8 +42,9 @@ def test_nothing_but_the_subspace_gets_through():
     with torch.no_grad():
         restorer.leave[1].weight.normal_()
     assert torch.equal(restorer(faces(), faces()), restorer(-faces(), faces()))
-    with pytest.raises(ValueError, match="sees 'both'"):
-        Restorer((8,), (1,), base="face", sees="projected")
+    for option in ({"base": "face"}, {"sees_noise": True}):
+        with pytest.raises(ValueError, match="sees the 'projected' face only"):
+            Restorer((8,), (1,), sees="projected", **option)
 
 
 def test_it_sees_both_faces():
@@ -54,6 +55,18 @@ def test_it_sees_both_faces():
     out = restorer(a, b)
     assert not torch.allclose(out, restorer(b, b))
     assert not torch.allclose(out - b, restorer(a, a) - a)
+
+
+def test_it_sees_the_noise_level_of_the_face_not_of_the_projection():
+    restorer = Restorer((8,), (1,), sees_noise=True)
+    with torch.no_grad():
+        restorer.leave[1].weight.normal_()
+        restorer.enter.weight.zero_()
+        restorer.enter.weight[:, 8].fill_(1.0)
+        smooth = torch.zeros(3, 112, 112)
+        found = [restorer(x, y) - y for x, y in ((smooth, faces()), (faces(), smooth), (smooth, smooth))]
+    assert torch.allclose(found[0], found[2])
+    assert not torch.allclose(found[1], found[2])
 
 
 def test_wrong_widths():

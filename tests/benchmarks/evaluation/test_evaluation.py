@@ -94,7 +94,7 @@ def test_the_page(whole):
     (clean,) = rows(report, recognizer="linear2", threat="clean", defence="none", purified="both")
     assert f"{clean['accuracy_percent']:.1f} ({clean['accuracy_low_percent']:.1f}" in text
     assert "Never seen in the training of: small." in text
-    for plot in ("budgets.png", "roc.png"):
+    for plot in ("budgets.png", "roc.png", "price.png"):
         assert f"(page/{plot})" in text
         assert (folder / "page" / plot).stat().st_size > 5000
     assert (folder / "work" / "contact_sheet.png").is_file()
