@@ -1,15 +1,19 @@
-"""A line of the training log: how a bundle was trained, and what it does to a few pairs of fold 8.
+"""The training log: what was trained how, and what came of it.
 
 ``python -m immunecam.benchmarks.training_log NAME.immune --data FOLDER --recognizer R... --note "what was tried"``
+measures a bundle in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and PGD-20 through the purifier
+(expected antibody). It chooses between runs; what a bundle is worth, `immunecam evaluate` says.
 
-In a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, and PGD-20 through the purifier (expected antibody). It
-chooses between runs; what a bundle is worth, `immunecam evaluate` says. The lines are kept in
-`benchmarks/results/training.json` and rendered to `training.md` beside it.
+``python -m immunecam.benchmarks.training_log --run NAME.run --note "what was tried"``
+takes a short run's curve, for comparisons of settings that share everything else.
+
+Both are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +36,7 @@ from immunecam.training.recognizer import Recognizer
 __all__ = ["main", "render"]
 
 _LOG = Path(__file__).parent / "results" / "training.json"
+_LAST = 50  # steps of a short run that count
 _CASES: tuple[tuple[str, FaceAttack | None, float, bool], ...] = (
     ("clean", None, 0, False),
     ("PGD-10 8/255", PGD(steps=10), 8, False),
@@ -67,8 +72,9 @@ def _measure(purification: Purification, recognizer: Recognizer, threshold: floa
     return found
 
 
-def render(lines: list[dict[str, Any]]) -> str:
+def render(log: dict[str, list[dict[str, Any]]]) -> str:
     """The log as Markdown, newest last."""
+    lines, runs = log["bundles"], log["runs"]
     cases = [name for name, *_ in _CASES]
     out = [
         "# Training runs",
@@ -86,13 +92,31 @@ def render(lines: list[dict[str, Any]]) -> str:
             head = [line["run"], line["note"], str(line["steps"]), f"{line['hours']:.2f}"] if not number else [""] * 4
             row = [*head, recognizer + seen, str(line["pairs"]), *(cells[c] for c in cases), f"{line['active']:.0f}"]
             out.append(f"| {' | '.join(row)} |")
+    if runs:
+        out += [
+            "",
+            "## Short runs, to compare settings",
+            "",
+            f"1 - cos to the clean embedding is the mean of the last {_LAST} steps, over the clean and attacked faces "
+            "that the run trains on, the learning rate having come down to zero. Runs of a group share their seed, so "
+            "they see the same faces and attacks.",
+            "",
+            "| group | what | steps | 1 - cos | s a step |",
+            "|---|---|---|---|---|",
+        ]
+        out += [
+            f"| {r['group']} | {r['note']} | {r['steps']} | {r['identity']:.4f} | {r['seconds_a_step']:.2f} |"
+            for r in runs
+        ]
     return "\n".join(out) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure a bundle and add it to the log, or with none render the log anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, nargs="?", help="without one the log is only rendered")
+    parser.add_argument("bundle", type=Path, nargs="?", help="without it, and without --run, the log is rendered anew")
+    parser.add_argument("--run", type=Path, help="run folder of a short run")
+    parser.add_argument("--group", default="", help="of runs that are comparable")
     parser.add_argument("--data", type=Path, help="folder with lfw/")
     parser.add_argument("--recognizer", type=Path, action="append", default=[])
     parser.add_argument("--pairs", type=int, default=60)
@@ -100,13 +124,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".immunecam-evaluation"))
     parser.add_argument("--log", type=Path, default=_LOG)
     given = parser.parse_args(arguments)
-    lines = json.loads(given.log.read_text()) if given.log.is_file() else []
+    log = json.loads(given.log.read_text()) if given.log.is_file() else {"bundles": [], "runs": []}
     if given.bundle is not None:
         if given.data is None or not given.recognizer:
             parser.error("a bundle wants --data and --recognizer")
-        lines.append(_line(given))
-        given.log.write_text(json.dumps(lines, indent=1) + "\n")
-    given.log.with_suffix(".md").write_text(render(lines))
+        log["bundles"].append(_line(given))
+    if given.run is not None:
+        log["runs"].append(_short(given.run, given.group, given.note))
+    given.log.write_text(json.dumps(log, indent=1) + "\n")
+    given.log.with_suffix(".md").write_text(render(log))
+
+
+def _short(run: Path, group: str, note: str) -> dict[str, Any]:
+    with (run / "curves.csv").open(newline="") as file:
+        rows = [{key: row[key] for key in ("step", "identity", "seconds")} for row in csv.DictReader(file)]
+    steps = int(rows[-1]["step"])
+    last = [float(row["identity"]) for row in rows if int(row["step"]) > steps - _LAST]
+    return {
+        "group": group,
+        "note": note,
+        "steps": steps,
+        "identity": sum(last) / len(last),
+        "seconds_a_step": float(rows[-1]["seconds"]) / steps,
+        "config": json.loads((run / "config.json").read_text())["config"],
+    }
 
 
 def _line(given: argparse.Namespace) -> dict[str, Any]:

@@ -250,9 +250,9 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         k=_k,
         model_options={
             "prior": (4.0, 1.0),
-            "restorer": {"widths": [48, 64], "depths": [2, 2], "base": "face"},
+            "restorer": {"widths": [48, 64], "depths": [2, 2], "base": "face", "sees_noise": True},
         },
-        phases=(Phase("restore", steps=6500, clean=1.0, bank=0.75),),
+        phases=(Phase("restore", steps=6000, clean=1.0, bank=0.75),),
         batch=16,
         lr=2e-3,
         sparsity_weight=5e-4,
