@@ -78,6 +78,9 @@ class Trainer:
         Default: fitted on `faces`.
     bank : path, optional
         Where the attacked faces of `config.bank` are, or are to be. Default: the folder `bank` of the run.
+    start_from : path, optional
+        Folder of another run, whose weights (of the slow copy) are taken wherever name and shape agree: the restorer
+        of a run with another analyzer, for instance. Default: start anew.
     progress : callable, optional
         Called with (done, total) while the bank is made.
 
@@ -99,6 +102,7 @@ class Trainer:
         eigenspace: Eigenspace | None = None,
         workers: Workers | None = None,
         bank: str | Path | None = None,
+        start_from: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config, self.faces, self.folder = config, faces, Path(folder)
@@ -114,11 +118,13 @@ class Trainer:
         self.seconds = 0.0
         resuming = resume and self._checkpoint.is_file()
         with self.workers.first_alone():
-            self._claim(recognizers, resume)
+            self._claim(recognizers, resume, start_from)
             self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
             self.bank = self._bank(recognizers, bank, progress)
         torch.manual_seed(config.seed)
         self.network = build_model(config.kind, config.k, config.model_options).to(self.device)
+        if start_from is not None and not resuming:
+            self._take_over(Path(start_from))
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
         self.phases = [self._counted(phase) for phase in config.phases]
@@ -261,13 +267,15 @@ class Trainer:
 
     # -- the run folder ------------------------------------------------------------------------------------------
 
-    def _claim(self, recognizers: Sequence[Recognizer], resume: bool) -> None:
+    def _claim(self, recognizers: Sequence[Recognizer], resume: bool, start_from: str | Path | None) -> None:
         """Write, or compare with, what this folder is a run of."""
         digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
+        started = None if start_from is None else _digest(Path(start_from) / "checkpoint.safetensors")
         identity = {
             "config": json.loads(json.dumps(self.config.to_dict())),
             "faces": {"count": len(self.faces), "sha256": digest},
             "recognizers": [{"name": r.name, "sha256": r.sha256} for r in recognizers],
+            "started_from": started,
         }
         self.identity = identity
         file = self.folder / "config.json"
@@ -291,6 +299,19 @@ class Trainer:
         # A few faces travel with the run, so that an export can be checked on real ones without the data set.
         sample = self.faces.pixels[:: max(1, len(self.faces) // _SAMPLE)][:_SAMPLE].contiguous()
         _replace(self.folder / "sample.safetensors", lambda temporary: save_file({"pixels": sample}, temporary))
+
+    def _take_over(self, run: Path) -> None:
+        """Weights of another run's slow copy, where name and shape agree."""
+        file = run / "checkpoint.safetensors"
+        try:
+            theirs = _part(load_file(file), "slow.")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"the run {str(run)!r} to start from cannot be read ({_reason(error)})") from None
+        ours = self.network.state_dict()
+        fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
+        if not fitting:
+            raise InputError(f"the run {str(run)!r} to start from has no weight of this network's names and shapes")
+        self.network.load_state_dict(fitting, strict=False)
 
     def _eigenspace(self, given: Eigenspace | None, resuming: bool) -> Eigenspace:
         file = self.folder / "eigenspace.safetensors"
@@ -444,6 +465,13 @@ def _interrupt_later() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{str(file)!r} cannot be read ({error.strerror}): name the folder of a run") from None
 
 
 def _reason(error: Exception) -> str:

@@ -48,6 +48,10 @@ def train(
         ),
     ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    start_from: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="RUN", help="Take over weights of another run where names and shapes agree."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
@@ -108,6 +112,7 @@ def train(
             resume=resume,
             device=device,
             workers=workers,
+            start_from=start_from,
             progress=lambda done, all_: progress.update(
                 reading, description="attacks", completed=done, total=all_, state="a bank of attacked faces"
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -133,6 +134,28 @@ def test_a_run_is_not_overwritten_nor_mixed(faces, recognizer, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match="damaged"):
         Trainer(TINY, faces, [recognizer], tmp_path, resume=True)
+
+
+def test_weights_of_another_run_are_taken_where_they_fit(faces, recognizer, tmp_path):
+    options = {**TINY.model_options, "restorer": {"widths": [8], "depths": [1]}}
+    config = TINY.replace(model_options=options)
+    Trainer(config, faces, [recognizer], tmp_path / "first").run()
+    first = weights(tmp_path / "first")
+    other = config.replace(k=TINY.k - 1, seed=7)
+    trainer = Trainer(other, faces, [recognizer], tmp_path / "second", start_from=tmp_path / "first")
+    taken = trainer.network.state_dict()
+    generator = "generator.linear.weight"  # has another shape
+    assert all(torch.equal(taken[n], first[f"slow.{n}"]) for n in taken if not n.startswith("generator."))
+    assert taken[generator].shape != first[f"slow.{generator}"].shape
+    assert torch.equal(trainer.slow.network.state_dict()["analyzer.stem.0.weight"], taken["analyzer.stem.0.weight"])
+    trainer.run()
+    note = json.loads((tmp_path / "second" / "config.json").read_text())
+    checkpoint = (tmp_path / "first" / "checkpoint.safetensors").read_bytes()
+    assert note["started_from"] == hashlib.sha256(checkpoint).hexdigest()
+    with pytest.raises(InputError, match="other started_from"):
+        Trainer(other, faces, [recognizer], tmp_path / "second", resume=True)
+    with pytest.raises(InputError, match="cannot be read"):
+        Trainer(config, faces, [recognizer], tmp_path / "third", start_from=tmp_path / "nowhere")
 
 
 def test_noise_teaches_to_drop_what_is_mostly_noise(faces, tmp_path):
