@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.evaluation import metrics
-from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
 from immunecam.benchmarks.evaluation.page import page
 from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
 from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_price, plot_roc
@@ -26,10 +26,21 @@ from immunecam.runtime.report import machine, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
-__all__ = ["FULL", "QUICK", "SCHEMA", "evaluate", "find_victim", "page_with_plots", "write_page"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "SCHEMA",
+    "TRAINING_FOLDS",
+    "evaluate",
+    "find_victim",
+    "load_faces",
+    "page_with_plots",
+    "trained_with",
+    "write_page",
+]
 
 SCHEMA = "immunecam.robustness/1"
-_TRAINING_FOLDS = range(1, 8)
+TRAINING_FOLDS = range(1, 8)
 _FMR = 1e-3
 _MODES = ("sample", "expected")
 
@@ -85,18 +96,24 @@ def evaluate(
     store = Store(work, merge)
     _distinct([path.name for path in recognizers], "recogniser")
     _distinct([bundle.name for bundle in bundles], "bundle")
-    training, pairs = _faces(data, protocol)
-    known = load_pairs(data / "lfw" / "pairs.csv", training, _TRAINING_FOLDS)
+    _distinct(modes, "mutation mode")
+    training, judged = load_faces(data)
+    pairs = load_pairs(data / "lfw" / "pairs.csv", judged, range(protocol.fold, protocol.fold + 1))
+    if protocol.pairs:
+        pairs = pairs.first(protocol.pairs)
+    known = load_pairs(data / "lfw" / "pairs.csv", training, TRAINING_FOLDS)
     victims = []
     for number, path in enumerate(recognizers):
         tell(f"threshold of {path.name}", number, len(recognizers))
         victims.append(find_victim(Recognizer.load(path, device=device), known, store, device))
+    _distinct([victim.name for victim in victims], "recogniser")
     tell("eigenfaces of the plain projections", 0, 1)
-    space = fitted_eigenspace(training, max(protocol.projections, default=1), store.folder / "eigenspace.safetensors")
-    classical = baselines(space, protocol.projections)
-    ours: list[Defence] = [
-        BundleDefence(bundle, mode, seed=protocol.seed, device=device) for bundle in bundles for mode in modes
-    ]
+    space, origin = fitted_eigenspace(training, max(protocol.projections, default=1), store)
+    classical = baselines(space, protocol.projections, origin)
+    ours = [BundleDefence(bundle, mode, seed=protocol.seed, device=device) for bundle in bundles for mode in modes]
+    if adaptive:
+        for defence in ours:  # one that cannot be differentiated is better known now than after hours
+            defence.seen(torch.zeros(1, 112, 112, device=device), "expected")
     evaluation = Evaluation(protocol, pairs, victims, classical, ours, store, device=device, tell=tell)
     jobs = evaluation.jobs(adaptive=adaptive)
     if part is not None:
@@ -114,14 +131,16 @@ def evaluate(
         "thresholds": {v.name: {"best_accuracy": v.best, "fmr_1e-3": v.fmr} for v in victims},
         "bundles": [defence.name for defence in ours],
         "bundle_files": {b.name: {n: r.sha256 for n, r in b.manifest.files.items()} for b in bundles},
-        "trained_with": {b.name: [r["name"] for r in b.manifest.provenance.get("recognizers", [])] for b in bundles},
+        "trained_with": {bundle.name: trained_with(bundle, victims) for bundle in bundles},
+        "threshold_pairs": {"same": int(known.same.sum()), "different": int((~known.same).sum())},
+        "providers": {defence.name: defence.provider for defence in ours},
         "milliseconds": {d.name: round(d.milliseconds(pairs.left[:20]), 3) for d in [*classical, *ours]},
         "roc": _roc(evaluation, jobs),
         "sanity": [check.to_dict() for check in checks],
     }
     sha256 = bundles[0].sha256 if bundles else None
     if fault := failed(checks):
-        write_report(store.folder / "refused.json", SCHEMA, rows, bundle_sha256=sha256, **content)
+        write_report(store.folder / "refused.json", f"{SCHEMA}-refused", rows, bundle_sha256=sha256, **content)
         raise InputError(
             f"the table is refused, because its sanity block fails ({fault}): the rows are in "
             f"{str(store.folder / 'refused.json')!r}; a stronger attack is wanted, not another table"
@@ -140,8 +159,10 @@ def write_page(report: dict[str, Any], file: Path) -> None:
     Raises
     ------
     InputError
-        If it cannot be written.
+        If it cannot be written, or the report's sanity block fails.
     """
+    if faults := [check["name"] for check in report["sanity"] if check["holds"] is False]:
+        raise InputError(f"there is no page of this report, because its sanity block fails: {'; '.join(faults)}")
     folder = file.with_suffix("")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,15 +192,33 @@ def _has_adaptive(report: dict[str, Any]) -> bool:
     return any(row["threat"] == "adaptive" for row in report["rows"])
 
 
-def _faces(data: Path, protocol: Protocol) -> tuple[FaceSet, Pairs]:
+def load_faces(data: Path) -> tuple[FaceSet, FaceSet]:
+    """The training faces, and those of the fold that is judged.
+
+    Raises
+    ------
+    InputError
+        If `data` has them not.
+    """
     lfw = data / "lfw"
     if not lfw.is_dir():
         raise InputError(
             f"{str(data)!r} has no folder lfw: give a folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv"
         )
-    training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
-    pairs = load_pairs(lfw / "pairs.csv", judged, range(protocol.fold, protocol.fold + 1))
-    return training, pairs.first(protocol.pairs) if protocol.pairs else pairs
+    return FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
+
+
+def trained_with(bundle: Bundle, victims: Sequence[Victim]) -> list[str]:
+    """The recognisers that a bundle, or a run that it took weights from, was trained with; victims by their own names.
+
+    A victim is known by its file's name or its SHA-256: the same network has another hash in another format.
+    """
+    provenance = bundle.manifest.provenance
+    listed = [*provenance.get("recognizers", []), *(provenance.get("started_from") or {}).get("recognizers", [])]
+    names = {record["name"] for record in listed}
+    hashes = {record["sha256"] for record in listed}
+    known = {v.name for v in victims if v.name in names or v.recognizer.sha256 in hashes}
+    return sorted(names | known)
 
 
 def find_victim(recognizer: Recognizer, known: Pairs, store: Store, device: str) -> Victim:

@@ -25,12 +25,12 @@ from torch import Tensor
 from immunecam.benchmarks.evaluation.metrics import rates
 from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
 from immunecam.benchmarks.evaluation.store import Store
-from immunecam.benchmarks.robustness import find_victim
+from immunecam.benchmarks.robustness import TRAINING_FOLDS, find_victim, load_faces, trained_with
 from immunecam.models import Purification
 from immunecam.runtime.bundle import Bundle
 from immunecam.training.attacks import MIFGSM, PGD, FaceAttack, Goal, through
 from immunecam.training.deployed import purification_from_bundle
-from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.faces import from_uint8
 from immunecam.training.recognizer import Recognizer
 
 __all__ = ["main", "render"]
@@ -153,13 +153,14 @@ def _short(run: Path, group: str, note: str) -> dict[str, Any]:
 def _line(given: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.load(given.bundle)
     purification, provenance = purification_from_bundle(bundle), bundle.manifest.provenance
-    lfw, store = given.data / "lfw", Store(given.work)
-    training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
-    known = load_pairs(lfw / "pairs.csv", training, range(1, 8))
-    pairs = load_pairs(lfw / "pairs.csv", judged, range(8, 9)).first(given.pairs)
-    results = {}
+    table, store = given.data / "lfw" / "pairs.csv", Store(given.work)
+    training, judged = load_faces(given.data)
+    known = load_pairs(table, training, TRAINING_FOLDS)
+    pairs = load_pairs(table, judged, range(8, 9)).first(given.pairs)
+    results, victims = {}, []
     for path in given.recognizer:
         victim = find_victim(Recognizer.load(path), known, store, "cpu")
+        victims.append(victim)
         results[victim.name] = _measure(purification, victim.recognizer, victim.best, pairs)
     with torch.no_grad():
         active = float((purification.analyze(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
@@ -170,7 +171,7 @@ def _line(given: argparse.Namespace) -> dict[str, Any]:
         "hours": provenance["seconds_done"] / 3600,
         "pairs": len(pairs),
         "active": active,
-        "trained_with": [r["name"] for r in provenance["recognizers"]],
+        "trained_with": trained_with(bundle, victims),
         "config": provenance["config"],
         "results": results,
     }

@@ -109,6 +109,7 @@ def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
     try:
         content = json.loads(Path(report).read_text(encoding="utf-8"))
         measured, rows, schema = content["bundle_files"], content["rows"], content["schema"]
+        refused = [check["name"] for check in content.get("sanity", []) if check["holds"] is False]
         # A report of one bundle has its files, one of several has those of each by its name.
         several = {name: listed for name, listed in measured.items() if isinstance(listed, dict)}
         for name, listed in several.items():
@@ -119,6 +120,8 @@ def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
         raise InputError(
             f"{str(report)!r} is no report of a measured bundle ({type(error).__name__}: {error})"
         ) from None
+    if refused:
+        raise InputError(f"{str(report)!r} is a refused report, whose sanity block fails: {'; '.join(refused)}")
     for name, data in files.items():
         if measured.get(name) != hashlib.sha256(data).hexdigest():
             raise InputError(f"{str(report)!r} measured another {name} than the one exported here: measure again")

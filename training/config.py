@@ -162,6 +162,8 @@ class TrainConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.model_options.get("restorer") and self.estimator == "reinforce":
+            raise ValueError("a restorer is trained by the straight-through estimator only, not by reinforce")
         if self.bank is None and any(phase.bank > 0 for phase in self.phases):
             raise ValueError("a phase draws from a bank of attacked faces, but the configuration has none")
         for name in ("k", "batch", "clones"):

@@ -263,14 +263,14 @@ class Trainer:
         if not phase.epochs:
             return phase
         steps = max(1, round(phase.epochs * len(self.faces) / self.config.batch))
-        return Phase(phase.name, steps, 0.0, phase.adversarial, phase.clean)
+        return replace(phase, steps=steps, epochs=0.0)
 
     # -- the run folder ------------------------------------------------------------------------------------------
 
     def _claim(self, recognizers: Sequence[Recognizer], resume: bool, start_from: str | Path | None) -> None:
         """Write, or compare with, what this folder is a run of."""
         digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
-        started = None if start_from is None else _digest(Path(start_from) / "checkpoint.safetensors")
+        started = None if start_from is None else _origin(Path(start_from))
         identity = {
             "config": json.loads(json.dumps(self.config.to_dict())),
             "faces": {"count": len(self.faces), "sha256": digest},
@@ -467,11 +467,17 @@ def _interrupt_later() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _digest(file: Path) -> str:
+def _origin(run: Path) -> dict[str, object]:
+    """What a manifest must say of the run that weights came from: which, and every recogniser that it has seen."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{str(file)!r} cannot be read ({error.strerror}): name the folder of a run") from None
+        content = json.loads((run / "config.json").read_text())
+        earlier = content.get("started_from") or {}
+        return {
+            "checkpoint": hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest(),
+            "recognizers": [*content["recognizers"], *earlier.get("recognizers", [])],
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{str(run)!r} is no run to start from ({_reason(error)}): name a run folder") from None
 
 
 def _reason(error: Exception) -> str:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from immunecam.benchmarks.evaluation.store import Store
 from immunecam.models import Eigenspace, Purification
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.purifier import Purifier
@@ -98,11 +97,11 @@ class Filter(Defence):
 
 
 class Projection(Defence):
-    """The first K eigenfaces, the same for every face."""
+    """The first K eigenfaces, the same for every face; `origin` names the faces that they were fitted on."""
 
-    def __init__(self, eigenspace: Eigenspace) -> None:
+    def __init__(self, eigenspace: Eigenspace, origin: str) -> None:
         self.name = f"first {eigenspace.k} eigenfaces"
-        self.key = self.name
+        self.key = f"{self.name} of {origin}"
         self._space = eigenspace
 
     def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
@@ -132,9 +131,10 @@ class BundleDefence(Defence):
     def __init__(self, bundle: Bundle, mutation: str, *, seed: int = 0, device: str = "cpu") -> None:
         self.bundle, self.mutation = bundle, mutation
         self.name = f"{bundle.name} ({mutation})"
-        self.key = f"bundle {bundle.sha256} {mutation}"
         self.draws = mutation == "sample"
         self._purifier = Purifier.load(bundle, mutation=mutation, seed=seed if self.draws else None)
+        self.provider = self._purifier.provider
+        self.key = f"bundle {bundle.sha256} {mutation} {self.provider}"
         self._device = device
         self._purification: Purification | None = None
 
@@ -145,7 +145,7 @@ class BundleDefence(Defence):
     def seen(self, faces: Tensor, gradient: str) -> Tensor:
         if self._purification is None:
             self._purification = purification_from_bundle(self.bundle, device=self._device)
-        if not self.draws:
+        if not self.draws and (self.mutation == "expected" or gradient != "expected"):
             gradient = self.mutation
         found: Tensor = self._purification(faces, gradient)
         return found
@@ -170,8 +170,11 @@ def _total_variation(face: _Pixels) -> _Pixels:
     return result
 
 
-def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...]) -> list[Defence]:
-    """No defence, the filters, and the projections on as many eigenfaces as there are sizes."""
+def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...], origin: str) -> list[Defence]:
+    """No defence, the filters, and the projections on as many eigenfaces as there are sizes.
+
+    `origin` names the faces that the eigenspace was fitted on.
+    """
     return [
         Filter("none", None),
         Filter("JPEG 50", _jpeg(50)),
@@ -179,21 +182,18 @@ def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...]) -> list[Defence]:
         Filter("median 3", lambda face: np.asarray(cv2.medianBlur(face, 3), np.uint8)),
         Filter("Gaussian 1.5", lambda face: np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.uint8)),
         Filter("total variation", _total_variation),
-        *(Projection(eigenspace.leading(k)) for k in sizes if k <= eigenspace.k),
+        *(Projection(eigenspace.leading(k), origin) for k in sizes if k <= eigenspace.k),
     ]
 
 
-def fitted_eigenspace(faces: FaceSet, k: int, file: Path) -> Eigenspace:
-    """The first `k` eigenfaces of the training faces, kept in a file."""
+def fitted_eigenspace(faces: FaceSet, k: int, store: Store) -> tuple[Eigenspace, str]:
+    """The first `k` eigenfaces of the training faces, kept in the store, and a name for what they were fitted on."""
     k = min(k, len(faces) - 1)
-    try:
-        space = Eigenspace(**load_file(file))
-        if space.k == k:
-            return space
-    except (OSError, SafetensorError, TypeError, ValueError):
-        pass  # not there, or damaged: fitted again
-    space = Eigenspace.fit(faces.batches(500), k)
-    partial = file.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in space.state_dict().items()}, partial)
-    partial.replace(file)
-    return space
+    origin = hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest()
+
+    def fit() -> dict[str, NDArray[np.float32]]:
+        space = Eigenspace.fit(faces.batches(500), k)
+        return {name: value.numpy() for name, value in space.state_dict().items()}
+
+    found = store.get({"kind": "eigenspace/1", "faces": origin, "k": k}, fit)
+    return Eigenspace(**{name: torch.from_numpy(value) for name, value in found.items()}), origin[:16]

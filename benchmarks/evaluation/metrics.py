@@ -46,8 +46,8 @@ def decisions(cosine: _Float, same: _Bool, threshold: float) -> tuple[_Float, _F
     return accepted[same], 1 - accepted[~same]
 
 
-def interval(*parts: _Float, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of the parts' means.
+def interval(*parts: _Float, confidence: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Bootstrap interval of the mean of the parts' means.
 
     Pairs are drawn with replacement inside each part, so the numbers of same and of different ones stay what they are.
 
@@ -55,12 +55,14 @@ def interval(*parts: _Float, draws: int = 1000, seed: int = 0) -> tuple[float, f
     ----------
     *parts : ndarray
         One value a pair: of the same ones, of the different ones.
+    confidence : float
+        Probability that it is to hold the mean with.
     draws, seed : int
         Of the bootstrap.
     """
     rng = np.random.default_rng(seed)
     means = [part[rng.integers(0, len(part), (draws, len(part)))].mean(1) for part in parts]
-    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
+    low, high = np.percentile(np.mean(means, axis=0), [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)
 
 

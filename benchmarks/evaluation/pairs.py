@@ -42,14 +42,18 @@ class Pairs:
         UsageError
             If there are not as many, or the number is odd.
         """
-        each = count // 2
-        chosen = np.sort(np.concatenate([np.flatnonzero(self.same)[:each], np.flatnonzero(~self.same)[:each]]))
+        chosen = self.first_rows(count)
         if count % 2 or len(chosen) != count:
             raise UsageError(
                 f"{count} pairs were asked for, half of them same, of {int(self.same.sum())} same and "
                 f"{int((~self.same).sum())} different ones: ask for an even number that is there"
             )
         return Pairs(self.left[chosen], self.right[chosen], self.same[chosen])
+
+    def first_rows(self, count: int) -> NDArray[np.intp]:
+        """Which pairs `first` takes."""
+        each = count // 2
+        return np.sort(np.concatenate([np.flatnonzero(self.same)[:each], np.flatnonzero(~self.same)[:each]]))
 
 
 def read_table(path: Path, folds: range) -> list[tuple[str, str, bool]]:

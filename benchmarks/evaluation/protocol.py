@@ -9,11 +9,13 @@ from typing import Any
 from immunecam.training.attacks import (
     APGD,
     CWL2,
+    DIFGSM,
     EOTPGD,
     FGSM,
     L2PGD,
     MIFGSM,
     PGD,
+    TIFGSM,
     FaceAttack,
     Patch,
     Square,
@@ -80,6 +82,8 @@ class Protocol:
         Attacks on the bare victim, and on another recogniser.
     adaptive_levels, eot_levels, square_levels : tuple of float
         Budgets of the attacks through the defence: by the expected antibody, by many drawn ones, without gradients.
+    fewer_steps_level : float
+        Budget at which a quarter of the steps is tried, too: more must not hurt the attacker.
     adaptive_steps, adaptive_draws, adaptive_restarts, square_queries : int
         Of those.
     adaptive_baselines : bool
@@ -104,6 +108,7 @@ class Protocol:
     adaptive_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
     eot_levels: tuple[float, ...] = (4.0, 8.0)
     square_levels: tuple[float, ...] = (8.0,)
+    fewer_steps_level: float = 8.0
     adaptive_steps: int = 40
     adaptive_draws: int = 20
     adaptive_restarts: int = 2
@@ -128,13 +133,18 @@ class Protocol:
         """The attacks through a defence at a budget; one that draws is attacked by many antibodies, too."""
         steps, restarts = self.adaptive_steps, self.adaptive_restarts
         planned = [Planned(f"expected PGD-{steps}", PGD(steps=steps, restarts=restarts), level)]
+        if level == self.fewer_steps_level:
+            fewer = max(1, steps // 4)
+            planned.append(Planned(f"expected PGD-{fewer}", PGD(steps=fewer, restarts=restarts), level))
         if not draws:
             planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
         elif level in self.eot_levels:
             attack = EOTPGD(steps=steps, draws=self.adaptive_draws, restarts=restarts)
             planned.append(Planned(f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws}", attack, level))
         if level in self.square_levels:
-            planned.append(Planned(f"Square-{self.square_queries}", Square(queries=self.square_queries), level))
+            # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest draw.
+            square = Square(queries=self.square_queries, margin=0.2)
+            planned.append(Planned(f"expected Square-{self.square_queries}", square, level))
         return planned
 
 
@@ -158,10 +168,13 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
 FULL = Protocol(
     "full",
     grey_box=_grey_box(full=True),
-    transfer=tuple(
-        Planned(name, attack, level)
-        for name, attack in (("PGD-40", PGD(steps=40)), ("MI-FGSM-10", MIFGSM(steps=10)))
-        for level in (4.0, 8.0)
+    transfer=(
+        Planned("PGD-40", PGD(steps=40), 4.0),
+        Planned("PGD-40", PGD(steps=40), 8.0),
+        Planned("MI-FGSM-10", MIFGSM(steps=10), 4.0),
+        Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0),
+        Planned("DI-FGSM-10", DIFGSM(steps=10), 8.0),
+        Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0),
     ),
 )
 QUICK = Protocol(

@@ -19,7 +19,7 @@ from immunecam.benchmarks.evaluation.defences import Defence
 from immunecam.benchmarks.evaluation.pairs import Pairs
 from immunecam.benchmarks.evaluation.protocol import STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
 from immunecam.benchmarks.evaluation.store import Store, digest
-from immunecam.training.attacks import PGD, Goal
+from immunecam.training.attacks import PGD, Goal, Square
 from immunecam.training.faces import from_uint8, to_uint8
 from immunecam.training.recognizer import Recognizer
 
@@ -116,7 +116,7 @@ class Evaluation:
         self.baselines, self.defences = baselines, defences
         self._store, self._device = store, device
         self._tell = tell or (lambda what, done, total: None)
-        self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes()).hexdigest()
+        self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()).hexdigest()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
         self._enrolled_combined: dict[tuple[str, str, int], dict[str, NDArray[np.float32]]] = {}
 
@@ -125,8 +125,9 @@ class Evaluation:
     def jobs(self, *, adaptive: bool = True) -> list[Job]:
         """Everything that has to be crafted, clean faces first."""
         protocol, everything = self.protocol, len(self.pairs)
-        fewer = min(everything, protocol.adaptive_pairs) if self._device == "cpu" else everything
-        few = min(everything, protocol.unbounded_pairs)
+        balanced = 2 * min(int(self.pairs.same.sum()), int((~self.pairs.same).sum()))
+        fewer = min(balanced, protocol.adaptive_pairs) if self._device == "cpu" else everything
+        few = min(balanced, protocol.unbounded_pairs)
         limitless = Planned("PGD-40", PGD(steps=40), UNBOUNDED)
         jobs = []
         for victim in self.victims:
@@ -189,7 +190,7 @@ class Evaluation:
     def _key(self, job: Job) -> dict[str, Any]:
         assert job.planned is not None
         return {
-            "kind": "crafted/1",
+            "kind": "crafted/2",
             "faces": self._faces,
             "pairs": job.pairs,
             "recognizer": job.source.recognizer.sha256,
@@ -215,7 +216,8 @@ class Evaluation:
         left, right = (from_uint8(torch.from_numpy(x)).to(self._device) for x in (pairs.left, pairs.right))
         with torch.no_grad():
             # The attacker has the enrolled picture, and knows that it goes through the defence, too.
-            reference = recognizer(right if defence is None else defence.seen(right, "expected"))
+            exact = "expected" if defence is None or defence.draws else STRAIGHT_THROUGH
+            reference = recognizer(right if defence is None else defence.seen(right, exact))
         out = left.clone()
         for impersonate in (False, True):
             rows = torch.from_numpy(np.flatnonzero(pairs.same != impersonate)).to(self._device)
@@ -309,7 +311,8 @@ class Evaluation:
                 if job.threat == "unbounded":
                     continue
                 attack, count = job.planned.name if job.planned else "none", self.protocol.judge_draws
-                for side in ("both", "probe"):
+                # An attacker through the defence aims at a purified enrolment; of a bare one he would know.
+                for side in ("both", "probe") if job.through is None else ("both",):
                     yield self._row(job, defence, side, found[side][:count], attack)
                 if defence.draws:
                     # The median is accepted if and only if most draws are (ties count as accepted).
@@ -317,7 +320,7 @@ class Evaluation:
                     for way, value in (("vote", vote[None]), ("mean", found["mean"]), ("medoid", found["medoid"])):
                         yield self._row(job, defence, f"{way} of {count}", value, attack)
                 if self._resubmitted(job, defence):
-                    yield self._resubmission(job, defence, found["both"])
+                    yield self._resubmission(job, defence, found["both"], attack)
         if any(job.threat == "adaptive" for job in jobs):
             yield from self._strongest(jobs)
 
@@ -378,21 +381,21 @@ class Evaluation:
             }
         return row
 
-    def _resubmission(self, job: Job, defence: Defence, cosine: NDArray[np.float32]) -> dict[str, Any]:
+    def _resubmission(self, job: Job, defence: Defence, cosine: NDArray[np.float32], name: str) -> dict[str, Any]:
         """A success counts if any of the presentations has it: the best cosine for the attacker of each pair."""
         tries = cosine[: self.protocol.resubmissions]
         best = np.where(self._same(job), tries.min(0), tries.max(0))
-        assert job.planned is not None
-        return self._row(
-            job, defence, "both", best, f"{job.planned.name}, best of {len(tries)} submissions", "resubmission"
-        )
+        return self._row(job, defence, "both", best, f"{name}, best of {len(tries)} submissions", "resubmission")
 
     def _strongest(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         """The attacker takes, for each face, the attack that did best in draws that are not those it is judged by."""
         for cell in self._cells(jobs):
             job, defence = cell[0], cell[0].through
             assert defence is not None
-            yield self._row(job, defence, "both", self._best_cosine(cell), f"strongest of {len(cell)}", "adaptive")
+            name = f"strongest of {len(cell)}"
+            yield self._row(job, defence, "both", self._best_cosine(cell), name)
+            if defence.draws:
+                yield self._resubmission(job, defence, self._best_cosine(cell, every_draw=True), name)
 
     def _cells(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Adaptive jobs that share victim, defence and budget."""
@@ -404,13 +407,16 @@ class Evaluation:
                 cells.setdefault((job.victim.name, job.through.name, job.planned.level), []).append(job)
         return list(cells.values())
 
-    def _best_cosine(self, cell: Sequence[Job]) -> NDArray[np.float32]:
+    def _best_cosine(self, cell: Sequence[Job], *, every_draw: bool = False) -> NDArray[np.float32]:
+        """Cosines (draws, N) of each pair's best attack; chosen and judged by `every_draw`, or by a half each."""
         defence, same = cell[0].through, self._same(cell[0])
         assert defence is not None
         found = np.stack([self.cosines(job, defence, self.draws(job, defence))["both"] for job in cell])
         draws = found.shape[1]
         choosing, judging = (
-            (slice(0, 1), slice(0, 1)) if draws == 1 else (slice(0, draws // 2), slice(draws // 2, draws))
+            (slice(0, draws), slice(0, draws))
+            if draws == 1 or every_draw
+            else (slice(0, draws // 2), slice(draws // 2, draws))
         )
         threshold = cell[0].victim.best
         # Most often through first; of equals, the one that is further through on average.
@@ -435,63 +441,80 @@ class Evaluation:
             ladder = sorted(level for name, level in grey if name == "PGD-40")
             for weaker, stronger in itertools.pairwise(ladder):
                 name = f"{victim.name}: grey-box success does not fall from {weaker:g} to {stronger:g}/255"
-                checks.append(sanity.not_below(name, grey["PGD-40", weaker], grey["PGD-40", stronger], len(self.pairs)))
+                checks.append(sanity.not_below(name, grey["PGD-40", weaker], grey["PGD-40", stronger]))
             if ("PGD-10", 8.0) in grey and ("PGD-40", 8.0) in grey:
                 name = f"{victim.name}: PGD-40 is not weaker than PGD-10 at 8/255"
-                checks.append(sanity.not_below(name, grey["PGD-10", 8.0], grey["PGD-40", 8.0], len(self.pairs)))
+                checks.append(sanity.not_below(name, grey["PGD-10", 8.0], grey["PGD-40", 8.0]))
             for job in own:
                 if job.threat == "unbounded":
                     behind = job.through or none
                     name = f"{victim.name}: {UNBOUNDED:g}/255 breaks {behind.name}"
                     checks.append(sanity.reaches(name, self._success(job, behind), 0.95))
-            checks += self._white_box_checks(own)
+            cells = self._cells(own)
+            for cell in cells:
+                checks += self._white_box_checks(cell, own, cells)
+            if not cells:
+                name = f"{victim.name}: white-box is not weaker than grey-box and transfer"
+                checks.append(sanity.not_measured(name, "attacks through the defences were left out"))
+            elif not any(job.threat == "transfer" for job in own):
+                name = f"{victim.name}: white-box is not weaker than transfer"
+                checks.append(sanity.not_measured(name, "it takes a second recogniser and transfer attacks"))
         return checks
 
-    def _white_box_checks(self, own: Sequence[Job]) -> list[sanity.Check]:
-        checks = []
-        cells = self._cells(own)
-        for cell in cells:
-            job, defence = cell[0], cell[0].through
-            assert defence is not None
-            assert job.planned is not None
-            level, victim = job.planned.level, job.victim
-            white = self._rates(self._best_cosine(cell), self._same(job), victim.best)
-            for other in own:
-                if (
-                    other.threat not in ("grey-box", "transfer")
-                    or other.planned is None
-                    or other.planned.level != level
-                ):
-                    continue
-                if other.planned.attack.norm != "linf":
+    def _white_box_checks(
+        self, cell: Sequence[Job], own: Sequence[Job], cells: Sequence[Sequence[Job]]
+    ) -> Iterator[sanity.Check]:
+        job, defence, victim = cell[0], cell[0].through, cell[0].victim
+        assert defence is not None
+        assert job.planned is not None
+        level = job.planned.level
+        place = f"at {level:g}/255 behind {defence.name}"
+        white = self._rates(self._best_cosine(cell), self._same(job), victim.best)
+        for other in own:
+            if other.threat in ("grey-box", "transfer") and other.planned is not None:
+                if other.planned.level != level or other.planned.attack.norm != "linf":
                     continue
                 source = f" from {other.source.name}" if other.source is not victim else ""
-                name = (
-                    f"{victim.name}: white-box is not weaker than {other.threat} {other.planned.name}{source} "
-                    f"at {level:g}/255 behind {defence.name}"
-                )
-                checks.append(sanity.not_below(name, self._success(other, defence, job.pairs), white, job.pairs))
-            for next_ in cells:
-                higher = next_[0]
-                if higher.through is defence and higher.planned is not None and higher.planned.level == 2 * level:
-                    rise = f"from {level:g} to {2 * level:g}/255"
-                    name = f"{victim.name}: adaptive success does not fall {rise} behind {defence.name}"
-                    rates = self._rates(self._best_cosine(next_), self._same(higher), victim.best)
-                    checks.append(sanity.not_below(name, white, rates, job.pairs))
-        return checks
+                whom = f"{other.threat} {other.planned.name}{source}"
+                name = f"{victim.name}: white-box is not weaker than {whom} {place}"
+                yield sanity.not_below(name, self._success(other, defence, job.pairs), white)
+        blind = [one for one in cell if one.planned is not None and isinstance(one.planned.attack, Square)]
+        if blind:
+            name = f"{victim.name}: attacks by gradients are not weaker than those without {place}"
+            seeing = self._best_cosine([one for one in cell if one not in blind])
+            yield sanity.not_below(
+                name, self._success(blind[0], defence), self._rates(seeing, self._same(job), victim.best)
+            )
+        steps = sorted(
+            (one for one in cell if one.planned is not None and one.planned.name.startswith("expected PGD-")),
+            key=lambda one: int(one.planned.name.rpartition("-")[2]) if one.planned else 0,
+        )
+        for fewer, more in itertools.pairwise(steps):
+            assert fewer.planned is not None
+            assert more.planned is not None
+            name = f"{victim.name}: {more.planned.name} is not weaker than {fewer.planned.name} {place}"
+            yield sanity.not_below(name, self._success(fewer, defence), self._success(more, defence))
+        for next_ in cells:
+            higher = next_[0]
+            if higher.through is defence and higher.planned is not None and higher.planned.level == 2 * level:
+                rise = f"from {level:g} to {2 * level:g}/255"
+                name = f"{victim.name}: adaptive success does not fall {rise} behind {defence.name}"
+                rates = self._rates(self._best_cosine(next_), self._same(higher), victim.best)
+                yield sanity.not_below(name, white, rates)
 
-    def _success(self, job: Job, defence: Defence, pairs: int | None = None) -> dict[str, float]:
-        """Success rates by goal; of the first `pairs` pairs only, to compare with a job that has no more."""
+    def _success(self, job: Job, defence: Defence, pairs: int | None = None) -> dict[str, NDArray[np.float64]]:
+        """How often each pair's attack succeeds, by goal; of the first `pairs` pairs only, to compare with another."""
         cosine, same = self.cosines(job, defence, self.draws(job, defence))["both"], self._same(job)
         if pairs is not None and pairs < len(same):
-            each = pairs // 2
-            rows = np.sort(np.concatenate([np.flatnonzero(same)[:each], np.flatnonzero(~same)[:each]]))
+            rows = self.pairs.first_rows(pairs)
             cosine, same = cosine[:, rows], same[rows]
         return self._rates(cosine, same, job.victim.best)
 
     @staticmethod
-    def _rates(cosine: NDArray[np.float32], same: NDArray[np.bool_], threshold: float) -> dict[str, float]:
-        accepted, rejected = metrics.rates(cosine, same, threshold)
+    def _rates(
+        cosine: NDArray[np.float32], same: NDArray[np.bool_], threshold: float
+    ) -> dict[str, NDArray[np.float64]]:
+        accepted, rejected = metrics.decisions(cosine, same, threshold)
         return dict(zip(_GOALS, (1 - accepted, 1 - rejected), strict=True))
 
 

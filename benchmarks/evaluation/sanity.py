@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Check", "failed", "not_below", "reaches"]
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.benchmarks.evaluation import metrics
+
+__all__ = ["CONFIDENCE", "Check", "failed", "not_below", "not_measured", "reaches"]
+
+_Success = Mapping[str, NDArray[np.float64]]
+
+CONFIDENCE = 0.999
+"""Of the bootstrap interval in which a difference must lie below zero for a check to fail; there are many checks."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +27,14 @@ class Check:
     ----------
     name : str
         What must hold.
-    holds : bool
+    holds : bool or None
+        None if it could not be measured.
     figures : str
         The success rates that were compared, in per cent.
     """
 
     name: str
-    holds: bool
+    holds: bool | None
     figures: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -31,28 +42,37 @@ class Check:
         return asdict(self)
 
 
-def not_below(name: str, weaker: Mapping[str, float], stronger: Mapping[str, float], pairs: int) -> Check:
-    """That success rates (0 to 1, by goal) of a stronger attacker are not below a weaker one's.
+def not_below(name: str, weaker: _Success, stronger: _Success) -> Check:
+    """That a stronger attacker's success is not below a weaker one's, both on the same pairs.
 
-    Twice the standard error of the difference of two rates of half as many pairs each is forgiven: it is what chance
-    does to attacks that are equally strong.
+    Parameters
+    ----------
+    weaker, stronger : mapping
+        By goal, (N,) how often (0 to 1) each pair's attack succeeds.
     """
-    worst, parts = True, []
+    holds, parts = True, []
     for goal, before in weaker.items():
         after = stronger[goal]
-        count = max(1, pairs // 2)
-        allowed = 2 * ((before * (1 - before) + after * (1 - after)) / count) ** 0.5 + 1 / count
-        worst = worst and after >= before - allowed
-        parts.append(f"{goal} {100 * before:.1f} -> {100 * after:.1f} (allowed {-100 * allowed:.1f})")
-    return Check(name, worst, ", ".join(parts))
+        low, high = metrics.interval(after - before, confidence=CONFIDENCE, draws=10_000)
+        holds = holds and high >= 0
+        parts.append(
+            f"{goal} {100 * before.mean():.1f} -> {100 * after.mean():.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        )
+    return Check(name, holds, ", ".join(parts))
 
 
-def reaches(name: str, rates: Mapping[str, float], wanted: float) -> Check:
+def not_measured(name: str, why: str) -> Check:
+    """A check that this evaluation cannot make."""
+    return Check(name, None, why)
+
+
+def reaches(name: str, success: _Success, wanted: float) -> Check:
     """That success rates reach a value."""
+    rates = {goal: float(value.mean()) for goal, value in success.items()}
     figures = ", ".join(f"{goal} {100 * rate:.1f}" for goal, rate in rates.items())
     return Check(name, all(rate >= wanted for rate in rates.values()), f"{figures} (wanted {100 * wanted:.0f})")
 
 
 def failed(checks: Sequence[Check]) -> str:
     """One sentence about the checks that do not hold; empty if all do."""
-    return "; ".join(f"{check.name}: {check.figures}" for check in checks if not check.holds)
+    return "; ".join(f"{check.name}: {check.figures}" for check in checks if check.holds is False)

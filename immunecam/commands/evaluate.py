@@ -62,6 +62,8 @@ def evaluate(
     from immunecam.runtime.bundle import Bundle, default_bundle
 
     console = Console()
+    if docs is not None and not docs.suffix:
+        raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     if page_of is not None:
         if docs is None:
             raise UsageError("--page-of needs --docs PAGE: say where the page goes")

@@ -151,10 +151,11 @@ def test_weights_of_another_run_are_taken_where_they_fit(faces, recognizer, tmp_
     trainer.run()
     note = json.loads((tmp_path / "second" / "config.json").read_text())
     checkpoint = (tmp_path / "first" / "checkpoint.safetensors").read_bytes()
-    assert note["started_from"] == hashlib.sha256(checkpoint).hexdigest()
+    assert note["started_from"]["checkpoint"] == hashlib.sha256(checkpoint).hexdigest()
+    assert note["started_from"]["recognizers"] == note["recognizers"]
     with pytest.raises(InputError, match="other started_from"):
         Trainer(other, faces, [recognizer], tmp_path / "second", resume=True)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no run to start from"):
         Trainer(config, faces, [recognizer], tmp_path / "third", start_from=tmp_path / "nowhere")
 
 

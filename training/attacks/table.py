@@ -1,4 +1,4 @@
-"""Every attack by the name that papers give it, with the settings of the evaluation."""
+"""Every attack by the name that papers give it, with settings that break an undefended recogniser."""
 
 from __future__ import annotations
 

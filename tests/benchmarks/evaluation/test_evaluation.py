@@ -61,6 +61,9 @@ def test_it_measures_everything(whole, bundle):
     assert report["bundles"] == ["small (sample)", "small (expected)"]
     assert report["bundle_files"]["small"]["analyzer.onnx"] == bundle.manifest.files["analyzer.onnx"].sha256
     assert all(check["holds"] for check in report["sanity"])
+    checked = " ".join(check["name"] for check in report["sanity"])
+    for name in ("not weaker than transfer", "without", "expected PGD-8 is not weaker than expected PGD-2", "128/255"):
+        assert name in checked
     (clean,) = rows(report, recognizer="linear1", threat="clean", defence="none", purified="both")
     assert clean["accuracy_percent"] > 90
     (attacked,) = rows(report, recognizer="linear1", threat="grey-box", defence="none", purified="both", budget="8/255")
@@ -79,7 +82,9 @@ def test_it_measures_everything(whole, bundle):
         assert once
         assert again["same_accepted_percent"] <= once[0]["same_accepted_percent"] + 1e-6
     names = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="8/255")}
-    assert names == {"expected PGD-8", "straight-through EOT-PGD-8x2", "Square-20", "strongest of 3"}
+    drawn = {"straight-through EOT-PGD-8x2", "expected Square-20", "strongest of 4"}
+    assert names == {"expected PGD-8", "expected PGD-2", *drawn}
+    assert {row["purified"] for row in rows(report, threat="adaptive", defence="small (expected)")} == {"both"}
     ways = {row["purified"] for row in rows(report, threat="clean", defence="small (sample)")}
     assert ways == {"both", "probe", "vote of 2", "mean of 2", "medoid of 2"}
     assert {row["purified"] for row in rows(report, defence="small (expected)")} == {"both", "probe"}
@@ -156,7 +161,8 @@ def test_a_damaged_file_is_made_again(whole, data, recognizers, bundle, tmp_path
 def test_a_table_with_a_weak_attacker_is_refused(data, recognizers, bundle, tmp_path):
     """An attack that gets weaker with more steps is what gradient masking looks like."""
     weak = Planned("PGD-40", PGD(steps=1, step_size=0.01), 8.0)
-    protocol = dataclasses.replace(SMALL, grey_box=(Planned("PGD-10", PGD(steps=10), 8.0), weak), transfer=())
+    grey_box = (Planned("PGD-10", PGD(steps=10), 8.0), weak)
+    protocol = dataclasses.replace(SMALL, pairs=64, grey_box=grey_box, transfer=())
     with pytest.raises(InputError, match=r"refused.*PGD-40 is not weaker than PGD-10") as caught:
         robustness.evaluate(
             data, recognizers[:1], [bundle], protocol, tmp_path, adaptive=False, report=tmp_path / "report.json"
@@ -164,17 +170,25 @@ def test_a_table_with_a_weak_attacker_is_refused(data, recognizers, bundle, tmp_
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report.json").exists()
     assert not (tmp_path / "robustness.md").exists()
-    assert json.loads((tmp_path / "refused.json").read_text())["sanity"]
+    refused = json.loads((tmp_path / "refused.json").read_text())
+    assert refused["schema"] == "immunecam.robustness/1-refused"
+    assert {check["holds"] for check in refused["sanity"]} == {True, False, None}
+    with pytest.raises(InputError, match="sanity block fails"):
+        robustness.write_page(refused, tmp_path / "page.md")
 
 
 def test_defences(data, bundle, tmp_path):
     faces = FaceSet.load(data / "lfw" / "dev_112.zip").pixels[:3]
     training = FaceSet.load(data / "lfw" / "train_112.zip")
-    space = fitted_eigenspace(training, 16, tmp_path / "space.safetensors")
-    again = fitted_eigenspace(training, 16, tmp_path / "space.safetensors")
+    store = Store(tmp_path)
+    space, origin = fitted_eigenspace(training, 16, store)
+    again, _ = fitted_eigenspace(training, 16, store)
     assert torch.equal(space.basis, again.basis)
+    other, elsewhere = fitted_eigenspace(dataclasses.replace(training, pixels=training.pixels.flip(2)), 16, store)
+    assert elsewhere != origin
+    assert not torch.equal(other.basis, space.basis)
     pixels = faces.numpy()
-    for defence in baselines(space, (8, 16)):
+    for defence in baselines(space, (8, 16), origin):
         out = defence.purify(pixels)
         assert out.shape == pixels.shape
         assert out.dtype == np.uint8
@@ -263,6 +277,8 @@ def test_command(data, recognizers, bundle, tmp_path):
     [
         ([], 2, "give both"),
         (["--page-of", "a.json"], 2, "--docs"),
+        (["--page-of", "a.json", "--docs", "page"], 2, "page.md"),
+        (["--data", "D", "--recognizer", "R", "--mode", "sample", "--mode", "sample"], 2, "given twice"),
         (["--page-of", "a.json", "--docs", "b.md"], 3, "cannot be read"),
         (["--data", "nowhere", "--recognizer", "R"], 3, "has no folder lfw"),
         (["--data", "D", "--recognizer", "missing.pt"], 3, "missing.pt"),

@@ -16,7 +16,7 @@ from immunecam.benchmarks.evaluation.metrics import (
     rates,
     roc,
 )
-from immunecam.benchmarks.evaluation.sanity import Check, failed, not_below, reaches
+from immunecam.benchmarks.evaluation.sanity import Check, failed, not_below, not_measured, reaches
 
 scores = st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=2, max_size=30).filter(
     lambda rows: len({same for _, same in rows}) == 2
@@ -82,12 +82,22 @@ def test_intervals_hold_the_truth_and_shrink():
 
 
 def test_sanity():
-    weak, strong = {"dodging": 0.9, "impersonation": 0.9}, {"dodging": 0.5, "impersonation": 1.0}
-    assert not_below("x", strong, {"dodging": 0.6, "impersonation": 1.0}, 600).holds
-    assert not not_below("x", weak, strong, 600).holds
-    # Five points less of ten pairs is what chance does.
-    assert not_below("x", {"dodging": 0.55}, {"dodging": 0.5}, 20).holds
+    def rates(dodging, impersonation, pairs=300):
+        return {
+            "dodging": (np.arange(pairs) < dodging * pairs).astype(float),
+            "impersonation": (np.arange(pairs) < impersonation * pairs).astype(float),
+        }
+
+    weak, strong = rates(0.9, 0.9), rates(0.5, 1.0)
+    assert not_below("x", strong, rates(0.6, 1.0)).holds
+    assert not not_below("x", weak, strong).holds
+    # A pair less of ten is what chance does, thirty of three hundred are not.
+    assert not_below("x", rates(0.6, 0.5, 10), rates(0.5, 0.5, 10)).holds
+    assert not not_below("x", rates(0.6, 0.5), rates(0.5, 0.5)).holds
+    # The same rate on other pairs differs by chance, and so does one that is a little lower.
+    shuffled = {goal: np.random.default_rng(0).permutation(value) for goal, value in rates(0.48, 0.5).items()}
+    assert not_below("x", rates(0.5, 0.5), shuffled).holds
     assert reaches("x", strong, 0.5).holds
     assert not reaches("x", strong, 0.95).holds
-    assert failed([Check("a", True, "1"), Check("b", False, "2")]) == "b: 2"
-    assert failed([]) == ""
+    assert failed([Check("a", True, "1"), Check("b", False, "2"), not_measured("c", "why")]) == "b: 2"
+    assert failed([not_measured("c", "why")]) == ""
