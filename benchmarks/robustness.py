@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from immunecam.benchmarks.evaluation import metrics
 from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
 from immunecam.benchmarks.evaluation.page import page
-from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
+from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs
 from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_price, plot_roc
 from immunecam.benchmarks.evaluation.protocol import FULL, QUICK, Protocol
 from immunecam.benchmarks.evaluation.run import Evaluation, Job, Victim
@@ -41,6 +41,7 @@ __all__ = [
 
 SCHEMA = "immunecam.robustness/1"
 TRAINING_FOLDS = range(1, 8)
+OTHER_CAMERAS = {"ORL": "orl_112.zip", "Extended Yale B": "yaleb_112.zip"}
 _FMR = 1e-3
 _MODES = ("sample", "expected")
 
@@ -66,7 +67,8 @@ def evaluate(
     Parameters
     ----------
     data : path
-        Folder with `lfw/train_112.zip`, `lfw/dev_112.zip` and `lfw/pairs.csv`.
+        Folder with `lfw/train_112.zip`, `lfw/dev_112.zip` and `lfw/pairs.csv`; clean faces of other cameras are judged,
+        too, where `faces/` has them.
     recognizers : sequence of path
         TorchScript or ONNX; each is attacked, and is the others' transfer source.
     bundles : sequence of Bundle
@@ -122,6 +124,7 @@ def evaluate(
             list(evaluation.rows([job]))
         return None
     rows = list(evaluation.rows(jobs))
+    others = _other_cameras(data, evaluation)
     checks = evaluation.checks(jobs)
     content = {
         "protocol": protocol.to_dict(),
@@ -136,6 +139,7 @@ def evaluate(
         "providers": {defence.name: defence.provider for defence in ours},
         "milliseconds": {d.name: round(d.milliseconds(pairs.left[:20]), 3) for d in [*classical, *ours]},
         "roc": _roc(evaluation, jobs),
+        "other_cameras": others,
         "sanity": [check.to_dict() for check in checks],
     }
     sha256 = bundles[0].sha256 if bundles else None
@@ -238,6 +242,18 @@ def find_victim(recognizer: Recognizer, known: Pairs, store: Store, device: str)
     return Victim(
         recognizer, metrics.best_threshold(cosine, known.same), metrics.rate_threshold(cosine, known.same, _FMR)
     )
+
+
+def _other_cameras(data: Path, evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    """Clean figures on the sets of other cameras that are there; nothing but thresholds is carried over to them."""
+    protocol, found = evaluation.protocol, {}
+    for title, name in OTHER_CAMERAS.items():
+        file = data / "faces" / name
+        if protocol.other_faces and file.is_file():
+            pairs = drawn_pairs(FaceSet.load(file), protocol.other_faces, protocol.seed)
+            there = evaluation.on(pairs)
+            found[title] = list(there.rows([job for job in there.jobs(adaptive=False) if job.threat == "clean"]))
+    return found
 
 
 def _roc(evaluation: Evaluation, jobs: Sequence[Job]) -> list[dict[str, Any]]:

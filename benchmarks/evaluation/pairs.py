@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError, UsageError
 from immunecam.training.faces import FaceSet
 
-__all__ = ["Pairs", "load_pairs", "read_table"]
+__all__ = ["Pairs", "drawn_pairs", "load_pairs", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +101,32 @@ def load_pairs(table: Path, faces: FaceSet, folds: range) -> Pairs:
         pixels[[number[row[1]] for row in rows]],
         same,
     )
+
+
+def drawn_pairs(faces: FaceSet, count: int, seed: int = 0) -> Pairs:
+    """`count` pairs, half of them same, drawn at random from faces that lie in a folder for each person.
+
+    Raises
+    ------
+    InputError
+        If there are not two people, or nobody has two pictures.
+    """
+    people: dict[str, list[int]] = {}
+    for number, name in enumerate(faces.names):
+        people.setdefault(name.rpartition("/")[0], []).append(number)
+    several = [rows for rows in people.values() if len(rows) > 1]
+    if not several or len(people) < 2:
+        raise InputError(
+            f"faces to draw pairs from show {len(people)} people, {len(several)} of them more than once: wanted a "
+            "folder for each of two people or more, and two pictures in one of them"
+        )
+    rng = np.random.default_rng(seed)
+    same = [rng.choice(several[rng.integers(len(several))], 2, replace=False) for _ in range(count // 2)]
+    everybody = list(people.values())
+    different = []
+    for _ in range(count - count // 2):
+        one, other = rng.choice(len(everybody), 2, replace=False)
+        different.append([rng.choice(everybody[one]), rng.choice(everybody[other])])
+    rows = np.array([*same, *different])
+    pixels = faces.pixels.numpy()
+    return Pairs(pixels[rows[:, 0]], pixels[rows[:, 1]], np.arange(count) < count // 2)

@@ -92,6 +92,8 @@ class Protocol:
         Antibodies that a figure of a sampling defence is the mean of.
     resubmissions : int
         Presentations of one attacked face.
+    other_faces : int
+        Clean pairs of each set from another camera.
     projections : tuple of int
         Eigenfaces of the plain projections.
     seed : int
@@ -116,6 +118,7 @@ class Protocol:
     adaptive_baselines: bool = True
     judge_draws: int = 4
     resubmissions: int = 10
+    other_faces: int = 600
     projections: tuple[int, ...] = (100, 300, 700, 1500)
     seed: int = 0
 
@@ -191,4 +194,5 @@ QUICK = Protocol(
     adaptive_restarts=1,
     adaptive_baselines=False,
     judge_draws=2,
+    other_faces=0,
 )

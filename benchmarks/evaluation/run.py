@@ -114,11 +114,24 @@ class Evaluation:
     ) -> None:
         self.protocol, self.pairs, self.victims = protocol, pairs, victims
         self.baselines, self.defences = baselines, defences
-        self._store, self._device = store, device
+        self.store, self._device = store, device
         self._tell = tell or (lambda what, done, total: None)
         self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()).hexdigest()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
         self._enrolled_combined: dict[tuple[str, str, int], dict[str, NDArray[np.float32]]] = {}
+
+    def on(self, pairs: Pairs) -> Evaluation:
+        """The same defences, without the classical ones, on other pairs."""
+        return Evaluation(
+            self.protocol,
+            pairs,
+            self.victims,
+            self.baselines[:1],
+            self.defences,
+            self.store,
+            device=self._device,
+            tell=self._tell,
+        )
 
     # -- what is to be done --------------------------------------------------------------------------------------
 
@@ -174,7 +187,7 @@ class Evaluation:
             chosen = Pairs(pairs.left[part], pairs.right[part], pairs.same[part])
             key = {**self._key(job), "chunk": number, "size": _CHUNK}
             self._tell(self.title(job), number, len(starts))
-            out[part] = self._store.get(key, lambda chosen=chosen, key=key: {"faces": self._attack(job, chosen, key)})[
+            out[part] = self.store.get(key, lambda chosen=chosen, key=key: {"faces": self._attack(job, chosen, key)})[
                 "faces"
             ]
         return out
@@ -266,7 +279,7 @@ class Evaluation:
                     cosines[way] = (value * enrolled[way]).sum(1)[None]
             return cosines
 
-        return self._store.get(key, compute)
+        return self.store.get(key, compute)
 
     def _enrolment(self, victim: Victim, defence: Defence, pairs: int, draw: int) -> NDArray[np.float32]:
         key = (victim.recognizer.sha256, defence.key, pairs, draw if defence.draws else 0)

@@ -46,6 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lfw.mkdir()
     _people(lfw, "train_112.zip", range(40), 3)
     _people(lfw, "dev_112.zip", range(100, 132), 2)
+    (lfw.parent / "faces").mkdir()
+    _people(lfw.parent / "faces", "orl_112.zip", range(200, 206), 2)
     with (lfw / "pairs.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["fold", "left", "right", "same"])

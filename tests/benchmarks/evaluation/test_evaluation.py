@@ -16,7 +16,7 @@ import torch
 from immunecam.benchmarks import robustness
 from immunecam.benchmarks.evaluation import run as evaluation_run
 from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
-from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs, read_table
+from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs, read_table
 from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
@@ -38,6 +38,7 @@ SMALL = dataclasses.replace(
     square_queries=20,
     adaptive_baselines=True,
     projections=(16,),
+    other_faces=12,
 )
 
 
@@ -89,6 +90,19 @@ def test_it_measures_everything(whole, bundle):
     assert ways == {"both", "probe", "vote of 2", "mean of 2", "medoid of 2"}
     assert {row["purified"] for row in rows(report, defence="small (expected)")} == {"both", "probe"}
     assert all(report["milliseconds"][name] > 0 for name in report["bundles"])
+
+
+def test_clean_faces_of_other_cameras(whole):
+    report, folder = whole
+    (row,) = [
+        r
+        for r in report["other_cameras"]["ORL"]
+        if (r["recognizer"], r["defence"], r["purified"]) == ("linear1", "small (expected)", "both")
+    ]
+    assert row["pairs"] == 12
+    assert "drop_points" in row
+    assert "Extended Yale B" not in report["other_cameras"]  # is not there
+    assert "## Other cameras" in (folder / "page.md").read_text()
 
 
 def test_the_page(whole):
@@ -221,6 +235,20 @@ def test_pairs(data, tmp_path):
     with pytest.raises(InputError, match="columns fold, left, right, same"):
         read_table(tmp_path / "pairs.csv", range(8, 9))
     assert isinstance(few, Pairs)
+
+
+def test_drawn_pairs(data):
+    faces = FaceSet.load(data / "lfw" / "dev_112.zip")
+    pairs = drawn_pairs(faces, 40)
+    assert pairs.same.sum() == 20
+    number = {face.tobytes(): name.split("/")[0] for face, name in zip(faces.pixels.numpy(), faces.names, strict=True)}
+    for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True):
+        assert (number[left.tobytes()] == number[right.tobytes()]) == same
+        assert (left != right).any()
+    assert (drawn_pairs(faces, 40, seed=1).left != pairs.left).any()
+    assert (drawn_pairs(faces, 40).left == pairs.left).all()
+    with pytest.raises(InputError, match="show 1 people"):
+        drawn_pairs(FaceSet(faces.pixels[:2], faces.names[:2]), 4)
 
 
 def test_store(tmp_path):
