@@ -21,6 +21,8 @@ __all__ = ["OnnxRuntimeEngine", "OnnxRuntimePurifier"]
 
 _FLOAT, _PIXEL, _BOOL = "tensor(float)", "tensor(uint8)", "tensor(bool)"
 _FACES = (None, 112, 112)
+# How far a sigmoid in single precision may leave [0, 1]; ONNX Runtime's gives 1.0000001 for a large logit.
+_ROUNDING = np.float32(1e-6)
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +137,8 @@ class OnnxRuntimeEngine:
                 f"The bundle {self._bundle.path}: the analyzer gives K = {p.shape[-1]} probabilities, but "
                 f"the manifest says K = {self.k}: export the bundle again."
             )
-        return p
+        within = np.clip(p, np.float32(0), np.float32(1))
+        return within if (np.abs(p - within) <= _ROUNDING).all() else p  # what is really wrong is found by the caller
 
     def _session(self, role: str) -> Any:
         ort = import_onnxruntime()

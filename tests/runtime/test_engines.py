@@ -25,6 +25,7 @@ from immunecam.runtime.engines import (
     choose_provider,
 )
 from immunecam.runtime.engines.external_data import inline_external_data
+from immunecam.runtime.purifier import Purifier
 
 onnx = pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
 ort = pytest.importorskip("onnxruntime")
@@ -222,6 +223,31 @@ def test_k_mismatch_that_only_a_run_shows(parts: Any, tmp_path: Path, faces: NDA
     engine = OnnxRuntimeEngine.from_bundle(made.write(tmp_path / "b.immune"))
     with pytest.raises(InputError, match="K = 32 probabilities, but the manifest says K = 64"):
         engine.analyze(faces)
+
+
+@pytest.mark.parametrize("excess", [1.2e-7, 0.01, float("nan")])
+def test_probabilities_that_rounding_has_lifted_above_one(
+    parts: Any, tmp_path: Path, faces: NDArray[np.float32], excess: float
+) -> None:
+    """ONNX Runtime's sigmoid gives 1.0000001 for a large logit; no camera may stop for that."""
+
+    def lift(graph: Any) -> None:
+        sigmoid = graph.node[-1]
+        sigmoid.op_type, sigmoid.output[0] = "HardSigmoid", "step"
+        sigmoid.attribute.append(onnx.helper.make_attribute("alpha", 1e6))
+        graph.node.append(onnx.helper.make_node("Mul", ["step", "factor"], ["probabilities"]))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1 + excess).reshape(1), "factor"))
+
+    made = parts(whole=False)
+    made.files["analyzer.onnx"] = edited(made.files["analyzer.onnx"], lift)
+    purifier = Purifier.load(made.write(tmp_path / "b.immune"), mutation="expected")
+    if excess < 1e-6:
+        p = purifier.analyze(faces)
+        assert p.max() == 1
+        assert purifier.purify(faces).shape == faces.shape
+    else:
+        with pytest.raises(InputError, match=r"outside \[0, 1\] or NaN"):
+            purifier.analyze(faces)
 
 
 def test_fixed_batch_is_refused(parts: Any, tmp_path: Path) -> None:
