@@ -22,7 +22,8 @@ _COLUMNS = (
     ("patch 10 %", "grey-box", "patch", "10 %"),
     ("adaptive 4/255", "adaptive", "", "4/255"),
     ("adaptive 8/255", "adaptive", "", "8/255"),
-    ("resubmission 8/255", "resubmission", "", "8/255"),
+    ("grey-box, 10 tries 8/255", "resubmission", "PGD-40", "8/255"),
+    ("adaptive, 10 tries 8/255", "resubmission", "strongest", "8/255"),
 )
 
 # What an operating point is described by: threat, attack (a beginning), budget.

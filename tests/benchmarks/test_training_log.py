@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from immunecam.benchmarks import training_log
 
@@ -43,3 +44,9 @@ def test_a_bundle_is_measured_on_fold_8(tmp_path, data, recognizers, bundle):
     # A linear recogniser of large blocks is hard to attack, but not by an attacker who does nothing.
     assert adaptive != clean
     assert "| a first one |" in log.with_suffix(".md").read_text()
+
+
+def test_the_committed_log_is_rendered():
+    results = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+    log = json.loads((results / "training.json").read_text())
+    assert (results / "training.md").read_text() == training_log.render(log)
