@@ -122,6 +122,8 @@ class TrainConfig:
         Of the copy that the attacker is aimed at.
     augment : bool
         Mirror, and vary brightness and contrast.
+    resampled : float
+        Fraction of steps whose faces, attacked ones with their perturbation, have been in a frame (`Resampling`).
     seed : int
         Of everything random in training. A step depends on (seed, step) alone, so a resumed run is the same run.
     """
@@ -149,6 +151,7 @@ class TrainConfig:
     bank: BankConfig | None = None
     ema_decay: float = 0.9
     augment: bool = False
+    resampled: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective, StepValues
 from immunecam.training.recognizer import Recognizer
+from immunecam.training.resampling import Resampling
 
 __all__ = ["Trainer"]
 
@@ -241,14 +242,17 @@ class Trainer:
             change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
             both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)])
         both = both.to(self.device)
+        # A face and its attacked copy are lit and resampled alike.
+        twin = torch.cat([torch.arange(count), torch.arange(ready)])
         if self.config.augment:
-            # A face and its attacked copy are lit alike; those of the bank are mirrored already if they are to be.
-            twin = torch.cat([torch.arange(count), torch.arange(ready)])
+            # Those of the bank are mirrored already if they are to be.
             flip = (torch.rand(count) < 0.5)[twin] & (twin >= ready)
             both[flip] = both[flip].flip(2)
             gain = torch.empty(count, 1, 1).uniform_(0.8, 1.2)[twin].to(self.device)
             offset = torch.empty(count, 1, 1).uniform_(-0.15, 0.15)[twin].to(self.device)
             both = (both * gain + offset).clamp(-1, 1)
+        if self.config.resampled and float(torch.rand(())) < self.config.resampled:
+            both = Resampling(count)(both, twin)
         return both[:count], round_to_8bit(both[count:]) if ready else None
 
     def _lr(self) -> float:

@@ -17,6 +17,8 @@ _COLUMNS = (
     ("grey-box PGD 8/255", "grey-box", "PGD-40", "8/255"),
     ("grey-box MI-FGSM 8/255", "grey-box", "MI-FGSM", "8/255"),
     ("grey-box APGD 8/255", "grey-box", "APGD", "8/255"),
+    ("resampled PGD 8/255", "resampled", "PGD-40", "8/255"),
+    ("resampled MI-FGSM 8/255", "resampled", "MI-FGSM", "8/255"),
     ("L2-PGD", "grey-box", "L2-PGD", "L2 1.5"),
     ("CW-L2", "grey-box", "CW-L2", "L2 1.5"),
     ("patch 10 %", "grey-box", "patch", "10 %"),
@@ -297,7 +299,7 @@ def _details(rows: Sequence[_Row]) -> list[str]:
 
 def _how(protocol: Mapping[str, Any]) -> list[str]:
     lines = []
-    for column in ("grey_box", "transfer"):
+    for column in ("grey_box", "resampled", "transfer"):
         for item in protocol[column]:
             settings = ", ".join(f"{name} {value}" for name, value in item["settings"].items() if value is not None)
             lines.append([column.replace("_", "-"), item["attack"], item["budget"], settings])
@@ -314,7 +316,9 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
             else ""
         )
         + "the best of them for each face, chosen in other draws than it is judged by, is the adaptive figure. Filters "
-        "without a gradient are attacked with the identity's (BPDA). A sampling defence is judged by the mean of "
+        "without a gradient are attacked with the identity's (BPDA). Resampled: a grey-box attack's faces are put into "
+        "a frame, enlarged or shrunk, turned by up to 20 degrees, and aligned back, as every face of a camera is. A "
+        "sampling defence is judged by the mean of "
         f"{protocol['judge_draws']} draws. Attacked faces are 8-bit before any defence sees them."
     )
     return [*markdown_table(["threat", "attack", "budget", "settings"], lines), "", said]

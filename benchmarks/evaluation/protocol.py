@@ -80,6 +80,8 @@ class Protocol:
         Numbers of pairs; 0 is all of them.
     grey_box, transfer : tuple of Planned
         Attacks on the bare victim, and on another recogniser.
+    resampled : tuple of Planned
+        Grey-box attacks whose faces have been in a camera's frame before the defence sees them.
     adaptive_levels, eot_levels, square_levels : tuple of float
         Budgets of the attacks through the defence: by the expected antibody, by many drawn ones, without gradients.
     fewer_steps_level : float
@@ -107,6 +109,10 @@ class Protocol:
     unbounded_pairs: int = 20
     grey_box: tuple[Planned, ...] = ()
     transfer: tuple[Planned, ...] = ()
+    resampled: tuple[Planned, ...] = (
+        Planned("PGD-40", PGD(steps=40), 8.0),
+        Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0),
+    )
     adaptive_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
     eot_levels: tuple[float, ...] = (4.0, 8.0)
     square_levels: tuple[float, ...] = (8.0,)
@@ -125,7 +131,7 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, attacks with their settings."""
         plain = dataclasses.asdict(self)
-        for column in ("grey_box", "transfer"):
+        for column in ("grey_box", "resampled", "transfer"):
             plain[column] = [
                 {"attack": item.name, "budget": item.budget, "settings": dataclasses.asdict(item.attack)}  # type: ignore[call-overload]
                 for item in getattr(self, column)

@@ -22,6 +22,7 @@ from immunecam.benchmarks.evaluation.store import Store, digest
 from immunecam.training.attacks import PGD, Goal, Square
 from immunecam.training.faces import from_uint8, to_uint8
 from immunecam.training.recognizer import Recognizer
+from immunecam.training.resampling import Resampling
 
 __all__ = ["Evaluation", "Job", "Victim"]
 
@@ -58,7 +59,8 @@ class Job:
     Attributes
     ----------
     threat : str
-        "clean", "grey-box", "transfer", "adaptive" or "unbounded".
+        "clean", "grey-box", "resampled" (grey-box, then into a frame and back), "transfer", "adaptive" or
+        "unbounded".
     victim : Victim
         Who judges.
     planned : Planned or None
@@ -146,6 +148,7 @@ class Evaluation:
         for victim in self.victims:
             jobs.append(Job("clean", victim, None, victim, None, everything))
             jobs += [Job("grey-box", victim, plan, victim, None, everything) for plan in protocol.grey_box]
+            jobs += [Job("resampled", victim, plan, victim, None, everything) for plan in protocol.resampled]
             for source in self.victims:
                 if source is not victim:
                     jobs += [Job("transfer", victim, plan, source, None, everything) for plan in protocol.transfer]
@@ -259,9 +262,13 @@ class Evaluation:
             "draws": draws,
             "seed": self.protocol.seed,
         }
+        if job.threat == "resampled":
+            key["resampled"] = 1
 
         def compute() -> dict[str, NDArray[np.float32]]:
             probes = self.crafted(job)
+            if job.threat == "resampled":
+                probes = self._resampled(probes)
             bare = self._enrolment(job.victim, self.baselines[0], job.pairs, 0)
             both, probe, kept = [], [], []
             for draw in range(draws):
@@ -280,6 +287,14 @@ class Evaluation:
             return cosines
 
         return self.store.get(key, compute)
+
+    def _resampled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Faces into frames and back, a size for every few, a turn and a shift for each."""
+        parts = []
+        for number, part in enumerate(torch.from_numpy(faces).split(_CHUNK)):
+            torch.manual_seed(self.protocol.seed + number)
+            parts.append(to_uint8(Resampling(len(part))(from_uint8(part))))
+        return torch.cat(parts).numpy()
 
     def _enrolment(self, victim: Victim, defence: Defence, pairs: int, draw: int) -> NDArray[np.float32]:
         key = (victim.recognizer.sha256, defence.key, pairs, draw if defence.draws else 0)

@@ -32,6 +32,7 @@ SMALL = dataclasses.replace(
     unbounded_pairs=6,
     grey_box=tuple(Planned("PGD-40", PGD(steps=10), level) for level in (4.0, 8.0)),
     transfer=(Planned("PGD-40", PGD(steps=10), 8.0),),
+    resampled=(Planned("PGD-40", PGD(steps=10), 8.0),),
     adaptive_steps=8,
     adaptive_draws=2,
     square_levels=(8.0,),
@@ -58,7 +59,10 @@ def rows(report, **wanted):
 def test_it_measures_everything(whole, bundle):
     report, folder = whole
     assert json.loads((folder / "report.json").read_text())["rows"] == report["rows"]
-    assert {row["threat"] for row in report["rows"]} == {"clean", "grey-box", "transfer", "adaptive", "resubmission"}
+    assert {row["threat"] for row in report["rows"]} == {
+        *("clean", "grey-box", "resampled", "transfer", "adaptive", "resubmission")
+    }
+    (turned,) = rows(report, recognizer="linear1", threat="resampled", defence="none", purified="both")
     assert report["bundles"] == ["small (sample)", "small (expected)"]
     assert report["bundle_files"]["small"]["analyzer.onnx"] == bundle.manifest.files["analyzer.onnx"].sha256
     assert all(check["holds"] for check in report["sanity"])
@@ -69,6 +73,8 @@ def test_it_measures_everything(whole, bundle):
     assert clean["accuracy_percent"] > 90
     (attacked,) = rows(report, recognizer="linear1", threat="grey-box", defence="none", purified="both", budget="8/255")
     assert attacked["accuracy_percent"] < clean["accuracy_percent"] - 10
+    assert turned["accuracy_percent"] != attacked["accuracy_percent"]
+    assert turned["accuracy_percent"] < clean["accuracy_percent"]
     for row in report["rows"]:
         assert row["accuracy_low_percent"] <= row["accuracy_percent"] + 1e-6
         assert row["accuracy_percent"] <= row["accuracy_high_percent"] + 1e-6
@@ -176,7 +182,7 @@ def test_a_table_with_a_weak_attacker_is_refused(data, recognizers, bundle, tmp_
     """An attack that gets weaker with more steps is what gradient masking looks like."""
     weak = Planned("PGD-40", PGD(steps=1, step_size=0.01), 8.0)
     grey_box = (Planned("PGD-10", PGD(steps=10), 8.0), weak)
-    protocol = dataclasses.replace(SMALL, pairs=64, grey_box=grey_box, transfer=())
+    protocol = dataclasses.replace(SMALL, pairs=64, grey_box=grey_box, transfer=(), resampled=())
     with pytest.raises(InputError, match=r"refused.*PGD-40 is not weaker than PGD-10") as caught:
         robustness.evaluate(
             data, recognizers[:1], [bundle], protocol, tmp_path, adaptive=False, report=tmp_path / "report.json"
