@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from immunecam.errors import UsageError
+from immunecam.export.int8 import int8_rows
 from immunecam.kernels import Subspace
 from immunecam.models import Eigenspace
 
@@ -33,6 +34,6 @@ def subspace_from_eigenspace(eigenspace: Eigenspace, precision: str = "int8") ->
     mean = eigenspace.mean.cpu().numpy().astype(np.float32)
     rows = eigenspace.basis.cpu().numpy()
     if precision == "int8":
-        scale = (np.abs(rows).max(1) / 127).astype(np.float32)
-        return Subspace(mean, np.rint(rows / scale[:, None]).astype(np.int8), scale)
+        quantised, scale = int8_rows(rows)
+        return Subspace(mean, quantised, scale[:, 0])
     return Subspace(mean, rows.astype(np.float32 if precision == "fp32" else np.float16))

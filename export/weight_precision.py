@@ -6,11 +6,10 @@ when it loads the graph, and the arithmetic stays float32. Arithmetic in int8 is
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from immunecam.errors import UsageError
+from immunecam.export.int8 import int8_rows
 
 __all__ = ["WEIGHT_PRECISIONS", "with_stored_weights"]
 
@@ -53,7 +52,7 @@ def with_stored_weights(graph: bytes, precision: str) -> bytes:
             initializers.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
             nodes.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
             continue
-        quantised, scale = _int8(values)
+        quantised, scale = int8_rows(values)
         initializers += [
             numpy_helper.from_array(quantised, f"{name}.int8"),
             numpy_helper.from_array(scale, f"{name}.scale"),
@@ -69,9 +68,3 @@ def with_stored_weights(graph: bytes, precision: str) -> bytes:
     model.graph.node.extend(whole)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _int8(values: Any) -> tuple[Any, Any]:
-    largest = np.abs(values).reshape(len(values), -1).max(1)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    return np.rint(values / scale).astype(np.int8), scale
