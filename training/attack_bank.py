@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -123,9 +124,10 @@ class AttackBank:
             indent=1,
         )
         note = folder / "bank.json"
-        if note.exists() and note.read_text() != key:
+        if not note.exists():
+            _store(note, lambda unfinished: unfinished.write_text(key))
+        if note.read_text() != key:
             raise InputError(f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another")
-        note.write_text(key)
         starts = range(0, config.rounds * len(faces), _CHUNK)
         change, face, against, mirrored = [], [], [], []
         for number, start in enumerate(starts):
@@ -134,9 +136,7 @@ class AttackBank:
             found = _read(file, len(rows))
             if found is None:
                 found = _attack(config, faces.pixels[rows], recognizers, number)
-                partial = file.with_suffix(".partial")
-                save_file({"change": found}, partial)
-                os.replace(partial, file)
+                _store(file, partial(save_file, {"change": found}))
             change.append(found)
             face.append(rows)
             against.append(torch.full_like(rows, number % len(recognizers)))
@@ -144,6 +144,13 @@ class AttackBank:
             if progress is not None:
                 progress(number + 1, len(starts))
         return cls(torch.cat(change), torch.cat(face), torch.cat(against), torch.cat(mirrored))
+
+
+def _store(file: Path, write: Callable[[Path], object]) -> None:
+    """Whole or not at all, for two runs may share a bank."""
+    unfinished = file.with_suffix(f".{os.getpid()}.partial")
+    write(unfinished)
+    os.replace(unfinished, file)
 
 
 def _read(file: Path, count: int) -> Tensor | None:
