@@ -1,8 +1,8 @@
 """PyTorch modules: eigenspace, AIS, PIN, edge. Pure functions of tensors; no files are touched here."""
 
-from immunecam.models.ais import AIS, AntibodyGenerator, AntigenAnalyzer, AntigenFeature, ais
+from immunecam.models.ais import AIS, AntibodyGenerator, AntigenAnalyzer, AntigenFeature, PooledFeature, ais
 from immunecam.models.build import KINDS, build_model, model_options
-from immunecam.models.edge import EdgeAnalyzer, EdgeFeature, edge
+from immunecam.models.edge import EdgeAnalyzer, edge
 from immunecam.models.eigenspace import Eigenspace
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.noise_level import NoiseLevel
@@ -22,9 +22,9 @@ __all__ = [
     "AntigenMemory",
     "DenoisingAutoEncoder",
     "EdgeAnalyzer",
-    "EdgeFeature",
     "Eigenspace",
     "NoiseLevel",
+    "PooledFeature",
     "Purification",
     "Restorer",
     "ais",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from immunecam.models.ais import AIS, AntibodyGenerator
+from immunecam.models.ais import AIS, AntibodyGenerator, PooledFeature
 from immunecam.models.layers import ResidualBlock
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.noise_level import NoiseLevel
 
-__all__ = ["EdgeAnalyzer", "EdgeFeature", "edge"]
+__all__ = ["EdgeAnalyzer", "edge"]
 
 
 class EdgeAnalyzer(nn.Module):
@@ -38,27 +38,6 @@ class EdgeAnalyzer(nn.Module):
         return self.blocks(self.stem(x))
 
 
-class EdgeFeature(nn.Module):
-    """A 7x7 depth-wise convolution instead of the paper's 25088 -> 512 layer, then a linear one.
-
-    It keeps one weight a place and channel, as MobileFaceNet does, at a hundredth of the parameters.
-    """
-
-    def __init__(self, channels: int, dim: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 7, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.Flatten(),
-            nn.Linear(channels, dim, bias=False),
-            nn.BatchNorm1d(dim),
-            nn.PReLU(dim),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
 def edge(
     k: int = 832,
     *,
@@ -76,7 +55,7 @@ def edge(
     memory = AntigenMemory(memory_slots, dim, temperature=memory_temperature) if memory_slots else None
     return AIS(
         EdgeAnalyzer(width, sees_noise=sees_noise),
-        EdgeFeature(4 * width, dim),
+        PooledFeature(4 * width, dim),
         memory,
         AntibodyGenerator(dim, k, prior=prior),
     )

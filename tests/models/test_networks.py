@@ -14,7 +14,7 @@ from immunecam.models import (
     AntigenMemory,
     DenoisingAutoEncoder,
     EdgeAnalyzer,
-    EdgeFeature,
+    PooledFeature,
     build_model,
     model_options,
 )
@@ -142,6 +142,12 @@ def test_shortcut_and_body_have_one_shape(inputs, outputs, stride, norm, side):
     torch.testing.assert_close(block(x), block.body(x) + block.shortcut(x))
 
 
+def test_ais_with_the_pooled_feature_has_half_of_the_weights():
+    weights = [sum(p.numel() for p in build_model("ais", 24, {"pooled": pooled}).parameters()) for pooled in (0, 1)]
+    assert weights[0] - weights[1] == 25088 * 512 - (512 * 49 + 2 * 512 + 512 * 512)
+    assert build_model("ais", 24, {"pooled": True}).eval()(torch.zeros(2, 112, 112)).shape == (2, 24)
+
+
 @torch.no_grad()
 def test_analyzers_and_features():
     x = torch.rand(2, 1, 112, 112)
@@ -152,7 +158,7 @@ def test_analyzers_and_features():
     assert AntigenFeature(512, 9).eval()(found).shape == (1, 9)
     small = EdgeAnalyzer(8).eval()(x)
     assert small.shape == (2, 32, 7, 7)
-    assert EdgeFeature(32, 9).eval()(small).shape == (2, 9)
+    assert PooledFeature(32, 9).eval()(small).shape == (2, 9)
     assert DenoisingAutoEncoder().eval()(x).shape == x.shape
 
 
