@@ -225,8 +225,9 @@ class Trainer:
                 self.network.freeze()
             self._stepper = _Step(self.objective, self.network, self.slow.network, phase)
             if self.workers.count > 1:
-                # A phase of PIN leaves one of its two networks out.
-                self._stepper = DistributedDataParallel(self._stepper, find_unused_parameters=True)
+                # A phase of PIN leaves one of its two networks out; looking for such weights takes time.
+                unused = isinstance(self.network, PIN)
+                self._stepper = DistributedDataParallel(self._stepper, find_unused_parameters=unused)
             self._stepper_phase = phase.name
         return self._stepper
 
