@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from immunecam.errors import InputError
+from immunecam.models import build_model
 from immunecam.training import attack_bank
 from immunecam.training.attack_bank import AttackBank, BankConfig
-from immunecam.training.config import PRESETS, Phase, TrainConfig
+from immunecam.training.config import Phase, TrainConfig, preset
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.trainer import Trainer
@@ -101,7 +102,22 @@ def test_training_from_a_bank(bank_faces, recognizer, tmp_path):
 
 def test_the_shipped_recipe_is_a_preset():
     for kind in ("edge", "ais"):
-        config = PRESETS[kind, "full"]
+        config = preset(kind, "full")
         assert config.bank is not None
         assert config.needs_recognizer
         assert config.to_dict()["bank"]["attacks"][0] == "PGD-10"
+        assert config.resampled > 0
+        network = build_model(kind, config.k, config.model_options)
+        assert network.restorer is not None
+        # Of the budget of a bundle (15 and 28 MB), one byte a weight and one a pixel of the basis.
+        size = sum(p.numel() for p in network.parameters()) + 112 * 112 * config.k
+        assert size < {"edge": 15e6, "ais": 28e6}[kind]
+
+
+def test_the_robust_recipe_lets_nothing_past_its_subspace_and_meets_attacks_through_itself():
+    config = preset("edge", "robust")
+    assert config.attack.through == 1
+    assert config.phases[-1].adversarial == 1
+    assert config.model_options["restorer"]["sees"] == "projected"
+    with pytest.raises(ValueError, match="no preset 'robust' for 'ais'"):
+        preset("ais", "robust")
