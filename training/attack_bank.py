@@ -24,6 +24,7 @@ from immunecam.errors import InputError
 from immunecam.training.attacks import ATTACKS, Goal, LinfAttack
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
+from immunecam.training.resampling import zoomed
 
 __all__ = ["AttackBank", "BankConfig"]
 
@@ -42,6 +43,11 @@ class BankConfig:
         Smallest and largest budget in grey levels, drawn for every 32 faces.
     rounds : int
         Attacked copies of every face.
+    zoom : tuple of float
+        Smallest and largest size at which the recogniser sees half of the faces, as a fraction of their own. The
+        texture of a perturbation follows the grid of the recogniser's convolutions, and one that was never met has
+        another (measured: of a network trained without, 1 - cos of PGD-10 at 8/255 grows from 0.13 to 0.35 if the
+        attacked recogniser sees the face at 0.75 of its size).
     seed : int
         Of everything random.
     """
@@ -49,6 +55,7 @@ class BankConfig:
     attacks: tuple[str, ...] = ("PGD-10", "MI-FGSM-10", "FGSM")
     epsilon: tuple[float, float] = (2.0, 10.0)
     rounds: int = 1
+    zoom: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +64,8 @@ class BankConfig:
                 raise ValueError(f"a bank's attacks must be L-infinity attacks of the table, got {name!r}")
         if not self.attacks or self.rounds < 1 or not 0 < self.epsilon[0] <= self.epsilon[1]:
             raise ValueError(f"a bank needs attacks, rounds and two rising budgets, got {self}")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"a bank's zoom must be two rising numbers above 0, got {self.zoom}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class AttackBank:
         """The bank of these faces, read from the folder as far as it is there, and made where it is not.
 
         Every 32 faces are a file of their own, so an interruption costs one of them; half of the 32 dodge, half want to
-        be the next face, the recognisers take turns, and so do faces as they are and mirrored.
+        be the next face, the recognisers take turns, and so do faces as they are and mirrored, at their size and
+        zoomed.
 
         Raises
         ------
@@ -116,7 +126,7 @@ class AttackBank:
         folder.mkdir(parents=True, exist_ok=True)
         key = json.dumps(
             {
-                "format": 2,
+                "format": 3,
                 "config": asdict(config),
                 "faces": hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest(),
                 "recognizers": [recognizer.sha256 for recognizer in recognizers],
@@ -166,6 +176,10 @@ def _mirrors(number: int, recognizers: int) -> bool:
     return number // recognizers % 2 == 1
 
 
+def _zooms(number: int, recognizers: int) -> bool:
+    return number // recognizers % 4 >= 2
+
+
 def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{number}".encode()).digest()[:8], "big") >> 1)
     recognizer = recognizers[number % len(recognizers)]
@@ -176,12 +190,19 @@ def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer
     clean = from_uint8(pixels).to(device)
     if _mirrors(number, len(recognizers)):
         clean = clean.flip(2)
+    zoom = 1.0
+    if _zooms(number, len(recognizers)):
+        zoom = float(torch.empty(()).uniform_(*config.zoom))
+
+    def embed(x: Tensor) -> Tensor:
+        return recognizer(x if zoom == 1 else zoomed(x, zoom))
+
     with torch.no_grad():
         # Away from the mirrored picture: at the face's own embedding the gradient vanishes, and one step goes nowhere.
-        own = recognizer(clean.flip(2))
+        own = embed(clean.flip(2))
     attacked = clean.clone()
     for impersonate in (False, True):
         part = torch.arange(int(impersonate), len(clean), 2, device=device)
         reference = own.roll(1, 0)[part] if impersonate else own[part]
-        attacked[part] = attack(Goal(recognizer, reference, impersonate), clean[part], budget)
+        attacked[part] = attack(Goal(embed, reference, impersonate), clean[part], budget)
     return ((attacked - clean) * 127.5).round().to("cpu", torch.int8)

@@ -266,7 +266,9 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         restoration_weight=4.0,
         cross_recognizer=0.1,
         precision="bf16",
-        bank=BankConfig(attacks=("PGD-10", "PGD-10", "MI-FGSM-10", "APGD-10", "FGSM"), epsilon=(3.0, 10.0)),
+        bank=BankConfig(
+            attacks=("PGD-10", "PGD-10", "MI-FGSM-10", "APGD-10", "FGSM"), epsilon=(3.0, 10.0), zoom=(0.7, 1.5)
+        ),
         ema_decay=0.995,
         resampled=0.7,
     )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Resampling"]
+__all__ = ["Resampling", "zoomed"]
 
 
 class Resampling:
@@ -52,3 +52,11 @@ class Resampling:
     def _sampled(pictures: Tensor, matrix: Tensor, size: int) -> Tensor:
         grid = F.affine_grid(matrix.to(pictures.device), [len(pictures), 1, size, size], align_corners=False)
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def zoomed(faces: Tensor, factor: float) -> Tensor:
+    """Faces (N, H, W) enlarged about their centre, or made smaller and continued by reflection; the same size."""
+    about = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=faces.dtype, device=faces.device)
+    grid = F.affine_grid(about.expand(len(faces), 2, 3), [len(faces), 1, *faces.shape[1:]], align_corners=False)
+    pictures = faces.unsqueeze(1)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False).squeeze(1)

@@ -12,6 +12,7 @@ from immunecam.training.attack_bank import AttackBank, BankConfig
 from immunecam.training.config import Phase, TrainConfig, preset
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
+from immunecam.training.resampling import zoomed
 from immunecam.training.trainer import Trainer
 
 CONFIG = BankConfig(attacks=("FGSM", "PGD-10"), epsilon=(4.0, 6.0), rounds=2)
@@ -98,6 +99,27 @@ def test_training_from_a_bank(bank_faces, recognizer, tmp_path):
     assert (off < 6 * 1.2 + 1).all()
     trainer.run()
     assert trainer.step == 3
+
+
+def test_half_of_the_faces_are_attacked_as_a_zooming_recogniser_sees_them(bank_faces, recognizer, tmp_path):
+    plain = BankConfig(attacks=("PGD-10",), epsilon=(8.0, 8.0), rounds=4)
+    zooming = BankConfig(attacks=("PGD-10",), epsilon=(8.0, 8.0), rounds=4, zoom=(0.7, 0.7))
+    banks = [AttackBank.make(c, bank_faces, [recognizer], tmp_path / str(n)) for n, c in enumerate((plain, zooming))]
+    same = [torch.equal(*(bank.change[start : start + 32] for bank in banks)) for start in range(0, 128, 32)]
+    assert same == [True, True, False, False]
+    # It is an attack on the recogniser that sees smaller faces.
+    faces = from_uint8(bank_faces.pixels)
+    rows = torch.arange(96, 128)
+    clean = faces[banks[1].face[rows]].flip(2)  # the fourth 32 are mirrored
+    with torch.no_grad():
+        own = recognizer(zoomed(clean, 0.7))
+        cosines = [
+            (recognizer(zoomed((clean + bank.change[rows].float() / 127.5).clamp(-1, 1), 0.7)) * own).sum(1).mean()
+            for bank in banks
+        ]
+    assert cosines[1] < cosines[0] - 0.05
+    with pytest.raises(ValueError, match="zoom must be two rising numbers"):
+        BankConfig(zoom=(1.5, 0.7))
 
 
 def test_the_shipped_recipe_is_a_preset():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from immunecam.training.resampling import Resampling
+from immunecam.training.resampling import Resampling, zoomed
 
 
 def smooth(count: int) -> torch.Tensor:
@@ -48,3 +48,13 @@ def test_the_seed_decides():
     one = Resampling(2)(faces)
     torch.manual_seed(4)
     assert torch.equal(Resampling(2)(faces), one)
+
+
+def test_zoomed_faces():
+    faces = smooth(2)
+    torch.testing.assert_close(zoomed(faces, 1.0), faces, atol=1e-5, rtol=0)
+    # Twice as large: the middle 56 pixels fill the picture.
+    middle = F.interpolate(faces[:, None, 28:84, 28:84], scale_factor=2, mode="bilinear").squeeze(1)
+    torch.testing.assert_close(zoomed(faces, 2.0)[:, 2:-2, 2:-2], middle[:, 2:-2, 2:-2], atol=1e-4, rtol=0)
+    again = zoomed(zoomed(faces, 0.8), 1.25)
+    assert float((again - faces).abs()[:, 3:-3, 3:-3].mean()) < 0.01
