@@ -24,9 +24,14 @@ _COLUMNS = (
     ("patch 10 %", "grey-box", "patch", "10 %"),
     ("adaptive 4/255", "adaptive", "", "4/255"),
     ("adaptive 8/255", "adaptive", "", "8/255"),
+    ("adaptive L2-PGD", "adaptive", "expected L2", "L2 1.5"),
+    ("adaptive patch 10 %", "adaptive", "expected patch", "10 %"),
     ("grey-box, 10 tries 8/255", "resubmission", "PGD-40", "8/255"),
     ("adaptive, 10 tries 8/255", "resubmission", "strongest", "8/255"),
 )
+
+# Columns of the protocol that are not named as their threat.
+_THREATS = {"grey_box": "grey-box", "adaptive_others": "adaptive"}
 
 # What an operating point is described by: threat, attack (a beginning), budget.
 _POINTS = (("clean", "", "0"), ("grey-box", "PGD-40", "8/255"), ("adaptive", "", "8/255"))
@@ -299,10 +304,10 @@ def _details(rows: Sequence[_Row]) -> list[str]:
 
 def _how(protocol: Mapping[str, Any]) -> list[str]:
     lines = []
-    for column in ("grey_box", "resampled", "transfer"):
+    for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
         for item in protocol[column]:
             settings = ", ".join(f"{name} {value}" for name, value in item["settings"].items() if value is not None)
-            lines.append([column.replace("_", "-"), item["attack"], item["budget"], settings])
+            lines.append([_THREATS.get(column, column), item["attack"], item["budget"], settings])
     levels = ", ".join(f"{level:g}" for level in protocol["adaptive_levels"])
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "

@@ -29,6 +29,7 @@ def plot_budgets(report: Mapping[str, Any], file: Path) -> None:
                         if (r["recognizer"], r["defence"], r["threat"], r["purified"])
                         == (recognizer, defence, threat, "both")
                         and r["attack"].startswith(attack)
+                        and r["budget"].endswith("/255")
                     )
                     if points:
                         axis.plot(*zip(*points, strict=True), style, marker="o", label=f"{defence}, {threat}")

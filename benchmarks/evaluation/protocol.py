@@ -86,6 +86,8 @@ class Protocol:
         Budgets of the attacks through the defence: by the expected antibody, by many drawn ones, without gradients.
     fewer_steps_level : float
         Budget at which a quarter of the steps is tried, too: more must not hurt the attacker.
+    adaptive_others : tuple of Planned
+        Other norms through the defence, by the expected antibody; their names begin with "expected".
     adaptive_steps, adaptive_draws, adaptive_restarts, square_queries : int
         Of those.
     adaptive_baselines : bool
@@ -117,6 +119,7 @@ class Protocol:
     eot_levels: tuple[float, ...] = (4.0, 8.0)
     square_levels: tuple[float, ...] = (8.0,)
     fewer_steps_level: float = 8.0
+    adaptive_others: tuple[Planned, ...] = ()
     adaptive_steps: int = 40
     adaptive_draws: int = 20
     adaptive_restarts: int = 2
@@ -131,7 +134,7 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, attacks with their settings."""
         plain = dataclasses.asdict(self)
-        for column in ("grey_box", "resampled", "transfer"):
+        for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
             plain[column] = [
                 {"attack": item.name, "budget": item.budget, "settings": dataclasses.asdict(item.attack)}  # type: ignore[call-overload]
                 for item in getattr(self, column)
@@ -184,6 +187,11 @@ FULL = Protocol(
         Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0),
         Planned("DI-FGSM-10", DIFGSM(steps=10), 8.0),
         Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0),
+    ),
+    eot_levels=(2.0, 4.0, 8.0, 16.0),
+    adaptive_others=(
+        Planned("expected L2-PGD-40", L2PGD(steps=40), 1.5),
+        Planned("expected patch", Patch(steps=40), 0.1),
     ),
 )
 QUICK = Protocol(

@@ -165,6 +165,9 @@ class Evaluation:
                             for plan in (plans if ours else plans[:1])
                         ]
                     if ours:
+                        jobs += [
+                            Job("adaptive", victim, plan, victim, defence, fewer) for plan in protocol.adaptive_others
+                        ]
                         jobs.append(Job("unbounded", victim, limitless, victim, defence, few))
         return jobs
 
@@ -427,12 +430,12 @@ class Evaluation:
 
     def _cells(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Adaptive jobs that share victim, defence and budget."""
-        cells: dict[tuple[str, str, float], list[Job]] = {}
+        cells: dict[tuple[str, str, str], list[Job]] = {}
         for job in jobs:
             if job.threat == "adaptive" and job.through in self.defences:
                 assert job.through is not None
                 assert job.planned is not None
-                cells.setdefault((job.victim.name, job.through.name, job.planned.level), []).append(job)
+                cells.setdefault((job.victim.name, job.through.name, job.planned.budget), []).append(job)
         return list(cells.values())
 
     def _best_cosine(self, cell: Sequence[Job], *, every_draw: bool = False) -> NDArray[np.float32]:
@@ -495,12 +498,12 @@ class Evaluation:
         job, defence, victim = cell[0], cell[0].through, cell[0].victim
         assert defence is not None
         assert job.planned is not None
-        level = job.planned.level
-        place = f"at {level:g}/255 behind {defence.name}"
+        level, budget = job.planned.level, job.planned.budget
+        place = f"at {budget} behind {defence.name}"
         white = self._rates(self._best_cosine(cell), self._same(job), victim.best)
         for other in own:
             if other.threat in ("grey-box", "transfer") and other.planned is not None:
-                if other.planned.level != level or other.planned.attack.norm != "linf":
+                if other.planned.budget != budget:
                     continue
                 source = f" from {other.source.name}" if other.source is not victim else ""
                 whom = f"{other.threat} {other.planned.name}{source}"
@@ -522,9 +525,10 @@ class Evaluation:
             assert more.planned is not None
             name = f"{victim.name}: {more.planned.name} is not weaker than {fewer.planned.name} {place}"
             yield sanity.not_below(name, self._success(fewer, defence), self._success(more, defence))
+        doubled = f"{2 * level:g}/255" if job.planned.attack.norm == "linf" else None
         for next_ in cells:
             higher = next_[0]
-            if higher.through is defence and higher.planned is not None and higher.planned.level == 2 * level:
+            if higher.through is defence and higher.planned is not None and higher.planned.budget == doubled:
                 rise = f"from {level:g} to {2 * level:g}/255"
                 name = f"{victim.name}: adaptive success does not fall {rise} behind {defence.name}"
                 rates = self._rates(self._best_cosine(next_), self._same(higher), victim.best)

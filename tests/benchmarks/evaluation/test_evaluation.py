@@ -21,7 +21,7 @@ from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.bundle import Bundle
-from immunecam.training.attacks import PGD
+from immunecam.training.attacks import L2PGD, PGD
 from immunecam.training.faces import FaceSet, from_uint8
 
 SMALL = dataclasses.replace(
@@ -37,6 +37,7 @@ SMALL = dataclasses.replace(
     adaptive_draws=2,
     square_levels=(8.0,),
     square_queries=20,
+    adaptive_others=(Planned("expected L2-PGD-40", L2PGD(steps=8), 1.5),),
     adaptive_baselines=True,
     projections=(16,),
     other_faces=12,
@@ -92,6 +93,9 @@ def test_it_measures_everything(whole, bundle):
     drawn = {"straight-through EOT-PGD-8x2", "expected Square-20", "strongest of 4"}
     assert names == {"expected PGD-8", "expected PGD-2", *drawn}
     assert {row["purified"] for row in rows(report, threat="adaptive", defence="small (expected)")} == {"both"}
+    norms = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="L2 1.5")}
+    assert norms == {"expected L2-PGD-40", "strongest of 1"}
+    assert "adaptive L2-PGD" in (folder / "page.md").read_text()
     ways = {row["purified"] for row in rows(report, threat="clean", defence="small (sample)")}
     assert ways == {"both", "probe", "vote of 2", "mean of 2", "medoid of 2"}
     assert {row["purified"] for row in rows(report, defence="small (expected)")} == {"both", "probe"}
