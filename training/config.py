@@ -263,7 +263,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         batch=16,
         lr=2e-3,
         sparsity_weight=5e-4,
-        restoration_weight=4.0,
+        restoration_weight=1.5,
         cross_recognizer=0.1,
         precision="bf16",
         bank=BankConfig(

@@ -39,10 +39,16 @@ def test_a_bundle_is_measured_on_fold_8(tmp_path, data, recognizers, bundle):
     assert (line["run"], line["note"], line["pairs"]) == (bundle.name, "a first one", 8)
     assert line["config"] == bundle.manifest.provenance["config"]
     (cells,) = line["results"].values()
-    clean, adaptive = ([int(x) for x in cells[name].split(" / ")] for name in ("clean", "adaptive PGD-20 8/255"))
+    clean, adaptive = (
+        [int(x) for x in cells[name].partition(" (")[0].split(" / ")] for name in ("clean", "adaptive PGD-20 8/255")
+    )
     assert sum(clean) > 150
     # A linear recogniser of large blocks is hard to attack, but not by an attacker who does nothing.
     assert adaptive != clean
+    assert cells["resampled PGD-10 8/255"] != cells["PGD-10 8/255"]
+    training_log.main([*arguments, "--grey-box", "--work", str(tmp_path / "work"), "--log", str(log)])
+    (again,) = json.loads(log.read_text())["bundles"][1]["results"].values()
+    assert again == {name: cell for name, cell in cells.items() if "adaptive" not in name}
     assert "| a first one |" in log.with_suffix(".md").read_text()
 
 
