@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -239,9 +240,9 @@ def find_victim(recognizer: Recognizer, known: Pairs, store: Store, device: str)
     faces = hashlib.sha256(known.left.tobytes() + known.right.tobytes() + known.same.tobytes()).hexdigest()
     key = {"kind": "training cosines/1", "faces": faces, "recognizer": recognizer.sha256}
     cosine = store.get(key, compute)["cosine"]
-    return Victim(
-        recognizer, metrics.best_threshold(cosine, known.same), metrics.rate_threshold(cosine, known.same, _FMR)
-    )
+    # To four places: the last bits of a cosine are the machine's, and attacks are kept by the threshold they aim at.
+    best, strict = metrics.best_threshold(cosine, known.same), metrics.rate_threshold(cosine, known.same, _FMR)
+    return Victim(recognizer, round(best, 4), math.ceil(1e4 * strict) / 1e4)
 
 
 def _other_cameras(data: Path, evaluation: Evaluation) -> dict[str, list[dict[str, Any]]]:

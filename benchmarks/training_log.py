@@ -41,6 +41,7 @@ __all__ = ["main", "render"]
 _LOG = Path(__file__).parent / "results" / "training.json"
 _LAST = 50  # steps of a short run that count
 _BATCH = 20
+_ONE_SIZE = 4  # faces that share the size of their resampling
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _attacked(
             assert case.attack is not None
             out[part] = case.attack(goal, faces[part], case.level / 127.5)
     if case.resampled:
-        out = torch.cat([round_to_8bit(Resampling(len(part))(part)) for part in out.split(_BATCH)])
+        out = torch.cat([round_to_8bit(Resampling(len(part))(part)) for part in out.split(_ONE_SIZE)])
     return out
 
 
@@ -164,20 +165,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".immunecam-evaluation"))
     parser.add_argument("--log", type=Path, default=_LOG)
     given = parser.parse_args(arguments)
+    if given.bundle is not None and (given.data is None or not given.recognizer):
+        parser.error("a bundle wants --data and --recognizer")
+    if not given.log.parent.is_dir():
+        parser.error(f"the folder of --log {given.log} does not exist")
+    bundles = [] if given.bundle is None else [_line(given)]
+    runs = [] if given.run is None else [_short(given.run, given.group, given.note)]
+    # Read after the measurement, which takes minutes: another one may have written meanwhile.
     log = json.loads(given.log.read_text()) if given.log.is_file() else {"bundles": [], "runs": []}
-    if given.bundle is not None:
-        if given.data is None or not given.recognizer:
-            parser.error("a bundle wants --data and --recognizer")
-        log["bundles"].append(_line(given))
-    if given.run is not None:
-        log["runs"].append(_short(given.run, given.group, given.note))
-    given.log.write_text(json.dumps(log, indent=1) + "\n")
-    given.log.with_suffix(".md").write_text(render(log))
+    log["bundles"] += bundles
+    log["runs"] += runs
+    for file, text in ((given.log, json.dumps(log, indent=1) + "\n"), (given.log.with_suffix(".md"), render(log))):
+        unfinished = file.with_suffix(f"{file.suffix}.partial")
+        unfinished.write_text(text)
+        unfinished.replace(file)
 
 
 def _short(run: Path, group: str, note: str) -> dict[str, Any]:
     with (run / "curves.csv").open(newline="") as file:
         rows = [{key: row[key] for key in ("step", "identity", "seconds")} for row in csv.DictReader(file)]
+    if not rows:
+        raise SystemExit(f"the run {run} has no curve yet")
     steps = int(rows[-1]["step"])
     last = [float(row["identity"]) for row in rows if int(row["step"]) > steps - _LAST]
     return {

@@ -54,7 +54,7 @@ class AntigenFeature(nn.Module):
 class PooledFeature(nn.Module):
     """A 7x7 depth-wise convolution instead of the paper's 25088 -> 512 layer, then a linear one.
 
-    It keeps one weight a place and channel, as MobileFaceNet does, at a hundredth of the parameters.
+    It keeps one weight a place and channel, as MobileFaceNet does, at a fortieth of the parameters.
     """
 
     def __init__(self, channels: int, dim: int) -> None:

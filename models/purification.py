@@ -11,7 +11,7 @@ from immunecam.models.eigenspace import Eigenspace
 
 __all__ = ["GRADIENTS", "Purification"]
 
-# How the bits of the antibody are differentiated; the first three draw, the last does not.
+# How the bits of the antibody are differentiated; the first two draw, the others do not.
 GRADIENTS = ("projection", "straight-through", "expected", "threshold")
 
 

@@ -114,8 +114,9 @@ class AttackBank:
         """The bank of these faces, read from the folder as far as it is there, and made where it is not.
 
         Every 32 faces are a file of their own, so an interruption costs one of them; half of the 32 dodge, half want to
-        be the next face, the recognisers take turns, and so do faces as they are and mirrored, at their size and
-        zoomed.
+        be another of them, the recognisers take turns, and so do faces as they are and mirrored, at their size and
+        zoomed. The faces are shuffled first: in a set that is sorted by name, the neighbour is most often the same
+        person.
 
         Raises
         ------
@@ -126,7 +127,7 @@ class AttackBank:
         folder.mkdir(parents=True, exist_ok=True)
         key = json.dumps(
             {
-                "format": 3,
+                "format": 4,
                 "config": asdict(config),
                 "faces": hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest(),
                 "recognizers": [recognizer.sha256 for recognizer in recognizers],
@@ -137,11 +138,19 @@ class AttackBank:
         if not note.exists():
             _store(note, lambda unfinished: unfinished.write_text(key))
         if note.read_text() != key:
-            raise InputError(f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another")
-        starts = range(0, config.rounds * len(faces), _CHUNK)
+            raise InputError(
+                f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another by --bank"
+            )
+        order = torch.cat([_shuffled(len(faces), config.seed, turn) for turn in range(config.rounds)])
+        if len(order) <= _CHUNK * (len(recognizers) - 1):
+            raise InputError(
+                f"a bank of {len(order)} attacked faces is too small for {len(recognizers)} recognisers, which take "
+                f"turns every {_CHUNK} faces: give more faces or rounds"
+            )
+        starts = range(0, len(order), _CHUNK)
         change, face, against, mirrored = [], [], [], []
         for number, start in enumerate(starts):
-            rows = torch.arange(start, min(start + _CHUNK, config.rounds * len(faces))) % len(faces)
+            rows = order[start : start + _CHUNK]
             file = folder / f"{number:06d}.safetensors"
             found = _read(file, len(rows))
             if found is None:
@@ -154,6 +163,16 @@ class AttackBank:
             if progress is not None:
                 progress(number + 1, len(starts))
         return cls(torch.cat(change), torch.cat(face), torch.cat(against), torch.cat(mirrored))
+
+
+def _shuffled(count: int, seed: int, turn: int) -> Tensor:
+    generator = torch.Generator().manual_seed(_number(f"{seed}/order/{turn}"))
+    return torch.randperm(count, generator=generator)
+
+
+def _number(name: str) -> int:
+    """63 bits that no other name is likely to share."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def _store(file: Path, write: Callable[[Path], object]) -> None:
@@ -181,7 +200,7 @@ def _zooms(number: int, recognizers: int) -> bool:
 
 
 def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{number}".encode()).digest()[:8], "big") >> 1)
+    torch.manual_seed(_number(f"{config.seed}/{number}"))
     recognizer = recognizers[number % len(recognizers)]
     device = next((t.device for t in (*recognizer.parameters(), *recognizer.buffers())), torch.device("cpu"))
     attack = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]].attack

@@ -273,7 +273,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         resampled=0.7,
     )
 # "robust": against attackers who know the defence. The restorer sees the projected face only, so nothing gets past the
-# few eigenfaces, and most faces are attacked through the whole purifier; clean faces pay for it.
+# few eigenfaces, and most faces are attacked through the whole purifier, beside those of the bank and clean ones.
 PRESETS["edge", "robust"] = PRESETS["edge", "full"].replace(
     k=160,
     model_options={
@@ -282,7 +282,7 @@ PRESETS["edge", "robust"] = PRESETS["edge", "full"].replace(
     },
     phases=(
         Phase("restore", steps=1000, clean=1.0, bank=0.5),
-        Phase("robust", steps=4000, adversarial=1.0, clean=0.25),
+        Phase("robust", steps=4000, adversarial=1.0, clean=0.25, bank=0.2),
     ),
     cross_recognizer=0.0,
     attack=Attack(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -35,7 +36,11 @@ class Workers:
         if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+            gpu = torch.device(device).type == "cuda"
+            if gpu:
+                torch.cuda.set_device(cls.own_device("cuda"))
+            # The others wait while the first one makes a bank of attacks, which takes more than the usual timeouts.
+            dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(days=1))
         return cls(dist.get_rank(), dist.get_world_size())
 
     @staticmethod

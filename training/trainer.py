@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -88,7 +89,7 @@ class Trainer:
     Raises
     ------
     InputError
-        If the folder holds another run, or its checkpoint is damaged.
+        If the folder holds another run, or its checkpoint is damaged; from `run` if another process trains in it.
     """
 
     def __init__(
@@ -136,8 +137,6 @@ class Trainer:
             self.optimizer = torch.optim.Adam(self.network.parameters(), config.lr)
         if resuming:
             self._load()
-        if self.workers.first:
-            self._trim_curves()
         self._stepper: nn.Module | None = None
         self._stepper_phase = ""
 
@@ -162,6 +161,14 @@ class Trainer:
         Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
         moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
         """
+        with _locked(self.folder / "lock", self.workers.first):
+            self._run(on_step, log_every, checkpoint_every)
+
+    def _run(
+        self, on_step: Callable[[int, Phase, StepValues], None] | None, log_every: int, checkpoint_every: int
+    ) -> None:
+        if self.workers.first:
+            self._trim_curves()
         began = time.monotonic() - self.seconds
         window: list[StepValues] = []
         whole = True
@@ -470,6 +477,22 @@ def _interrupt_later() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _locked(file: Path, mine: bool) -> Iterator[None]:
+    """Hold a run folder, which two processes must not write at once; the lock ends with the process at the latest."""
+    if not mine:
+        yield
+        return
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"another process is training in {str(file.parent)!r}: wait for it, or name another folder"
+            ) from None
+        yield
 
 
 def _origin(run: Path) -> dict[str, object]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from immunecam.benchmarks.evaluation.store import Store
+from immunecam.benchmarks.evaluation.store import Store, digest
 from immunecam.models import Eigenspace, Purification
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.purifier import Purifier
@@ -37,11 +37,14 @@ class Defence(ABC):
         Names everything that its output depends on.
     draws : bool
         Whether two calls may differ.
+    provider : str
+        ONNX Runtime's, of what is run by it: the last bits of its results are its own.
     """
 
     name: str
     key: str
     draws: bool = False
+    provider: str = ""
 
     @abstractmethod
     def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
@@ -134,7 +137,9 @@ class BundleDefence(Defence):
         self.draws = mutation == "sample"
         self._purifier = Purifier.load(bundle, mutation=mutation, seed=seed if self.draws else None)
         self.provider = self._purifier.provider
-        self.key = f"bundle {bundle.sha256} {mutation} {self.provider}"
+        # By the files that compute: a manifest also says what a bundle was measured at.
+        files = {name: record.sha256 for name, record in bundle.manifest.files.items()}
+        self.key = f"bundle {digest(files)} {mutation}"
         self._device = device
         self._purification: Purification | None = None
 

@@ -57,7 +57,7 @@ _LIMITS = """\
 - **An attacker who knows the defence and has enough budget gets through.** The adaptive columns say how often; against
   budgets above those of the table, expect success.
 - **Physical presentation attacks** (a printed face, a mask, make-up, a patch worn on the skin) are not perturbations of
-  a picture, and purification does not answer them; the patch column shows how little it helps.
+  a picture, and purification does not answer them.
 - **Whoever may try often** gets the best of several antibodies; the resubmission column counts any success in ten.
   Limit the number of tries.
 - Figures are of one public data set of faces, aligned to 112 x 112 and grey, in digital form; a camera in between,
@@ -248,13 +248,13 @@ def _several(report: Mapping[str, Any], recognizers: Sequence[str]) -> list[str]
     ways = list(dict.fromkeys(row["purified"] for row in report["rows"] if " of " in row["purified"]))
     if not ways:
         return ["No bundle here draws antibodies."]
-    lines = []
+    lines: list[list[str]] = []
+    gains: dict[str, list[float]] = {way: [] for way in ways}
     for defence in report["bundles"]:
         for threat, attack, budget in _POINTS:
             for name in recognizers:
-                cells = []
-                for way in ("both", *ways):
-                    found = [
+                found = {
+                    way: [
                         row
                         for row in report["rows"]
                         if (row["recognizer"], row["defence"], row["threat"], row["budget"], row["purified"])
@@ -262,13 +262,20 @@ def _several(report: Mapping[str, Any], recognizers: Sequence[str]) -> list[str]
                         and row["attack"].startswith(attack if threat != "clean" else "")
                         and not row["attack"].startswith("strongest")
                     ]
-                    cells.append(_cell(found))
-                if any(cells[1:]):
+                    for way in ("both", *ways)
+                }
+                if any(found[way] for way in ways):
+                    cells = [_cell(rows) for rows in found.values()]
                     lines.append([defence, name, f"{threat} {attack} {budget}".replace("  ", " "), *cells])
+                lowest = {way: min(r["accuracy_percent"] for r in rows) for way, rows in found.items() if rows}
+                for way in lowest.keys() & gains.keys():
+                    gains[way].append(lowest[way] - lowest["both"])
     said = (
         "Each face purified by several antibodies: the majority of their decisions (as a gate may vote over the frames "
         "of a track), the mean of the purified faces, or the embedding that is most like the others. It costs as many "
-        "purifications."
+        "purifications. Accuracy against one antibody, on average over these lines: "
+        + ", ".join(f"{way} {sum(gain) / len(gain):+.1f} points" for way, gain in gains.items() if gain)
+        + ". The runtime draws one."
     )
     return [said, "", *markdown_table(["bundle", "recogniser", "attack", "one", *ways], lines)]
 
@@ -305,7 +312,7 @@ def _details(rows: Sequence[_Row]) -> list[str]:
 def _how(protocol: Mapping[str, Any]) -> list[str]:
     lines = []
     for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
-        for item in protocol[column]:
+        for item in protocol.get(column, ()):
             settings = ", ".join(f"{name} {value}" for name, value in item["settings"].items() if value is not None)
             lines.append([_THREATS.get(column, column), item["attack"], item["budget"], settings])
     levels = ", ".join(f"{level:g}" for level in protocol["adaptive_levels"])

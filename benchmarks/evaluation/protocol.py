@@ -77,7 +77,7 @@ class Protocol:
     fold : int
         Of the pairs that are judged.
     pairs, adaptive_pairs, unbounded_pairs : int
-        Numbers of pairs; 0 is all of them.
+        Numbers of pairs; 0 is all of them. Attacks through the defence may use 100 where there is no GPU.
     grey_box, transfer : tuple of Planned
         Attacks on the bare victim, and on another recogniser.
     resampled : tuple of Planned
@@ -190,7 +190,7 @@ FULL = Protocol(
     ),
     eot_levels=(2.0, 4.0, 8.0, 16.0),
     adaptive_others=(
-        Planned("expected L2-PGD-40", L2PGD(steps=40), 1.5),
+        Planned("expected L2-PGD-40", L2PGD(steps=40, restarts=2), 1.5),
         Planned("expected patch", Patch(steps=40), 0.1),
     ),
 )

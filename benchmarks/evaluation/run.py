@@ -27,6 +27,7 @@ from immunecam.training.resampling import Resampling
 __all__ = ["Evaluation", "Job", "Victim"]
 
 _CHUNK = 20
+_ONE_SIZE = 4  # resampled faces that share the size at which they are in the frame
 _BATCH = 32
 _GOALS = ("dodging", "impersonation")
 
@@ -141,7 +142,7 @@ class Evaluation:
         """Everything that has to be crafted, clean faces first."""
         protocol, everything = self.protocol, len(self.pairs)
         balanced = 2 * min(int(self.pairs.same.sum()), int((~self.pairs.same).sum()))
-        fewer = min(balanced, protocol.adaptive_pairs) if self._device == "cpu" else everything
+        fewer = min(balanced, protocol.adaptive_pairs) if protocol.adaptive_pairs else everything
         few = min(balanced, protocol.unbounded_pairs)
         limitless = Planned("PGD-40", PGD(steps=40), UNBOUNDED)
         jobs = []
@@ -255,18 +256,19 @@ class Evaluation:
         that is most like the others ("medoid").
         """
         key = {
-            "kind": "cosines/2",
+            "kind": "cosines/3",
             "combined": self.protocol.judge_draws if defence.draws else 0,
             "crafted": None if job.planned is None else self._key(job),
             "faces": self._faces,
             "pairs": job.pairs,
             "victim": job.victim.recognizer.sha256,
             "defence": defence.key,
+            "provider": defence.provider,
             "draws": draws,
             "seed": self.protocol.seed,
         }
         if job.threat == "resampled":
-            key["resampled"] = 1
+            key["resampled"] = 2
 
         def compute() -> dict[str, NDArray[np.float32]]:
             probes = self.crafted(job)
@@ -294,7 +296,7 @@ class Evaluation:
     def _resampled(self, faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Faces into frames and back, a size for every few, a turn and a shift for each."""
         parts = []
-        for number, part in enumerate(torch.from_numpy(faces).split(_CHUNK)):
+        for number, part in enumerate(torch.from_numpy(faces).split(_ONE_SIZE)):
             torch.manual_seed(self.protocol.seed + number)
             parts.append(to_uint8(Resampling(len(part))(from_uint8(part))))
         return torch.cat(parts).numpy()

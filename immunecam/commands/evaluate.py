@@ -48,7 +48,17 @@ def evaluate(
         typer.Option(help="Mutation mode of the bundles: sample, threshold, expected. Default: sample and expected."),
     ] = None,
     adaptive: Annotated[bool, typer.Option(help="Attack through the defences, too.")] = True,
-    device: Annotated[str, typer.Option(help="PyTorch device of the attacks.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="PyTorch device of the attacks; auto takes a CUDA card if there is one.")
+    ] = "auto",
+    adaptive_pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=60,
+            help="Pairs that are attacked through the defences. Default: 60 with --quick; else all on a GPU, 100 on a "
+            "CPU. Parts that are merged must agree.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     page_of: Annotated[
         Optional[Path],  # noqa: UP045
@@ -57,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measure bundles by the whole protocol: clean, transfer, grey-box, adaptive, resubmission, sanity block."""
     require_training()
-    require_device(device)
+    device = require_device(device)
     from immunecam.benchmarks import robustness
     from immunecam.runtime.bundle import Bundle, default_bundle
 
@@ -77,6 +87,13 @@ def evaluate(
         if name not in ("sample", "threshold", "expected"):
             raise UsageError(f"the mutation mode {name!r} is unknown: use sample, threshold or expected")
     protocol = dataclasses.replace(robustness.QUICK if quick else robustness.FULL, seed=seed)
+    if adaptive_pairs is None and not quick and device != "cpu":
+        adaptive_pairs = 0
+    if adaptive_pairs is not None:
+        protocol = dataclasses.replace(protocol, adaptive_pairs=adaptive_pairs)
+    for file in (json_, docs):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -102,7 +119,10 @@ def evaluate(
             tell=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
         )
     if whole is None:
-        console.print(f"part {part} is done; run without --part and with --merge {work} to finish", highlight=False)
+        console.print(
+            f"part {part} is done; to finish, run with the same arguments, without --part and with --merge {work}",
+            highlight=False,
+        )
         return
     written = [str(path) for path in (json_, docs or work / "robustness.md", work / "contact_sheet.png") if path]
     console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)

@@ -18,12 +18,21 @@ def require_training() -> None:
         )
 
 
-def require_device(name: str) -> None:
-    """Raise BackendMissingError unless PyTorch can compute on the device."""
+def require_device(name: str) -> str:
+    """The PyTorch device of this name; "auto" is a CUDA card if there is one, else the CPU.
+
+    Raises
+    ------
+    BackendMissingError
+        If PyTorch cannot compute on it.
+    """
     import torch
 
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.ones(1, device=name).sum().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has no one error for it
         reason = str(error).strip().splitlines()[0]
         raise BackendMissingError(f"PyTorch cannot compute on the device {name!r} ({reason}): use cpu") from None
+    return name

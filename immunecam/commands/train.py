@@ -58,13 +58,21 @@ def train(
     k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
     device: Annotated[
-        str, typer.Option(help="PyTorch device; under torchrun, cuda is a card for each process.")
-    ] = "cpu",
+        str,
+        typer.Option(
+            help="PyTorch device; auto takes a CUDA card if there is one, under torchrun one for each process."
+        ),
+    ] = "auto",
+    bank: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FOLDER", help="Bank of attacked faces to make or to share; default: NAME.run/bank."),
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Storage format of the bundle's basis.")] = Precision.int8,
+    weights: Annotated[Precision, typer.Option(help="Storage format of the networks' weights.")] = Precision.fp32,
 ) -> None:
     """Train a model and export it as a bundle."""
     require_training()
-    require_device(device)
+    device = require_device(device)
     import dataclasses
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of
@@ -78,7 +86,12 @@ def train(
 
     if out.suffix != ".immune":
         raise UsageError(f"the bundle to write is {str(out)!r}, but its name must end in .immune")
-    config = named(kind.value, preset.value)
+    if out.exists() and not resume:
+        raise UsageError(f"the bundle {str(out)!r} exists already: name another, or go on with its run by --resume")
+    try:
+        config = named(kind.value, preset.value)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     changes: dict[str, Any] = {"seed": seed}
     if k is not None:
         changes["k"] = k
@@ -115,6 +128,7 @@ def train(
             device=device,
             workers=workers,
             start_from=start_from,
+            bank=bank,
             progress=lambda done, all_: progress.update(
                 reading, description="attacks", completed=done, total=all_, state="a bank of attacked faces"
             ),
@@ -133,7 +147,9 @@ def train(
             workers.leave()
     if not workers.first:
         return
-    bundle, parity = export_bundle(trainer.folder, out, precision=precision.value, overwrite=resume)
+    bundle, parity = export_bundle(
+        trainer.folder, out, precision=precision.value, weights=weights.value, overwrite=resume
+    )
     console.print(
         f"wrote {out} (manifest sha256 {bundle.sha256[:12]}); largest difference to PyTorch: "
         f"{max(parity.max_abs_p_random, parity.max_abs_p_real):.1e} in p, {parity.max_grey_levels} grey levels; "

@@ -64,7 +64,7 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
     assert curves[0].startswith("step,phase,loss")
     assert (tmp_path / "mine.run" / "curves.png").stat().st_size > 1000
 
-    assert run(*common, "--preset", "paper", "--steps", "3").returncode == 3  # holds a run already
+    assert run(*common, "--preset", "paper", "--steps", "3").returncode == 2  # is there already
     assert run(*common, "--preset", "paper", "--steps", "3", "--resume").returncode == 0
 
     few = run("train", "pin", "--data", data, "--out", "few.immune", "--k", "400")
@@ -89,6 +89,7 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
         (("train", "edge", "--data", "none.zip", "--out", "a.immune"), 2, "--recognizer"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune"), 3, "none.zip"),
         (("train", "pin", "--data", "none.zip", "--out", "a.bundle"), 2, ".immune"),
+        (("train", "ais", "--data", "none.zip", "--out", "a.immune", "--preset", "robust"), 2, "no preset 'robust'"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "cuda:9"), 4, "cuda:9"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "moon"), 4, "moon"),
         (("export", "none.immune"), 3, "no training run"),

@@ -136,6 +136,21 @@ def test_a_run_is_not_overwritten_nor_mixed(faces, recognizer, tmp_path):
         Trainer(TINY, faces, [recognizer], tmp_path, resume=True)
 
 
+def test_two_do_not_train_in_one_folder_at_once(faces, recognizer, tmp_path):
+    refused = []
+
+    def start_another(step, phase, values):
+        if step == 2:
+            with pytest.raises(InputError, match="another process is training in"):
+                Trainer(TINY, faces, [recognizer], tmp_path, resume=True).run()
+            refused.append(step)
+
+    Trainer(TINY, faces, [recognizer], tmp_path).run(on_step=start_another, log_every=1)
+    assert refused == [2]
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
+    Trainer(TINY, faces, [recognizer], tmp_path, resume=True).run()  # the lock has gone with its holder
+
+
 def test_weights_of_another_run_are_taken_where_they_fit(faces, recognizer, tmp_path):
     options = {**TINY.model_options, "restorer": {"widths": [8], "depths": [1]}}
     config = TINY.replace(model_options=options)
