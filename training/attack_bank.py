@@ -83,23 +83,26 @@ class AttackBank:
     mirrored : Tensor
         (M,) bool, whether it was made for the mirrored face: a perturbation that is mirrored afterwards loses most of
         its effect (measured: 1 - cos falls from 0.65 to 0.43).
+    zoom : Tensor
+        (M,) float32, size at which the recogniser saw it (`zoomed`); seen at another, a perturbation does little.
     """
 
     change: Tensor
     face: Tensor
     recognizer: Tensor
     mirrored: Tensor
+    zoom: Tensor
 
     def __len__(self) -> int:
         return len(self.face)
 
-    def draw(self, count: int, recognizer: int, faces: FaceSet) -> tuple[Tensor, Tensor]:
-        """Clean faces and their changes (count, 112, 112) in [-1, 1], made against a recogniser, at random."""
+    def draw(self, count: int, recognizer: int, faces: FaceSet) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean faces, their changes (count, 112, 112) in [-1, 1] made against a recogniser, and its zoom (count,)."""
         rows = torch.nonzero(self.recognizer == recognizer).flatten()
         rows = rows[torch.randint(len(rows), (count,))]
         clean, mirrored = from_uint8(faces.pixels[self.face[rows]]), self.mirrored[rows]
         clean[mirrored] = clean[mirrored].flip(2)
-        return clean, self.change[rows].float() / 127.5
+        return clean, self.change[rows].float() / 127.5, self.zoom[rows]
 
     @classmethod
     def make(
@@ -148,7 +151,7 @@ class AttackBank:
                 f"turns every {_CHUNK} faces: give more faces or rounds"
             )
         starts = range(0, len(order), _CHUNK)
-        change, face, against, mirrored = [], [], [], []
+        change, face, against, mirrored, zoom = [], [], [], [], []
         for number, start in enumerate(starts):
             rows = order[start : start + _CHUNK]
             file = folder / f"{number:06d}.safetensors"
@@ -160,9 +163,10 @@ class AttackBank:
             face.append(rows)
             against.append(torch.full_like(rows, number % len(recognizers)))
             mirrored.append(torch.full(rows.shape, _mirrors(number, len(recognizers))))
+            zoom.append(torch.full(rows.shape, _zoom(config, number, len(recognizers))))
             if progress is not None:
                 progress(number + 1, len(starts))
-        return cls(torch.cat(change), torch.cat(face), torch.cat(against), torch.cat(mirrored))
+        return cls(*map(torch.cat, (change, face, against, mirrored, zoom)))
 
 
 def _shuffled(count: int, seed: int, turn: int) -> Tensor:
@@ -195,8 +199,11 @@ def _mirrors(number: int, recognizers: int) -> bool:
     return number // recognizers % 2 == 1
 
 
-def _zooms(number: int, recognizers: int) -> bool:
-    return number // recognizers % 4 >= 2
+def _zoom(config: BankConfig, number: int, recognizers: int) -> float:
+    if number // recognizers % 4 < 2:
+        return 1.0
+    generator = torch.Generator().manual_seed(_number(f"{config.seed}/zoom/{number}"))
+    return float(torch.empty(()).uniform_(*config.zoom, generator=generator))
 
 
 def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
@@ -209,12 +216,10 @@ def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer
     clean = from_uint8(pixels).to(device)
     if _mirrors(number, len(recognizers)):
         clean = clean.flip(2)
-    zoom = 1.0
-    if _zooms(number, len(recognizers)):
-        zoom = float(torch.empty(()).uniform_(*config.zoom))
+    zoom = torch.tensor(_zoom(config, number, len(recognizers)))
 
     def embed(x: Tensor) -> Tensor:
-        return recognizer(x if zoom == 1 else zoomed(x, zoom))
+        return recognizer(x if zoom == 1 else zoomed(x, zoom.expand(len(x))))
 
     with torch.no_grad():
         # Away from the mirrored picture: at the face's own embedding the gradient vanishes, and one step goes nowhere.

@@ -13,6 +13,7 @@ from immunecam.training import selection
 from immunecam.training.attacks import pgd, round_to_8bit
 from immunecam.training.config import Attack, Phase, TrainConfig
 from immunecam.training.recognizer import Recognizer
+from immunecam.training.resampling import zoomed
 
 __all__ = ["Objective", "StepValues"]
 
@@ -71,18 +72,24 @@ class Objective:
         phase: Phase,
         step: int,
         attacked: Tensor | None = None,
+        zoom: Tensor | None = None,
     ) -> StepValues:
         """Loss of a batch (B, 112, 112) of clean faces in [-1, 1].
 
         `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is; `attacked` are
-        attacked copies of the first faces, ready-made.
+        attacked copies of the first faces, ready-made, and `zoom` the sizes at which the attacked recogniser saw them:
+        at these it judges the purified ones.
         """
         config, space = self.config, self.eigenspace
         victim, judge = self._turns(step)
-        with torch.no_grad():
-            own = None if judge is None else judge(faces)
-            theirs = own if victim is judge or victim is None else victim(faces)
         ready = 0 if attacked is None else len(attacked)
+        sizes = None
+        if zoom is not None and config.estimator != "reinforce":
+            sizes = torch.ones(len(faces), device=faces.device)
+            sizes[:ready] = zoom.to(faces.device)
+        with torch.no_grad():
+            own = None if judge is None else judge(_sized(faces, sizes))
+            theirs = own if victim is judge or victim is None else victim(_sized(faces, sizes))
         observed_faces = self._corrupt(slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase)
         if attacked is not None:
             observed_faces = torch.cat([attacked, observed_faces])
@@ -112,12 +119,14 @@ class Objective:
                 projected = space.reconstruct((bits * observed.unsqueeze(1)).flatten(0, 1))
                 purified = projected.reshape(-1, *faces.shape[1:]).clamp(-1, 1)
                 if network.restorer is not None:
-                    seen = observed_faces.repeat_interleave(config.clones, 0)
-                    purified = self._mixed(network.restorer)(seen, purified).clamp(-1, 1)
+                    observations = observed_faces.repeat_interleave(config.clones, 0)
+                    purified = self._mixed(network.restorer)(observations, purified).clamp(-1, 1)
                     restored = (purified - faces.repeat_interleave(config.clones, 0)).abs().mean()
                     loss = loss + config.restoration_weight * restored
                 if config.identity_weight and judge is not None and own is not None:
-                    identity = 1 - (judge(purified) * own.repeat_interleave(config.clones, 0)).sum(1)
+                    repeated = None if sizes is None else sizes.repeat_interleave(config.clones, 0)
+                    seen = judge(_sized(purified, repeated))
+                    identity = 1 - (seen * own.repeat_interleave(config.clones, 0)).sum(1)
                     loss = loss + config.identity_weight * identity.mean()
         with torch.no_grad():
             first = antibody[:, 0]
@@ -219,6 +228,10 @@ class Objective:
             momentum=1.0 if _chance(attack.momentum) else 0.0,
             random_start=attack.random_start,
         )
+
+
+def _sized(faces: Tensor, sizes: Tensor | None) -> Tensor:
+    return faces if sizes is None else zoomed(faces, sizes)
 
 
 def _share(fraction: float, count: int) -> int:

@@ -54,9 +54,9 @@ class Resampling:
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def zoomed(faces: Tensor, factor: float) -> Tensor:
-    """Faces (N, H, W) enlarged about their centre, or made smaller and continued by reflection; the same size."""
-    about = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=faces.dtype, device=faces.device)
-    grid = F.affine_grid(about.expand(len(faces), 2, 3), [len(faces), 1, *faces.shape[1:]], align_corners=False)
+def zoomed(faces: Tensor, factor: Tensor) -> Tensor:
+    """Faces (N, H, W) enlarged by factors (N,) about their centre, or made smaller and continued by reflection."""
+    about = torch.eye(2, 3, dtype=faces.dtype, device=faces.device) / factor.to(faces).reshape(-1, 1, 1)
+    grid = F.affine_grid(about, [len(faces), 1, *faces.shape[1:]], align_corners=False)
     pictures = faces.unsqueeze(1)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False).squeeze(1)

@@ -208,11 +208,11 @@ class Trainer:
     def _train_step(self, phase: Phase) -> StepValues:
         # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
         torch.manual_seed(_step_seed(self.config.seed, self.step, self.workers.rank))
-        faces, attacked = self._batch(phase)
+        batch = self._batch(phase)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
         self.network.train()
-        loss, values = self._stepper_of(phase)(faces, attacked, self.step)
+        loss, values = self._stepper_of(phase)(*batch, self.step)
         if not torch.isfinite(values.loss):
             raise InputError(
                 f"the loss became {float(values.loss.detach())} at step {self.step}: lower the learning rate"
@@ -238,14 +238,14 @@ class Trainer:
             self._stepper_phase = phase.name
         return self._stepper
 
-    def _batch(self, phase: Phase) -> tuple[Tensor, Tensor | None]:
-        """Clean faces, and attacked copies of the first ones from the bank."""
+    def _batch(self, phase: Phase) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Clean faces, attacked copies of the first ones from the bank, and the zoom of who was attacked."""
         count = self.config.batch // self.workers.count
         clean = from_uint8(self.faces.pixels[torch.randint(len(self.faces), (count,))])
         ready = min(count, int(phase.bank * count + float(torch.rand(())))) if self.bank is not None else 0
-        both = clean
+        both, zoom = clean, None
         if self.bank is not None and ready:
-            clean[:ready], change = self.bank.draw(ready, self.step % len(self.objective.recognizers), self.faces)
+            clean[:ready], change, zoom = self.bank.draw(ready, self.step % len(self.objective.recognizers), self.faces)
             # Some of them weaker: an attacker may spend less than the budget.
             change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
             both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)])
@@ -261,7 +261,7 @@ class Trainer:
             both = (both * gain + offset).clamp(-1, 1)
         if self.config.resampled and float(torch.rand(())) < self.config.resampled:
             both = Resampling(count)(both, twin)
-        return both[:count], round_to_8bit(both[count:]) if ready else None
+        return both[:count], round_to_8bit(both[count:]) if ready else None, zoom
 
     def _lr(self) -> float:
         done = self.step / max(1, self.total_steps)
@@ -441,12 +441,14 @@ class _Step(nn.Module):
         self._others = (objective, slow)
         self._phase = phase
 
-    def forward(self, faces: Tensor, attacked: Tensor | None, step: int) -> tuple[Tensor, StepValues]:
+    def forward(
+        self, faces: Tensor, attacked: Tensor | None, zoom: Tensor | None, step: int
+    ) -> tuple[Tensor, StepValues]:
         objective, slow = self._others
         if isinstance(self.network, PIN) and self._phase.name == "autoencoder":
             values = objective.autoencoder(self.network, faces)
         else:
-            values = objective.selection(self.network, slow, faces, self._phase, step, attacked)
+            values = objective.selection(self.network, slow, faces, self._phase, step, attacked, zoom)
         return values.loss, replace(values, loss=values.loss.detach())
 
 

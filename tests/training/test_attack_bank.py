@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from immunecam.errors import InputError
-from immunecam.models import build_model
+from immunecam.models import Eigenspace, build_model
 from immunecam.training import attack_bank
 from immunecam.training.attack_bank import AttackBank, BankConfig
 from immunecam.training.config import Phase, TrainConfig, preset
 from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.objective import Objective
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import zoomed
 from immunecam.training.trainer import Trainer
@@ -34,7 +35,8 @@ def test_a_bank(bank_faces, recognizer: Recognizer, tmp_path):
     assert bank.change.dtype == torch.int8
     assert bank.recognizer.tolist() == [0] * 72
     assert bank.mirrored.tolist() == [False] * 32 + [True] * 32 + [False] * 8
-    drawn, change = bank.draw(60, 0, bank_faces)
+    drawn, change, zoom = bank.draw(60, 0, bank_faces)
+    assert zoom.tolist() == [1.0] * 60
     assert float(change.abs().max()) <= 6 / 127.5
     known = {tuple(face.flatten()[:200].tolist()) for face in from_uint8(bank_faces.pixels)}
     turned = [tuple(face.flatten()[:200].tolist()) not in known for face in drawn]
@@ -91,7 +93,7 @@ def test_training_from_a_bank(bank_faces, recognizer, tmp_path):
     )
     trainer = Trainer(config, bank_faces, [recognizer], tmp_path / "run", bank=tmp_path / "bank")
     torch.manual_seed(0)
-    faces, attacked = trainer._batch(config.phases[0])
+    faces, attacked, _ = trainer._batch(config.phases[0])
     assert attacked is not None
     assert len(faces) == 8
     assert len(attacked) == 4
@@ -113,15 +115,32 @@ def test_half_of_the_faces_are_attacked_as_a_zooming_recogniser_sees_them(bank_f
     faces = from_uint8(bank_faces.pixels)
     rows = torch.arange(96, 128)
     clean = faces[banks[1].face[rows]].flip(2)  # the fourth 32 are mirrored
+    sizes = banks[1].zoom[rows]
+    torch.testing.assert_close(sizes, torch.full((32,), 0.7))
     with torch.no_grad():
-        own = recognizer(zoomed(clean, 0.7))
+        own = recognizer(zoomed(clean, sizes))
         cosines = [
-            (recognizer(zoomed((clean + bank.change[rows].float() / 127.5).clamp(-1, 1), 0.7)) * own).sum(1).mean()
+            (recognizer(zoomed((clean + bank.change[rows].float() / 127.5).clamp(-1, 1), sizes)) * own).sum(1).mean()
             for bank in banks
         ]
     assert cosines[1] < cosines[0] - 0.05
     with pytest.raises(ValueError, match="zoom must be two rising numbers"):
         BankConfig(zoom=(1.5, 0.7))
+
+
+def test_identity_is_judged_at_the_size_that_was_attacked(bank_faces, recognizer):
+    config = preset("edge", "full").replace(k=4, model_options={"restorer": {"widths": [4], "depths": [1]}})
+    faces = from_uint8(bank_faces.pixels[:6])
+    objective = Objective(config, Eigenspace.fit([faces], 4), [recognizer])
+    network = build_model("edge", 4, config.model_options).eval()
+
+    def identity(zoom):
+        torch.manual_seed(0)
+        attacked = (faces[:4] + 0.1 * torch.randn(4, 112, 112)).clamp(-1, 1)
+        return float(objective.selection(network, network, faces, config.phases[0], 0, attacked, zoom).identity)
+
+    assert identity(torch.ones(4)) == pytest.approx(identity(None), rel=1e-3)
+    assert identity(torch.full((4,), 0.6)) != pytest.approx(identity(None), rel=0.02)
 
 
 def test_the_shipped_recipe_is_a_preset():

@@ -52,9 +52,11 @@ def test_the_seed_decides():
 
 def test_zoomed_faces():
     faces = smooth(2)
-    torch.testing.assert_close(zoomed(faces, 1.0), faces, atol=1e-5, rtol=0)
+    torch.testing.assert_close(zoomed(faces, torch.ones(2)), faces, atol=1e-5, rtol=0)
     # Twice as large: the middle 56 pixels fill the picture.
     middle = F.interpolate(faces[:, None, 28:84, 28:84], scale_factor=2, mode="bilinear").squeeze(1)
-    torch.testing.assert_close(zoomed(faces, 2.0)[:, 2:-2, 2:-2], middle[:, 2:-2, 2:-2], atol=1e-4, rtol=0)
-    again = zoomed(zoomed(faces, 0.8), 1.25)
+    torch.testing.assert_close(
+        zoomed(faces, torch.tensor([2.0, 2.0]))[:, 2:-2, 2:-2], middle[:, 2:-2, 2:-2], atol=1e-4, rtol=0
+    )
+    again = zoomed(zoomed(faces, torch.tensor([0.8, 0.5])), torch.tensor([1.25, 2.0]))
     assert float((again - faces).abs()[:, 3:-3, 3:-3].mean()) < 0.01
