@@ -13,31 +13,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from immunecam.benchmarks.evaluation.page import markdown_table, side_by_side
+
 __all__ = ["main"]
 
 _Report = dict[str, Any]
 
 
-def _first_look(report: _Report) -> str:
-    lines = [
-        "| recogniser | faces | no defence | `sample` | `expected` | active eigenfaces |",
-        "|---|---|---|---|---|---|",
-    ]
-    table: dict[tuple[str, str], dict[str, _Report]] = {}
-    for row in report["rows"]:
-        table.setdefault((row["recognizer"], row["attack"]), {})[row["defence"]] = row
-    for (recognizer, attack), cells in table.items():
-        seen = "" if recognizer in report["trained_with"] else " (never seen)"
-        values = [
-            f"{cells[d]['same_accepted_percent']:g} / {cells[d]['different_rejected_percent']:g}"
-            for d in ("none", "sample", "expected")
-        ]
-        lines.append(
-            f"| {recognizer}{seen} | {attack} | {' | '.join(values)} | {cells['sample']['active_eigenfaces']:g} |"
-        )
-    n = report["pairs_of_each_kind"]
-    lines += ["", f"Same pairs accepted / different pairs rejected, in %, of {n} + {n} pairs of LFW fold 8."]
-    return "\n".join(lines)
+def _robustness(report: _Report) -> str:
+    shown = ["none", "Gaussian 1.5", "first 300 eigenfaces", *report["bundles"]]
+    lines: list[list[str]] = []
+    head: list[str] = []
+    for name in report["thresholds"]:
+        head, found = side_by_side(report["rows"], name, shown)
+        seen = "" if any(name in names for names in report["trained_with"].values()) else " (never seen)"
+        lines += [[name + seen, *line] for line in found]
+    quick = ", the quick form of the protocol" if report["protocol"]["name"] == "quick" else ""
+    said = (
+        f"Same pairs accepted / different pairs rejected, in %, of {report['pairs']} pairs of LFW fold "
+        f"{report['protocol']['fold']}{quick}; the adaptive attacker on {report['adaptive_pairs']} of them."
+    )
+    return "\n".join([*markdown_table(["recogniser", *head], lines), "", said])
 
 
 def _selection(report: _Report) -> str:
@@ -69,7 +65,7 @@ def _machine(report: _Report) -> str:
 
 
 _FIGURES: dict[str, Callable[[_Report], str]] = {
-    "first_look": _first_look,
+    "robustness": _robustness,
     "selection": _selection,
     "sample_clip": _sample_clip,
 }

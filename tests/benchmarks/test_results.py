@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from immunecam.benchmarks import readme, selection
+from immunecam.benchmarks import readme, robustness, selection, training_log
 from immunecam.runtime.bundle import Bundle, default_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("sample_clip", "first_look")
+NAMES = ("sample_clip", "robustness")
 
 
 def test_readme_agrees_with_results():
@@ -33,11 +33,19 @@ def test_a_figure_changed_by_hand_is_noticed(tmp_path):
 
 def test_results_are_those_of_the_bundled_model():
     bundle = Bundle.load(default_bundle())
-    clip, look = (json.loads((ROOT / "benchmarks" / "results" / f"{n}.json").read_text()) for n in NAMES)
+    clip, measured = (json.loads((ROOT / "benchmarks" / "results" / f"{n}.json").read_text()) for n in NAMES)
     assert clip["bundle_sha256"] == bundle.sha256
-    for name in ("analyzer.onnx", "subspace.safetensors"):
-        assert look["bundle_files"][name] == bundle.manifest.files[name].sha256
-    assert bundle.manifest.quality["rows"] == look["rows"]
+    files = measured["bundle_files"][bundle.name]
+    for name in ("analyzer.onnx", "restorer.onnx", "subspace.safetensors"):
+        assert files[name] == bundle.manifest.files[name].sha256
+    rows = bundle.manifest.quality["rows"]
+    assert rows
+    assert all(row in measured["rows"] for row in rows)
+
+
+def test_robustness_page_is_that_of_its_report():
+    report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
+    assert (ROOT / "docs" / "robustness.md").read_text() == robustness.page_with_plots(report, "robustness")
 
 
 def test_selection_benchmark_compares_equal_losses(tmp_path):
@@ -57,5 +65,13 @@ def test_tracked_files_stay_small():
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
     sizes = {name.decode(): (ROOT / name.decode()).stat().st_size for name in names if name}
     assert sum(sizes.values()) < 45 << 20
-    assert sum(size for name, size in sizes.items() if ".immune/" in name) < 15_000_000
+    for bundle, limit in (("edge", 15_000_000), ("ais", 28_000_000)):
+        assert sum(size for name, size in sizes.items() if f"/{bundle}.immune/" in name) < limit
     assert (ROOT / "immunecam" / "data" / "sample.mp4").stat().st_size <= 500_000
+
+
+def test_training_log_is_rendered():
+    results = ROOT / "benchmarks" / "results"
+    assert (results / "training.md").read_text() == training_log.render(
+        json.loads((results / "training.json").read_text())
+    )
