@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import zoomed
 
-__all__ = ["AttackBank", "BankConfig"]
+__all__ = ["AttackBank", "AttackedFaces", "BankConfig"]
 
 _CHUNK = 32
 
@@ -69,6 +69,33 @@ class BankConfig:
 
 
 @dataclass(frozen=True)
+class AttackedFaces:
+    """N faces of a bank, as a step uses them.
+
+    Attributes
+    ----------
+    clean, attacked : Tensor
+        (N, 112, 112) in [-1, 1].
+    zoom : Tensor
+        (N,), size at which the attacked recogniser sees them.
+    target : Tensor
+        (N, 112, 112), whom an impersonator wants to be; one who dodges is his own.
+    impersonates : Tensor
+        (N,) bool.
+    """
+
+    clean: Tensor
+    attacked: Tensor
+    zoom: Tensor
+    target: Tensor
+    impersonates: Tensor
+
+    def to(self, device: torch.device) -> AttackedFaces:
+        """The same on another device."""
+        return AttackedFaces(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
 class AttackBank:
     """Attacked copies of the faces of a set.
 
@@ -85,6 +112,9 @@ class AttackBank:
         its effect (measured: 1 - cos falls from 0.65 to 0.43).
     zoom : Tensor
         (M,) float32, size at which the recogniser saw it (`zoomed`); seen at another, a perturbation does little.
+    target : Tensor
+        (M,) int64, number of the face that an impersonator wants to be, mirrored the other way round; of one who
+        dodges, its own number.
     """
 
     change: Tensor
@@ -92,17 +122,22 @@ class AttackBank:
     recognizer: Tensor
     mirrored: Tensor
     zoom: Tensor
+    target: Tensor
 
     def __len__(self) -> int:
         return len(self.face)
 
-    def draw(self, count: int, recognizer: int, faces: FaceSet) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean faces, their changes (count, 112, 112) in [-1, 1] made against a recogniser, and its zoom (count,)."""
+    def draw(self, count: int, recognizer: int, faces: FaceSet, strength: tuple[float, float]) -> AttackedFaces:
+        """Faces attacked against a recogniser, at random, changes scaled by a draw of `strength`, at most by 1."""
         rows = torch.nonzero(self.recognizer == recognizer).flatten()
         rows = rows[torch.randint(len(rows), (count,))]
-        clean, mirrored = from_uint8(faces.pixels[self.face[rows]]), self.mirrored[rows]
-        clean[mirrored] = clean[mirrored].flip(2)
-        return clean, self.change[rows].float() / 127.5, self.zoom[rows]
+        clean, target = (from_uint8(faces.pixels[numbers[rows]]) for numbers in (self.face, self.target))
+        mirrored = self.mirrored[rows]
+        clean[mirrored], target[~mirrored] = clean[mirrored].flip(2), target[~mirrored].flip(2)
+        change = self.change[rows].float() / 127.5
+        change *= torch.empty(count, 1, 1).uniform_(*strength).clamp_max(1)
+        attacked = (clean + change).clamp(-1, 1)
+        return AttackedFaces(clean, attacked, self.zoom[rows], target, self.target[rows] != self.face[rows])
 
     @classmethod
     def make(
@@ -151,7 +186,7 @@ class AttackBank:
                 f"turns every {_CHUNK} faces: give more faces or rounds"
             )
         starts = range(0, len(order), _CHUNK)
-        change, face, against, mirrored, zoom = [], [], [], [], []
+        change, face, against, mirrored, zoom, target = [], [], [], [], [], []
         for number, start in enumerate(starts):
             rows = order[start : start + _CHUNK]
             file = folder / f"{number:06d}.safetensors"
@@ -164,9 +199,10 @@ class AttackBank:
             against.append(torch.full_like(rows, number % len(recognizers)))
             mirrored.append(torch.full(rows.shape, _mirrors(number, len(recognizers))))
             zoom.append(torch.full(rows.shape, _zoom(config, number, len(recognizers))))
+            target.append(torch.where(torch.arange(len(rows)) % 2 == 1, rows.roll(1), rows))
             if progress is not None:
                 progress(number + 1, len(starts))
-        return cls(*map(torch.cat, (change, face, against, mirrored, zoom)))
+        return cls(*map(torch.cat, (change, face, against, mirrored, zoom, target)))
 
 
 def _shuffled(count: int, seed: int, turn: int) -> Tensor:

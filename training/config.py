@@ -103,6 +103,9 @@ class TrainConfig:
         "sum" or "mean" over the pixels of the squared error.
     pixel_weight, sparsity_weight, identity_weight : float
         Of squared error, number of active eigenfaces, and 1 - cos.
+    target_weight : float
+        Of what an impersonation from the bank leaves: by how much the purified face is nearer than the clean one to
+        whom the attacker wants to be. 1 - cos asks for the whole face back, and forgives what it leaves of an attack.
     restoration_weight : float
         Of the mean absolute error of the restored face, where the model has a restorer.
     cross_recognizer : float
@@ -141,6 +144,7 @@ class TrainConfig:
     pixel_weight: float = 1.0
     sparsity_weight: float = 3e-3
     identity_weight: float = 8.0
+    target_weight: float = 0.0
     restoration_weight: float = 1.0
     cross_recognizer: float = 0.0
     precision: str = "fp32"
@@ -264,6 +268,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         lr=2e-3,
         sparsity_weight=5e-4,
         restoration_weight=1.5,
+        target_weight=8.0,
         cross_recognizer=0.1,
         precision="bf16",
         bank=BankConfig(

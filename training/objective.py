@@ -10,6 +10,7 @@ from torch import Tensor
 
 from immunecam.models import AIS, PIN, Eigenspace, Purification
 from immunecam.training import selection
+from immunecam.training.attack_bank import AttackedFaces
 from immunecam.training.attacks import pgd, round_to_8bit
 from immunecam.training.config import Attack, Phase, TrainConfig
 from immunecam.training.recognizer import Recognizer
@@ -71,28 +72,25 @@ class Objective:
         faces: Tensor,
         phase: Phase,
         step: int,
-        attacked: Tensor | None = None,
-        zoom: Tensor | None = None,
+        drawn: AttackedFaces | None = None,
     ) -> StepValues:
         """Loss of a batch (B, 112, 112) of clean faces in [-1, 1].
 
-        `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is; `attacked` are
-        attacked copies of the first faces, ready-made, and `zoom` the sizes at which the attacked recogniser saw them:
-        at these it judges the purified ones.
+        `slow` is the copy that the attacker is aimed at; `step` chooses which recogniser's turn it is; `drawn` is what
+        a bank has of the first faces. They are judged at the size at which they were attacked.
         """
         config, space = self.config, self.eigenspace
         victim, judge = self._turns(step)
-        ready = 0 if attacked is None else len(attacked)
+        ready = 0 if drawn is None else len(drawn.attacked)
         sizes = None
-        if zoom is not None and config.estimator != "reinforce":
-            sizes = torch.ones(len(faces), device=faces.device)
-            sizes[:ready] = zoom.to(faces.device)
+        if drawn is not None and config.estimator != "reinforce":
+            sizes = torch.cat([drawn.zoom, torch.ones(len(faces) - ready, device=faces.device)])
         with torch.no_grad():
             own = None if judge is None else judge(_sized(faces, sizes))
             theirs = own if victim is judge or victim is None else victim(_sized(faces, sizes))
         observed_faces = self._corrupt(slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase)
-        if attacked is not None:
-            observed_faces = torch.cat([attacked, observed_faces])
+        if drawn is not None:
+            observed_faces = torch.cat([drawn.attacked, observed_faces])
 
         logits = self._mixed(network.logits)(observed_faces)
         probability = torch.sigmoid(logits)
@@ -128,6 +126,8 @@ class Objective:
                     seen = judge(_sized(purified, repeated))
                     identity = 1 - (seen * own.repeat_interleave(config.clones, 0)).sum(1)
                     loss = loss + config.identity_weight * identity.mean()
+                    if config.target_weight and drawn is not None and drawn.impersonates.any():
+                        loss = loss + config.target_weight * _left_over(judge, drawn, seen, own, config.clones)
         with torch.no_grad():
             first = antibody[:, 0]
             count = len(first)
@@ -228,6 +228,16 @@ class Objective:
             momentum=1.0 if _chance(attack.momentum) else 0.0,
             random_start=attack.random_start,
         )
+
+
+def _left_over(judge: Recognizer, drawn: AttackedFaces, seen: Tensor, own: Tensor, clones: int) -> Tensor:
+    """How much nearer than the clean faces the purified ones are to those whom their impersonators want to be."""
+    rows = drawn.impersonates.nonzero().flatten()
+    with torch.no_grad():
+        target = judge(zoomed(drawn.target[rows], drawn.zoom[rows]))
+        before = (own[rows] * target).sum(1)
+    after = (seen.reshape(-1, clones, seen.shape[1])[rows] * target.unsqueeze(1)).sum(2)
+    return (after - before.unsqueeze(1)).clamp_min(0).mean()
 
 
 def _sized(faces: Tensor, sizes: Tensor | None) -> Tensor:

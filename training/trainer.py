@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from immunecam.errors import InputError, UsageError
 from immunecam.models import AIS, PIN, Eigenspace, build_model
-from immunecam.training.attack_bank import AttackBank
+from immunecam.training.attack_bank import AttackBank, AttackedFaces
 from immunecam.training.attacks import round_to_8bit
 from immunecam.training.config import Phase, TrainConfig
 from immunecam.training.distributed import Workers
@@ -161,7 +161,7 @@ class Trainer:
         Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
         moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
         """
-        with _locked(self.folder / "lock", self.workers.first):
+        with _locked(self.folder, self.workers.first):
             self._run(on_step, log_every, checkpoint_every)
 
     def _run(
@@ -238,17 +238,17 @@ class Trainer:
             self._stepper_phase = phase.name
         return self._stepper
 
-    def _batch(self, phase: Phase) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Clean faces, attacked copies of the first ones from the bank, and the zoom of who was attacked."""
+    def _batch(self, phase: Phase) -> tuple[Tensor, AttackedFaces | None]:
+        """Clean faces, and what the bank has of the first ones."""
         count = self.config.batch // self.workers.count
         clean = from_uint8(self.faces.pixels[torch.randint(len(self.faces), (count,))])
         ready = min(count, int(phase.bank * count + float(torch.rand(())))) if self.bank is not None else 0
-        both, zoom = clean, None
+        both, drawn = clean, None
         if self.bank is not None and ready:
-            clean[:ready], change, zoom = self.bank.draw(ready, self.step % len(self.objective.recognizers), self.faces)
             # Some of them weaker: an attacker may spend less than the budget.
-            change = change * torch.empty(ready, 1, 1).uniform_(0.4, 1.6).clamp_max(1)
-            both = torch.cat([clean, (clean[:ready] + change).clamp(-1, 1)])
+            drawn = self.bank.draw(ready, self.step % len(self.objective.recognizers), self.faces, (0.4, 1.6))
+            clean[:ready] = drawn.clean
+            both = torch.cat([clean, drawn.attacked])
         both = both.to(self.device)
         # A face and its attacked copy are lit and resampled alike.
         twin = torch.cat([torch.arange(count), torch.arange(ready)])
@@ -261,7 +261,9 @@ class Trainer:
             both = (both * gain + offset).clamp(-1, 1)
         if self.config.resampled and float(torch.rand(())) < self.config.resampled:
             both = Resampling(count)(both, twin)
-        return both[:count], round_to_8bit(both[count:]) if ready else None, zoom
+        if drawn is not None:
+            drawn = replace(drawn, clean=both[:ready], attacked=round_to_8bit(both[count:])).to(self.device)
+        return both[:count], drawn
 
     def _lr(self) -> float:
         done = self.step / max(1, self.total_steps)
@@ -441,14 +443,12 @@ class _Step(nn.Module):
         self._others = (objective, slow)
         self._phase = phase
 
-    def forward(
-        self, faces: Tensor, attacked: Tensor | None, zoom: Tensor | None, step: int
-    ) -> tuple[Tensor, StepValues]:
+    def forward(self, faces: Tensor, drawn: AttackedFaces | None, step: int) -> tuple[Tensor, StepValues]:
         objective, slow = self._others
         if isinstance(self.network, PIN) and self._phase.name == "autoencoder":
             values = objective.autoencoder(self.network, faces)
         else:
-            values = objective.selection(self.network, slow, faces, self._phase, step, attacked, zoom)
+            values = objective.selection(self.network, slow, faces, self._phase, step, drawn)
         return values.loss, replace(values, loss=values.loss.detach())
 
 
@@ -482,19 +482,22 @@ def _interrupt_later() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _locked(file: Path, mine: bool) -> Iterator[None]:
+def _locked(folder: Path, mine: bool) -> Iterator[None]:
     """Hold a run folder, which two processes must not write at once; the lock ends with the process at the latest."""
     if not mine:
         yield
         return
-    with file.open("w") as handle:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(
-                f"another process is training in {str(file.parent)!r}: wait for it, or name another folder"
+                f"another process is training in {str(folder)!r}: wait for it, or name another folder"
             ) from None
         yield
+    finally:
+        os.close(handle)
 
 
 def _origin(run: Path) -> dict[str, object]:

@@ -8,7 +8,7 @@ import torch
 from immunecam.errors import InputError
 from immunecam.models import Eigenspace, build_model
 from immunecam.training import attack_bank
-from immunecam.training.attack_bank import AttackBank, BankConfig
+from immunecam.training.attack_bank import AttackBank, AttackedFaces, BankConfig
 from immunecam.training.config import Phase, TrainConfig, preset
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective
@@ -35,15 +35,23 @@ def test_a_bank(bank_faces, recognizer: Recognizer, tmp_path):
     assert bank.change.dtype == torch.int8
     assert bank.recognizer.tolist() == [0] * 72
     assert bank.mirrored.tolist() == [False] * 32 + [True] * 32 + [False] * 8
-    drawn, change, zoom = bank.draw(60, 0, bank_faces)
-    assert zoom.tolist() == [1.0] * 60
-    assert float(change.abs().max()) <= 6 / 127.5
+    drawn = bank.draw(60, 0, bank_faces, (1.0, 1.0))
+    assert drawn.zoom.tolist() == [1.0] * 60
+    assert 4 / 127.5 <= float((drawn.attacked - drawn.clean).abs().max()) <= 6.01 / 127.5
+    weaker = bank.draw(60, 0, bank_faces, (0.5, 0.5))
+    assert 2 / 127.5 <= float((weaker.attacked - weaker.clean).abs().max()) <= 3.01 / 127.5
     known = {tuple(face.flatten()[:200].tolist()) for face in from_uint8(bank_faces.pixels)}
-    turned = [tuple(face.flatten()[:200].tolist()) not in known for face in drawn]
+    turned = [tuple(face.flatten()[:200].tolist()) not in known for face in drawn.clean]
     assert 0 < sum(turned) < 60
-    assert all(tuple(face.flip(1).flatten()[:200].tolist()) in known for face in drawn[torch.tensor(turned)])
+    assert all(tuple(face.flip(1).flatten()[:200].tolist()) in known for face in drawn.clean[torch.tensor(turned)])
     assert 4 <= int(bank.change.abs().max()) <= 6
-    clean = from_uint8(bank_faces.pixels[:32])
+    # Impersonators come nearer to whom they want to be, the others are to be themselves and go away from it.
+    with torch.no_grad():
+        target, before, after = (recognizer(x) for x in (drawn.target, drawn.clean, drawn.attacked))
+    nearer = ((after - before) * target).sum(1) > 0
+    assert 10 < int(drawn.impersonates.sum()) < 50
+    assert (nearer == drawn.impersonates).float().mean() > 0.85  # one step may overshoot
+    clean = from_uint8(bank_faces.pixels[bank.face[:32]])
     attacked = (clean + bank.change[:32].float() / 127.5).clamp(-1, 1)
     with torch.no_grad():
         moved = (recognizer(attacked) * recognizer(clean)).sum(1)
@@ -93,10 +101,12 @@ def test_training_from_a_bank(bank_faces, recognizer, tmp_path):
     )
     trainer = Trainer(config, bank_faces, [recognizer], tmp_path / "run", bank=tmp_path / "bank")
     torch.manual_seed(0)
-    faces, attacked, _ = trainer._batch(config.phases[0])
-    assert attacked is not None
+    faces, drawn = trainer._batch(config.phases[0])
+    assert drawn is not None
     assert len(faces) == 8
+    attacked = drawn.attacked
     assert len(attacked) == 4
+    assert torch.equal(drawn.clean, faces[:4])
     # Twins: mirrored and lit alike, so they differ by the perturbation only.
     off = (attacked - faces[:4]).abs().amax((1, 2)) * 127.5
     assert (off > 0.3).all()
@@ -128,19 +138,48 @@ def test_half_of_the_faces_are_attacked_as_a_zooming_recogniser_sees_them(bank_f
         BankConfig(zoom=(1.5, 0.7))
 
 
-def test_identity_is_judged_at_the_size_that_was_attacked(bank_faces, recognizer):
-    config = preset("edge", "full").replace(k=4, model_options={"restorer": {"widths": [4], "depths": [1]}})
+def _step(bank_faces, recognizer, drawn, **changes):
+    config = preset("edge", "full").replace(
+        k=4, model_options={"restorer": {"widths": [4], "depths": [1], "base": "face"}}, cross_recognizer=0.0, **changes
+    )
     faces = from_uint8(bank_faces.pixels[:6])
     objective = Objective(config, Eigenspace.fit([faces], 4), [recognizer])
     network = build_model("edge", 4, config.model_options).eval()
+    torch.manual_seed(0)
+    return objective.selection(network, network, faces, config.phases[0], 0, drawn)
 
-    def identity(zoom):
-        torch.manual_seed(0)
-        attacked = (faces[:4] + 0.1 * torch.randn(4, 112, 112)).clamp(-1, 1)
-        return float(objective.selection(network, network, faces, config.phases[0], 0, attacked, zoom).identity)
 
-    assert identity(torch.ones(4)) == pytest.approx(identity(None), rel=1e-3)
-    assert identity(torch.full((4,), 0.6)) != pytest.approx(identity(None), rel=0.02)
+def _noisy(bank_faces, zoom: float, target=None) -> AttackedFaces:
+    torch.manual_seed(0)
+    clean = from_uint8(bank_faces.pixels[:4])
+    attacked = (clean + 0.1 * torch.randn(4, 112, 112)).clamp(-1, 1)
+    impersonates = torch.tensor([target is not None, False, False, False])
+    return AttackedFaces(clean, attacked, torch.full((4,), zoom), clean if target is None else target, impersonates)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.6])
+def test_identity_is_judged_at_the_size_that_was_attacked(bank_faces, recognizer, zoom):
+    drawn = _noisy(bank_faces, zoom)
+    found = float(_step(bank_faces, recognizer, drawn).identity)
+    with torch.no_grad():
+        # An untrained restorer leaves the face as it came; two of the six are clean.
+        seen, own = (recognizer(zoomed(x, drawn.zoom)) for x in (drawn.attacked, drawn.clean))
+    assert found == pytest.approx(float(1 - (seen * own).sum(1).mean()) * 4 / 6, rel=1e-3)
+
+
+def test_what_an_impersonation_leaves_is_weighted(bank_faces, recognizer):
+    """An untrained restorer leaves the whole attack, so the loss grows by what it has gained on its target."""
+    clean = from_uint8(bank_faces.pixels[:4])
+    torch.manual_seed(0)
+    attacked = (clean + 0.1 * torch.randn(4, 112, 112)).clamp(-1, 1)
+    for target, gains in ((attacked, True), (clean, False)):
+        drawn = _noisy(bank_faces, 1.0, target)
+        without, weighted = (float(_step(bank_faces, recognizer, drawn, target_weight=w).loss) for w in (0.0, 100.0))
+        with torch.no_grad():
+            wanted = recognizer(target[:1])
+            gain = float(((recognizer(attacked[:1]) - recognizer(clean[:1])) * wanted).sum())
+        assert (gain > 0) == gains
+        assert weighted - without == pytest.approx(100 * max(gain, 0.0), abs=2e-3)
 
 
 def test_the_shipped_recipe_is_a_preset():
