@@ -268,7 +268,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         lr=2e-3,
         sparsity_weight=5e-4,
         restoration_weight=1.5,
-        target_weight=8.0,
+        target_weight=16.0,
         cross_recognizer=0.1,
         precision="bf16",
         bank=BankConfig(
