@@ -116,7 +116,7 @@ class Protocol:
         Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0),
     )
     adaptive_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
-    eot_levels: tuple[float, ...] = (4.0, 8.0)
+    eot_levels: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0)
     square_levels: tuple[float, ...] = (8.0,)
     fewer_steps_level: float = 8.0
     adaptive_others: tuple[Planned, ...] = ()
@@ -188,7 +188,6 @@ FULL = Protocol(
         Planned("DI-FGSM-10", DIFGSM(steps=10), 8.0),
         Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0),
     ),
-    eot_levels=(2.0, 4.0, 8.0, 16.0),
     adaptive_others=(
         Planned("expected L2-PGD-40", L2PGD(steps=40, restarts=2), 1.5),
         Planned("expected patch", Patch(steps=40), 0.1),

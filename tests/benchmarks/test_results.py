@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from immunecam.benchmarks import readme, robustness, selection, training_log
+from immunecam.benchmarks import readme, robustness, selection
 from immunecam.runtime.bundle import Bundle, default_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,10 +68,3 @@ def test_tracked_files_stay_small():
     for bundle, limit in (("edge", 15_000_000), ("ais", 28_000_000)):
         assert sum(size for name, size in sizes.items() if f"/{bundle}.immune/" in name) < limit
     assert (ROOT / "immunecam" / "data" / "sample.mp4").stat().st_size <= 500_000
-
-
-def test_training_log_is_rendered():
-    results = ROOT / "benchmarks" / "results"
-    assert (results / "training.md").read_text() == training_log.render(
-        json.loads((results / "training.json").read_text())
-    )
