@@ -16,98 +16,70 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, Filter
 from immunecam.benchmarks.evaluation.metrics import rates
-from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs
+from immunecam.benchmarks.evaluation.pairs import load_pairs
+from immunecam.benchmarks.evaluation.protocol import Planned, Protocol
+from immunecam.benchmarks.evaluation.run import Evaluation, Job
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.robustness import TRAINING_FOLDS, find_victim, load_faces, trained_with
-from immunecam.models import Purification
+from immunecam.files import written_whole
 from immunecam.runtime.bundle import Bundle
-from immunecam.training.attacks import MIFGSM, PGD, FaceAttack, Goal, round_to_8bit, through
+from immunecam.training.attacks import MIFGSM, PGD
 from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import from_uint8
 from immunecam.training.recognizer import Recognizer
-from immunecam.training.resampling import Resampling
 
 __all__ = ["main", "render"]
 
 _LOG = Path(__file__).parent / "results" / "training.json"
 _LAST = 50  # steps of a short run that count
-_BATCH = 20
-_ONE_SIZE = 4  # faces that share the size of their resampling
-
-
-@dataclass(frozen=True)
-class _Case:
-    name: str
-    attack: FaceAttack | None = None
-    level: float = 8.0
-    adaptive: bool = False
-    resampled: bool = False
-
-
+_STRONG = (Planned("PGD-10", PGD(steps=10), 8.0), Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0))
+_PROTOCOL = Protocol(
+    "log",
+    adaptive_pairs=0,
+    unbounded_pairs=0,
+    grey_box=_STRONG,
+    resampled=_STRONG,
+    adaptive_levels=(2.0, 4.0, 8.0),
+    eot_levels=(),
+    square_levels=(),
+    fewer_steps_level=0.0,
+    adaptive_steps=20,
+    adaptive_restarts=1,
+    judge_draws=3,
+    resubmissions=1,
+)
 _CASES = (
-    _Case("clean"),
-    _Case("PGD-10 8/255", PGD(steps=10)),
-    _Case("resampled PGD-10 8/255", PGD(steps=10), resampled=True),
-    _Case("MI-FGSM-10 8/255", MIFGSM(steps=10)),
-    _Case("resampled MI-FGSM-10 8/255", MIFGSM(steps=10), resampled=True),
-    *(_Case(f"adaptive PGD-20 {level:g}/255", PGD(steps=20), level, adaptive=True) for level in (2.0, 4.0, 8.0)),
+    "clean",
+    *(f"{where}{attack} 8/255" for attack in ("PGD-10", "MI-FGSM-10") for where in ("", "resampled ")),
+    *(f"adaptive PGD-20 {level:g}/255" for level in _PROTOCOL.adaptive_levels),
 )
 
 
-def _measure(
-    purification: Purification, recognizer: Recognizer, threshold: float, pairs: Pairs, *, adaptive: bool
-) -> dict[str, str]:
-    """Decisions and 1 - cos of every case, both sides purified, antibodies drawn."""
-    left, right = (from_uint8(torch.from_numpy(x)) for x in (pairs.left, pairs.right))
-    with torch.no_grad():
-        own, bare, behind = recognizer(left), recognizer(right), recognizer(purification(right, "expected"))
-    seen = through(purification, recognizer, "expected")
-    found = {}
-    for case in _CASES:
-        if case.adaptive and not adaptive:
-            continue
-        torch.manual_seed(0)
-        embed: Callable[[Tensor], Tensor] = seen if case.adaptive else recognizer
-        probes = _attacked(
-            case, embed, behind if case.adaptive else bare, left, torch.from_numpy(pairs.same), threshold
-        )
-        with torch.no_grad():
-            purified = [recognizer(purification(probes)) for _ in range(3)]
-            cosines = torch.stack([(p * recognizer(purification(right))).sum(1) for p in purified])
-            distance = float(1 - torch.stack([(p * own).sum(1) for p in purified]).mean())
-        accepted, rejected = rates(cosines.numpy(), pairs.same, threshold)
-        found[case.name] = f"{100 * accepted:.0f} / {100 * rejected:.0f} ({distance:.3f})"
-        print(f"{recognizer.name} {case.name}: {found[case.name]}", flush=True)
-    return found
+def _case(job: Job) -> str:
+    """Column of a job."""
+    if job.planned is None:
+        return "clean"
+    where = "" if job.threat == "grey-box" else f"{job.threat} "
+    return f"{where}{job.planned.name.removeprefix('expected ')} {job.planned.budget}"
 
 
-def _attacked(
-    case: _Case, embed: Callable[[Tensor], Tensor], reference: Tensor, faces: Tensor, same: Tensor, threshold: float
-) -> Tensor:
-    out = faces.clone()
-    for impersonate in (False, True) if case.attack is not None else ():
-        for part in torch.nonzero(same != impersonate).flatten().split(_BATCH):
-            goal = Goal(embed, reference[part], impersonate, threshold)
-            assert case.attack is not None
-            out[part] = case.attack(goal, faces[part], case.level / 127.5)
-    if case.resampled:
-        out = torch.cat([round_to_8bit(Resampling(len(part))(part)) for part in out.split(_ONE_SIZE)])
-    return out
+def _measured(evaluation: Evaluation, job: Job, defence: Defence) -> str:
+    """Decisions and 1 - cos, both sides purified."""
+    found = evaluation.cosines(job, defence, evaluation.draws(job, defence))
+    accepted, rejected = rates(found["both"], evaluation.pairs.same, job.victim.best)
+    return f"{100 * accepted:.0f} / {100 * rejected:.0f} ({1 - float(found['clean'].mean()):.3f})"
 
 
 def render(log: dict[str, list[dict[str, Any]]]) -> str:
     """The log as Markdown, newest last."""
     lines, runs = log["bundles"], log["runs"]
-    cases = [case.name for case in _CASES]
     out = [
         "# Training runs",
         "",
@@ -117,8 +89,8 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
         "Resampled: turned and shifted into a frame and back. All pairs are of LFW fold 8, on which nothing is fitted. "
         "Configurations are in `training.json`.",
         "",
-        f"| run | what | steps | hours | recogniser | pairs | {' | '.join(cases)} | active rows |",
-        "|---" * (len(cases) + 7) + "|",
+        f"| run | what | steps | hours | recogniser | pairs | {' | '.join(_CASES)} | active rows |",
+        "|---" * (len(_CASES) + 7) + "|",
     ]
     for line in lines:
         for number, (recognizer, cells) in enumerate(line["results"].items()):
@@ -128,7 +100,7 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
                 *head,
                 recognizer + seen,
                 str(line["pairs"]),
-                *(cells.get(c, "") for c in cases),
+                *(cells.get(c, "") for c in _CASES),
                 f"{line['active']:.0f}",
             ]
             out.append(f"| {' | '.join(row)} |")
@@ -176,9 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
     log["bundles"] += bundles
     log["runs"] += runs
     for file, text in ((given.log, json.dumps(log, indent=1) + "\n"), (given.log.with_suffix(".md"), render(log))):
-        unfinished = file.with_suffix(f"{file.suffix}.partial")
-        unfinished.write_text(text)
-        unfinished.replace(file)
+        with written_whole(file) as partial:
+            partial.write_text(text)
 
 
 def _short(run: Path, group: str, note: str) -> dict[str, Any]:
@@ -205,13 +176,14 @@ def _line(given: argparse.Namespace) -> dict[str, Any]:
     training, judged = load_faces(given.data)
     known = load_pairs(table, training, TRAINING_FOLDS)
     pairs = load_pairs(table, judged, range(8, 9)).first(given.pairs)
-    results, victims = {}, []
-    for path in given.recognizer:
-        victim = find_victim(Recognizer.load(path), known, store, "cpu")
-        victims.append(victim)
-        results[victim.name] = _measure(
-            purification, victim.recognizer, victim.best, pairs, adaptive=not given.grey_box
-        )
+    victims = [find_victim(Recognizer.load(path), known, store, "cpu") for path in given.recognizer]
+    defence = BundleDefence(bundle, "sample", seed=_PROTOCOL.seed)
+    evaluation = Evaluation(_PROTOCOL, pairs, victims, [Filter("none", None)], [defence], store)
+    results: dict[str, dict[str, str]] = {victim.name: {} for victim in victims}
+    for job in evaluation.jobs(adaptive=not given.grey_box):
+        if job.threat != "unbounded":
+            cell = results[job.victim.name][_case(job)] = _measured(evaluation, job, defence)
+            print(f"{job.victim.name} {_case(job)}: {cell}", flush=True)
     with torch.no_grad():
         active = float((purification.analyze(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
     return {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.files import written_whole
 
 __all__ = ["machine", "percentiles_ms", "versions", "write_report"]
 
@@ -88,16 +89,13 @@ def write_report(
         **more,
         "rows": list(rows),
     }
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, target)
+        with written_whole(target) as partial:
+            partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"the report {str(path)!r} cannot be written ({error.strerror}): check folder and space"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _processor() -> str:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from immunecam.errors import InputError
+from immunecam.files import written_whole
 from immunecam.training.attacks import ATTACKS, Goal, LinfAttack
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import zoomed
+from immunecam.training.seeds import seed_of
 
 __all__ = ["AttackBank", "AttackedFaces", "BankConfig"]
 
@@ -46,8 +46,7 @@ class BankConfig:
     zoom : tuple of float
         Smallest and largest size at which the recogniser sees half of the faces, as a fraction of their own. The
         texture of a perturbation follows the grid of the recogniser's convolutions, and one that was never met has
-        another (measured: of a network trained without, 1 - cos of PGD-10 at 8/255 grows from 0.13 to 0.35 if the
-        attacked recogniser sees the face at 0.75 of its size).
+        another.
     seed : int
         Of everything random.
     """
@@ -174,7 +173,8 @@ class AttackBank:
         )
         note = folder / "bank.json"
         if not note.exists():
-            _store(note, lambda unfinished: unfinished.write_text(key))
+            with written_whole(note) as unfinished:
+                unfinished.write_text(key)
         if note.read_text() != key:
             raise InputError(
                 f"{str(folder)!r} holds the bank of other faces, recognisers or settings: name another by --bank"
@@ -193,7 +193,8 @@ class AttackBank:
             found = _read(file, len(rows))
             if found is None:
                 found = _attack(config, faces.pixels[rows], recognizers, number)
-                _store(file, partial(save_file, {"change": found}))
+                with written_whole(file) as unfinished:
+                    save_file({"change": found}, unfinished)
             change.append(found)
             face.append(rows)
             against.append(torch.full_like(rows, number % len(recognizers)))
@@ -206,20 +207,8 @@ class AttackBank:
 
 
 def _shuffled(count: int, seed: int, turn: int) -> Tensor:
-    generator = torch.Generator().manual_seed(_number(f"{seed}/order/{turn}"))
+    generator = torch.Generator().manual_seed(seed_of(f"{seed}/order/{turn}"))
     return torch.randperm(count, generator=generator)
-
-
-def _number(name: str) -> int:
-    """63 bits that no other name is likely to share."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-
-
-def _store(file: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all, for two runs may share a bank."""
-    unfinished = file.with_suffix(f".{os.getpid()}.partial")
-    write(unfinished)
-    os.replace(unfinished, file)
 
 
 def _read(file: Path, count: int) -> Tensor | None:
@@ -238,12 +227,12 @@ def _mirrors(number: int, recognizers: int) -> bool:
 def _zoom(config: BankConfig, number: int, recognizers: int) -> float:
     if number // recognizers % 4 < 2:
         return 1.0
-    generator = torch.Generator().manual_seed(_number(f"{config.seed}/zoom/{number}"))
+    generator = torch.Generator().manual_seed(seed_of(f"{config.seed}/zoom/{number}"))
     return float(torch.empty(()).uniform_(*config.zoom, generator=generator))
 
 
 def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer], number: int) -> Tensor:
-    torch.manual_seed(_number(f"{config.seed}/{number}"))
+    torch.manual_seed(seed_of(f"{config.seed}/{number}"))
     recognizer = recognizers[number % len(recognizers)]
     device = next((t.device for t in (*recognizer.parameters(), *recognizer.buffers())), torch.device("cpu"))
     attack = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]].attack

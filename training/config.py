@@ -171,6 +171,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.model_options.get("restorer") and self.estimator == "reinforce":
             raise ValueError("a restorer is trained by the straight-through estimator only, not by reinforce")
+        if self.target_weight and self.estimator == "reinforce":
+            raise ValueError("target_weight is used by the straight-through estimator only, not by reinforce")
+        if self.target_weight and not self.identity_weight:
+            raise ValueError("target_weight needs the identity term: give an identity_weight above 0")
+        if self.bank is not None and self.bank.zoom != (1.0, 1.0) and self.estimator == "reinforce":
+            raise ValueError("a bank with zoom is judged at its size by the straight-through estimator only")
         if self.bank is None and any(phase.bank > 0 for phase in self.phases):
             raise ValueError("a phase draws from a bank of attacked faces, but the configuration has none")
         for name in ("k", "batch", "clones"):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from immunecam.errors import InputError, UsageError
+from immunecam.files import written_whole
 from immunecam.models import AIS, PIN, Eigenspace, build_model
 from immunecam.training.attack_bank import AttackBank, AttackedFaces
 from immunecam.training.attacks import round_to_8bit
@@ -33,6 +34,7 @@ from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective, StepValues
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
+from immunecam.training.seeds import seed_of
 
 __all__ = ["Trainer"]
 
@@ -207,7 +209,7 @@ class Trainer:
 
     def _train_step(self, phase: Phase) -> StepValues:
         # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
-        torch.manual_seed(_step_seed(self.config.seed, self.step, self.workers.rank))
+        torch.manual_seed(seed_of(f"{self.config.seed}/{self.step}/{self.workers.rank}"))
         batch = self._batch(phase)
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
@@ -309,10 +311,12 @@ class Trainer:
                 )
         if not self.workers.first:
             return
-        _replace(file, lambda temporary: temporary.write_text(json.dumps(identity, indent=1)))
+        with written_whole(file) as partial:
+            partial.write_text(json.dumps(identity, indent=1))
         # A few faces travel with the run, so that an export can be checked on real ones without the data set.
         sample = self.faces.pixels[:: max(1, len(self.faces) // _SAMPLE)][:_SAMPLE].contiguous()
-        _replace(self.folder / "sample.safetensors", lambda temporary: save_file({"pixels": sample}, temporary))
+        with written_whole(self.folder / "sample.safetensors") as partial:
+            save_file({"pixels": sample}, partial)
 
     def _take_over(self, run: Path) -> None:
         """Weights of another run's slow copy, where name and shape agree."""
@@ -350,7 +354,8 @@ class Trainer:
             "basis": space.basis.contiguous(),
             "variance": space.variance.contiguous(),
         }
-        _replace(file, lambda temporary: save_file(tensors, temporary))
+        with written_whole(file) as partial:
+            save_file(tensors, partial)
         return space
 
     def _bank(
@@ -377,7 +382,8 @@ class Trainer:
             }
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         metadata = {"step": str(self.step), "seconds": str(self.seconds)}
-        _replace(self._checkpoint, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        with written_whole(self._checkpoint) as partial:
+            save_file(tensors, partial, metadata=metadata)
 
     def _load(self) -> None:
         try:
@@ -452,11 +458,6 @@ class _Step(nn.Module):
         return values.loss, replace(values, loss=values.loss.detach())
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """63 bits that no other seed, step or worker is likely to share."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:8], "big") >> 1
-
-
 @contextmanager
 def _interrupt_later() -> Iterator[Callable[[], bool]]:
     """Hold back the first Ctrl-C; gives a function that says whether there was one."""
@@ -520,13 +521,3 @@ def _reason(error: Exception) -> str:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one, nothing between."""
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        write(temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -28,6 +28,10 @@ STRAIGHT_THROUGH = "straight-through"
 UNBOUNDED = 128.0
 """Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
 
+# Cosine beyond the threshold at which an attacker by the expected antibody leaves a face alone, with more to spare than
+# one who has seen it pass with every drawn antibody.
+_ENOUGH = 0.3
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -144,10 +148,12 @@ class Protocol:
     def adaptive(self, level: float, *, draws: bool) -> list[Planned]:
         """The attacks through a defence at a budget; one that draws is attacked by many antibodies, too."""
         steps, restarts = self.adaptive_steps, self.adaptive_restarts
-        planned = [Planned(f"expected PGD-{steps}", PGD(steps=steps, restarts=restarts), level)]
+        # PGD is EOT-PGD on one draw, and what is expected takes no more.
+        whole = EOTPGD(steps=steps, draws=1, restarts=restarts, margin=_ENOUGH)
+        planned = [Planned(f"expected PGD-{steps}", whole, level)]
         if level == self.fewer_steps_level:
             fewer = max(1, steps // 4)
-            planned.append(Planned(f"expected PGD-{fewer}", PGD(steps=fewer, restarts=restarts), level))
+            planned.append(Planned(f"expected PGD-{fewer}", dataclasses.replace(whole, steps=fewer), level))
         if not draws:
             planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
         elif level in self.eot_levels:

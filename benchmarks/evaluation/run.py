@@ -249,14 +249,15 @@ class Evaluation:
     # -- judging -------------------------------------------------------------------------------------------------
 
     def cosines(self, job: Job, defence: Defence, draws: int) -> dict[str, NDArray[np.float32]]:
-        """Cosines (draws, N) with both sides purified ("both"), and with the probe purified only ("probe").
+        """Cosines (draws, N) with both sides purified ("both"), and with the probe purified only ("probe"); and of the
+        purified probe with the clean one ("clean").
 
         A defence that draws is also asked for several antibodies of the same face, as many as a figure is the mean of,
         and the two faces are compared once, (1, N): by the mean of the purified faces ("mean"), and by the embedding
         that is most like the others ("medoid").
         """
         key = {
-            "kind": "cosines/3",
+            "kind": "cosines/4",
             "combined": self.protocol.judge_draws if defence.draws else 0,
             "crafted": None if job.planned is None else self._key(job),
             "faces": self._faces,
@@ -275,16 +276,18 @@ class Evaluation:
             if job.threat == "resampled":
                 probes = self._resampled(probes)
             bare = self._enrolment(job.victim, self.baselines[0], job.pairs, 0)
-            both, probe, kept = [], [], []
+            own = self._embedded(job.victim, self._chosen(job.pairs).left)
+            both, probe, clean, kept = [], [], [], []
             for draw in range(draws):
                 self._tell(f"{self.title(job)}, judged behind {defence.name}", draw, draws)
                 purified = defence.purify(probes, 2 * draw)
                 found = self._embedded(job.victim, purified)
                 both.append((found * self._enrolment(job.victim, defence, job.pairs, 2 * draw + 1)).sum(1))
                 probe.append((found * bare).sum(1))
+                clean.append((found * own).sum(1))
                 if defence.draws and draw < self.protocol.judge_draws:
                     kept.append((purified, found))
-            cosines = {"both": np.stack(both), "probe": np.stack(probe)}
+            cosines = {"both": np.stack(both), "probe": np.stack(probe), "clean": np.stack(clean)}
             if kept:
                 enrolled = self._combined(job.victim, defence, job.pairs)
                 for way, value in self._combine(job.victim, kept).items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from immunecam.errors import InputError
+from immunecam.files import written_whole
 
 __all__ = ["Store", "digest"]
 
@@ -58,16 +58,13 @@ class Store:
         if found is not None:
             return found
         arrays = {title: np.ascontiguousarray(value) for title, value in compute().items()}
-        partial = self.folder / f".{name}.{os.getpid()}.partial"
         try:
-            save_file(arrays, partial)
-            os.replace(partial, self.folder / name)
+            with written_whole(self.folder / name) as partial:
+                save_file(arrays, partial)
         except (OSError, SafetensorError) as error:
             raise InputError(
                 f"the work folder {str(self.folder)!r} cannot be written ({error}): free some space"
             ) from None
-        finally:
-            partial.unlink(missing_ok=True)
         return arrays
 
     def find(self, key: Any) -> dict[str, NDArray[Any]] | None:

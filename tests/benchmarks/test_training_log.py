@@ -45,7 +45,11 @@ def test_a_bundle_is_measured_on_fold_8(tmp_path, data, recognizers, bundle):
     assert sum(clean) > 150
     # A linear recogniser of large blocks is hard to attack, but not by an attacker who does nothing.
     assert adaptive != clean
-    assert cells["resampled PGD-10 8/255"] != cells["PGD-10 8/255"]
+    assert cells["PGD-10 8/255"] != cells["clean"]
+    assert [name for name in cells if name.startswith("resampled ")] == [
+        "resampled PGD-10 8/255",
+        "resampled MI-FGSM-10 8/255",
+    ]
     training_log.main([*arguments, "--grey-box", "--work", str(tmp_path / "work"), "--log", str(log)])
     (again,) = json.loads(log.read_text())["bundles"][1]["results"].values()
     assert again == {name: cell for name, cell in cells.items() if "adaptive" not in name}

@@ -231,6 +231,14 @@ def test_presets_and_bad_values():
             TINY.replace(**change)
     with pytest.raises(ValueError, match="steps"):
         Attack(steps=(3, 1))
+    full = preset("edge", "full").replace(model_options={})
+    for change, reason in (
+        ({"estimator": "reinforce"}, "target_weight"),
+        ({"identity_weight": 0.0}, "identity_weight"),
+        ({"estimator": "reinforce", "target_weight": 0.0}, "zoom"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            full.replace(**change)
 
 
 def test_needs_a_recognizer(faces, tmp_path):

@@ -30,7 +30,7 @@ def through(
 
 @dataclass(frozen=True)
 class EOTPGD(LinfAttack):
-    """PGD on the mean loss of several draws (Athalye et al., ICML 2018).
+    """PGD on the mean loss of several draws (Athalye et al., ICML 2018); of one draw it is PGD.
 
     A face that is through with a margin in every one of `draws` fresh draws is left as it is: its attacker has nothing
     to gain by going on, and that spares most of the time against a weak defence. The margin is needed because the
