@@ -103,6 +103,9 @@ class TrainConfig:
         "sum" or "mean" over the pixels of the squared error.
     pixel_weight, sparsity_weight, identity_weight : float
         Of squared error, number of active eigenfaces, and 1 - cos.
+    clean_weight : float
+        By how much more the identity term of an untouched face counts. Above 1 it keeps `target_weight` from making
+        every face less like anybody, attacked or not.
     target_weight : float
         Of what an impersonation from the bank leaves: by how much the purified face is nearer than the clean one to
         whom the attacker wants to be. 1 - cos asks for the whole face back, and forgives what it leaves of an attack.
@@ -144,6 +147,7 @@ class TrainConfig:
     pixel_weight: float = 1.0
     sparsity_weight: float = 3e-3
     identity_weight: float = 8.0
+    clean_weight: float = 1.0
     target_weight: float = 0.0
     restoration_weight: float = 1.0
     cross_recognizer: float = 0.0
@@ -274,7 +278,8 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         lr=2e-3,
         sparsity_weight=5e-4,
         restoration_weight=1.5,
-        target_weight=16.0,
+        clean_weight=8.0,
+        target_weight=12.0,
         cross_recognizer=0.1,
         precision="bf16",
         bank=BankConfig(

@@ -88,7 +88,9 @@ class Objective:
         with torch.no_grad():
             own = None if judge is None else judge(_sized(faces, sizes))
             theirs = own if victim is judge or victim is None else victim(_sized(faces, sizes))
-        observed_faces = self._corrupt(slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase)
+        observed_faces, untouched = self._corrupt(
+            slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase
+        )
         if drawn is not None:
             observed_faces = torch.cat([drawn.attacked, observed_faces])
 
@@ -125,7 +127,10 @@ class Objective:
                     repeated = None if sizes is None else sizes.repeat_interleave(config.clones, 0)
                     seen = judge(_sized(purified, repeated))
                     identity = 1 - (seen * own.repeat_interleave(config.clones, 0)).sum(1)
-                    loss = loss + config.identity_weight * identity.mean()
+                    weight = torch.ones(len(faces), device=faces.device)
+                    weight[ready : ready + untouched] = config.clean_weight
+                    weighted = weight.repeat_interleave(config.clones) * identity
+                    loss = loss + config.identity_weight * weighted.mean()
                     if config.target_weight and drawn is not None and drawn.impersonates.any():
                         loss = loss + config.target_weight * _left_over(judge, drawn, seen, own, config.clones)
         with torch.no_grad():
@@ -172,8 +177,9 @@ class Objective:
 
     def _corrupt(
         self, slow: AIS | PIN, faces: Tensor, own: Tensor | None, recognizer: Recognizer | None, phase: Phase
-    ) -> Tensor:
-        """The batch as the network meets it: its first faces untouched, the next ones attacked, the rest noisy.
+    ) -> tuple[Tensor, int]:
+        """The batch as the network meets it, and how many come first and are untouched; the next ones are attacked, the
+        rest noisy.
 
         The faces of a batch are drawn independently, so their order carries nothing.
         """
@@ -192,7 +198,7 @@ class Objective:
         if end < count:
             parts.append(self.noisy(faces[end:]))
         # The camera hands on 8-bit pictures; what an attacker cannot store does not reach the network.
-        return round_to_8bit(torch.cat(parts))
+        return round_to_8bit(torch.cat(parts)), untouched
 
     def _attacked(self, slow: AIS | PIN, faces: Tensor, own: Tensor, others: Tensor, recognizer: Recognizer) -> Tensor:
         attack: Attack = self.config.attack

@@ -138,14 +138,14 @@ def test_half_of_the_faces_are_attacked_as_a_zooming_recogniser_sees_them(bank_f
         BankConfig(zoom=(1.5, 0.7))
 
 
-def _step(bank_faces, recognizer, drawn, **changes):
+def _step(bank_faces, recognizer, drawn, base="face", **changes):
     config = preset("edge", "full").replace(
-        k=4, model_options={"restorer": {"widths": [4], "depths": [1], "base": "face"}}, cross_recognizer=0.0, **changes
+        k=4, model_options={"restorer": {"widths": [4], "depths": [1], "base": base}}, cross_recognizer=0.0, **changes
     )
     faces = from_uint8(bank_faces.pixels[:6])
     objective = Objective(config, Eigenspace.fit([faces], 4), [recognizer])
-    network = build_model("edge", 4, config.model_options).eval()
     torch.manual_seed(0)
+    network = build_model("edge", 4, config.model_options).eval()
     return objective.selection(network, network, faces, config.phases[0], 0, drawn)
 
 
@@ -165,6 +165,20 @@ def test_identity_is_judged_at_the_size_that_was_attacked(bank_faces, recognizer
         # An untrained restorer leaves the face as it came; two of the six are clean.
         seen, own = (recognizer(zoomed(x, drawn.zoom)) for x in (drawn.attacked, drawn.clean))
     assert found == pytest.approx(float(1 - (seen * own).sum(1).mean()) * 4 / 6, rel=1e-3)
+
+
+def test_untouched_faces_count_by_their_weight(bank_faces, recognizer):
+    for drawn in (None, _noisy(bank_faces, 1.0)):  # six untouched faces, and two behind four attacked ones
+        once, twice, thrice = (
+            _step(bank_faces, recognizer, drawn, base="projected", clean_weight=w) for w in (1.0, 2.0, 3.0)
+        )
+        untouched = float(twice.loss - once.loss) / preset("edge", "full").identity_weight
+        assert float(thrice.loss - twice.loss) == pytest.approx(float(twice.loss - once.loss), rel=1e-3)
+        assert once.identity == thrice.identity
+        if drawn is None:
+            assert untouched == pytest.approx(once.identity, rel=1e-3)
+        else:
+            assert 0 < untouched < once.identity
 
 
 def test_what_an_impersonation_leaves_is_weighted(bank_faces, recognizer):
