@@ -1,0 +1,63 @@
+// Rows of the basis in 16-byte pieces, as float32.
+#pragma once
+
+#include "types.cuh"
+
+// A piece of a row in the format it is stored in: 4 float32, 8 float16 or 16 int8.
+template <typename B>
+struct Piece {
+    static constexpr int kValues = 16 / sizeof(B);
+    uint4 bits;
+};
+
+// A function, not an array of results: an array that is filled by reinterpretation ends in local memory.
+template <int I>
+__device__ __forceinline__ float value(const Piece<float>& piece) {
+    const uint32 word = I == 0 ? piece.bits.x : I == 1 ? piece.bits.y : I == 2 ? piece.bits.z : piece.bits.w;
+    return __uint_as_float(word);
+}
+
+template <int I>
+__device__ __forceinline__ float value(const Piece<float16>& piece) {
+    const uint32 word = I / 2 == 0   ? piece.bits.x
+                          : I / 2 == 1 ? piece.bits.y
+                          : I / 2 == 2 ? piece.bits.z
+                                       : piece.bits.w;
+    return to_float(float16{static_cast<uint16>(word >> 16 * (I % 2))});
+}
+
+template <int I>
+__device__ __forceinline__ float value(const Piece<int8>& piece) {
+    const uint32 word = I / 4 == 0   ? piece.bits.x
+                          : I / 4 == 1 ? piece.bits.y
+                          : I / 4 == 2 ? piece.bits.z
+                                       : piece.bits.w;
+    return static_cast<float>(static_cast<int8>(word >> 8 * (I % 4)));
+}
+
+// sum += dot(piece, x), x in shared memory, 16-byte aligned.
+template <typename B, int I = 0>
+__device__ __forceinline__ void add_dot(const Piece<B>& piece, const float4* x, float& sum) {
+    if constexpr (I < Piece<B>::kValues) {
+        const float4 part = x[I / 4];
+        sum = fmaf(value<I>(piece), part.x, sum);
+        sum = fmaf(value<I + 1>(piece), part.y, sum);
+        sum = fmaf(value<I + 2>(piece), part.z, sum);
+        sum = fmaf(value<I + 3>(piece), part.w, sum);
+        add_dot<B, I + 4>(piece, x, sum);
+    }
+}
+
+// sums[i] += weight * piece[i]
+template <typename B, int I = 0>
+__device__ __forceinline__ void add_scaled(const Piece<B>& piece, float weight, float (&sums)[Piece<B>::kValues]) {
+    if constexpr (I < Piece<B>::kValues) {
+        sums[I] = fmaf(weight, value<I>(piece), sums[I]);
+        add_scaled<B, I + 1>(piece, weight, sums);
+    }
+}
+
+// The pixel of a face in [-1, 1]: clipped, halves to even, as kernels/pixels.py does it.
+__device__ __forceinline__ uint8 pixel(float face) {
+    return static_cast<uint8>(__float2uint_rn(fminf(fmaxf((face + 1.0f) * 127.5f, 0.0f), 255.0f)));
+}
