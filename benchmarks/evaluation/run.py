@@ -121,6 +121,7 @@ class Evaluation:
         self._tell = tell or (lambda what, done, total: None)
         self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()).hexdigest()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
+        self._clean_probes: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._enrolled_combined: dict[tuple[str, str, int], dict[str, NDArray[np.float32]]] = {}
 
     def on(self, pairs: Pairs) -> Evaluation:
@@ -276,7 +277,7 @@ class Evaluation:
             if job.threat == "resampled":
                 probes = self._resampled(probes)
             bare = self._enrolment(job.victim, self.baselines[0], job.pairs, 0)
-            own = self._embedded(job.victim, self._chosen(job.pairs).left)
+            own = self._clean(job.victim, job.pairs)
             both, probe, clean, kept = [], [], [], []
             for draw in range(draws):
                 self._tell(f"{self.title(job)}, judged behind {defence.name}", draw, draws)
@@ -309,6 +310,13 @@ class Evaluation:
         if key not in self._enrolled:
             self._enrolled[key] = self._embedded(victim, defence.purify(self._chosen(pairs).right, draw))
         return self._enrolled[key]
+
+    def _clean(self, victim: Victim, pairs: int) -> NDArray[np.float32]:
+        """Embeddings (N, E) of the clean probes, which every attack and defence is compared with."""
+        key = (victim.recognizer.sha256, pairs)
+        if key not in self._clean_probes:
+            self._clean_probes[key] = self._embedded(victim, self._chosen(pairs).left)
+        return self._clean_probes[key]
 
     def _combined(self, victim: Victim, defence: Defence, pairs: int) -> dict[str, NDArray[np.float32]]:
         """Embeddings (N, E) of the enrolled faces, each from several antibodies."""

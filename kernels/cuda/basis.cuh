@@ -10,29 +10,25 @@ struct Piece {
     uint4 bits;
 };
 
+template <int W>
+__device__ __forceinline__ uint32 word(const uint4& bits) {
+    return W == 0 ? bits.x : W == 1 ? bits.y : W == 2 ? bits.z : bits.w;
+}
+
 // A function, not an array of results: an array that is filled by reinterpretation ends in local memory.
 template <int I>
 __device__ __forceinline__ float value(const Piece<float>& piece) {
-    const uint32 word = I == 0 ? piece.bits.x : I == 1 ? piece.bits.y : I == 2 ? piece.bits.z : piece.bits.w;
-    return __uint_as_float(word);
+    return __uint_as_float(word<I>(piece.bits));
 }
 
 template <int I>
 __device__ __forceinline__ float value(const Piece<float16>& piece) {
-    const uint32 word = I / 2 == 0   ? piece.bits.x
-                          : I / 2 == 1 ? piece.bits.y
-                          : I / 2 == 2 ? piece.bits.z
-                                       : piece.bits.w;
-    return to_float(float16{static_cast<uint16>(word >> 16 * (I % 2))});
+    return to_float(float16{static_cast<uint16>(word<I / 2>(piece.bits) >> 16 * (I % 2))});
 }
 
 template <int I>
 __device__ __forceinline__ float value(const Piece<int8>& piece) {
-    const uint32 word = I / 4 == 0   ? piece.bits.x
-                          : I / 4 == 1 ? piece.bits.y
-                          : I / 4 == 2 ? piece.bits.z
-                                       : piece.bits.w;
-    return static_cast<float>(static_cast<int8>(word >> 8 * (I % 4)));
+    return static_cast<float>(static_cast<int8>(word<I / 4>(piece.bits) >> 8 * (I % 4)));
 }
 
 // sum += dot(piece, x), x in shared memory, 16-byte aligned.

@@ -87,19 +87,18 @@ __device__ __forceinline__ void project_once(const float* __restrict__ faces, co
         for (int i = thread; i < mine * kValues; i += kThreads) difference[i] = x[i] - mu[i];
         wait_for_copies();
 
+        const auto piece_of = [&](int r, int c) {
+            if (r < held) return kept[r * strip + c];
+            return Piece<B>{__ldg(&stored[static_cast<size_t>(row[r]) * pieces + c].bits)};
+        };
+
         // A row is shared by a few neighbouring lanes, so that a warp's reads of the strip fall on different banks.
         const int partner = thread % kPartners;
         for (int r = thread / kPartners; r < (count + 7) / 8 * 8; r += kThreads / kPartners) {
             float sum = 0.0f;
             if (r < count) {
                 for (int c = partner; c < mine; c += kPartners) {
-                    Piece<B> piece;
-                    if (r < held) {
-                        piece = kept[r * strip + c];
-                    } else {
-                        piece.bits = __ldg(&stored[static_cast<size_t>(row[r]) * pieces + c].bits);
-                    }
-                    add_dot(piece, centred + c * (kValues / 4), sum);
+                    add_dot(piece_of(r, c), centred + c * (kValues / 4), sum);
                 }
             }
 #pragma unroll
@@ -128,13 +127,7 @@ __device__ __forceinline__ void project_once(const float* __restrict__ faces, co
         for (int v = 0; v < kValues; ++v) sum[v] = 0.0f;
         if (group < groups && c < mine) {
             for (int r = group; r < count; r += groups) {
-                Piece<B> piece;
-                if (r < held) {
-                    piece = kept[r * strip + c];
-                } else {
-                    piece.bits = __ldg(&stored[static_cast<size_t>(row[r]) * pieces + c].bits);
-                }
-                add_scaled(piece, weight[r], sum);
+                add_scaled(piece_of(r, c), weight[r], sum);
             }
         }
         if (group < groups) {
