@@ -121,8 +121,8 @@ def evaluate(
     jobs = evaluation.jobs(adaptive=adaptive)
     if part is not None:
         index, parts = part
-        for job in jobs[index - 1 :: parts]:
-            list(evaluation.rows([job]))
+        for group in evaluation.groups(jobs)[index - 1 :: parts]:
+            list(evaluation.rows(group))
         return None
     rows = list(evaluation.rows(jobs))
     others = _other_cameras(data, evaluation)

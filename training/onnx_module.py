@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from immunecam.errors import InputError
+from immunecam.training.prelu import prelu
 
 __all__ = ["OnnxModule"]
 
@@ -134,7 +135,7 @@ def _batch_norm(values: list[Any], attributes: _Attributes) -> Tensor:
 def _prelu(values: list[Any], attributes: _Attributes) -> Tensor:
     x, slope = values
     if slope.numel() == x.shape[1] and slope.ndim == x.ndim - 1:  # a slope a channel: much the faster operator
-        return F.prelu(x, slope.reshape(-1))
+        return prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, x * slope)
 
 

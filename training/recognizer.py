@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from immunecam.errors import InputError
+from immunecam.training.prelu import with_fast_prelu
 
 __all__ = ["Recognizer"]
 
@@ -68,7 +69,7 @@ class Recognizer(nn.Module):
                 network: nn.Module = OnnxModule.load(path)
             else:
                 # TorchScript's own reader, which runs no Python pickle.
-                network = torch.jit.load(str(path), map_location=device)
+                network = with_fast_prelu(torch.jit.freeze(torch.jit.load(str(path), map_location=device).eval()))
             recognizer = cls(
                 network,
                 path.name.removesuffix(path.suffix).removesuffix(".torchscript"),

@@ -100,6 +100,8 @@ class Protocol:
         Antibodies that a figure of a sampling defence is the mean of.
     resubmissions : int
         Presentations of one attacked face.
+    resubmitted : (str, float)
+        Name and level of the grey-box attack that is presented so often; those through a defence are at every budget.
     other_faces : int
         Clean pairs of each set from another camera.
     projections : tuple of int
@@ -131,6 +133,7 @@ class Protocol:
     adaptive_baselines: bool = True
     judge_draws: int = 4
     resubmissions: int = 10
+    resubmitted: tuple[str, float] = ("PGD-40", 8.0)
     other_faces: int = 600
     projections: tuple[int, ...] = (100, 300, 700, 1500)
     seed: int = 0

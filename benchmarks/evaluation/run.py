@@ -18,6 +18,7 @@ from immunecam.benchmarks.evaluation import metrics, sanity
 from immunecam.benchmarks.evaluation.defences import Defence
 from immunecam.benchmarks.evaluation.pairs import Pairs
 from immunecam.benchmarks.evaluation.protocol import STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
+from immunecam.benchmarks.evaluation.purified import PurifiedFaces
 from immunecam.benchmarks.evaluation.store import Store, digest
 from immunecam.training.attacks import PGD, Goal, Square
 from immunecam.training.faces import from_uint8, to_uint8
@@ -120,6 +121,7 @@ class Evaluation:
         self.store, self._device = store, device
         self._tell = tell or (lambda what, done, total: None)
         self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()).hexdigest()
+        self._purified = PurifiedFaces()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
         self._clean_probes: dict[tuple[str, int], NDArray[np.float32]] = {}
         self._enrolled_combined: dict[tuple[str, str, int], dict[str, NDArray[np.float32]]] = {}
@@ -140,7 +142,7 @@ class Evaluation:
     # -- what is to be done --------------------------------------------------------------------------------------
 
     def jobs(self, *, adaptive: bool = True) -> list[Job]:
-        """Everything that has to be crafted, clean faces first."""
+        """Everything that has to be crafted and judged; the jobs of one set of faces follow one another."""
         protocol, everything = self.protocol, len(self.pairs)
         balanced = 2 * min(int(self.pairs.same.sum()), int((~self.pairs.same).sum()))
         fewer = min(balanced, protocol.adaptive_pairs) if protocol.adaptive_pairs else everything
@@ -171,7 +173,14 @@ class Evaluation:
                             Job("adaptive", victim, plan, victim, defence, fewer) for plan in protocol.adaptive_others
                         ]
                         jobs.append(Job("unbounded", victim, limitless, victim, defence, few))
-        return jobs
+        return [job for group in self.groups(jobs) for job in group]
+
+    def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Jobs that judge the same faces, clean ones first: what one of them crafted and purified serves the others."""
+        groups: dict[str, list[Job]] = {}
+        for job in sorted(jobs, key=lambda job: job.planned is not None):
+            groups.setdefault("clean" if job.planned is None else digest(self._key(job)), []).append(job)
+        return list(groups.values())
 
     def judges(self, job: Job) -> list[Defence]:
         """The defences that a job's faces are shown to."""
@@ -281,7 +290,7 @@ class Evaluation:
             both, probe, clean, kept = [], [], [], []
             for draw in range(draws):
                 self._tell(f"{self.title(job)}, judged behind {defence.name}", draw, draws)
-                purified = defence.purify(probes, 2 * draw)
+                purified = self._purified.of(probes, defence, 2 * draw)
                 found = self._embedded(job.victim, purified)
                 both.append((found * self._enrolment(job.victim, defence, job.pairs, 2 * draw + 1)).sum(1))
                 probe.append((found * bare).sum(1))
@@ -308,7 +317,7 @@ class Evaluation:
     def _enrolment(self, victim: Victim, defence: Defence, pairs: int, draw: int) -> NDArray[np.float32]:
         key = (victim.recognizer.sha256, defence.key, pairs, draw if defence.draws else 0)
         if key not in self._enrolled:
-            self._enrolled[key] = self._embedded(victim, defence.purify(self._chosen(pairs).right, draw))
+            self._enrolled[key] = self._embedded(victim, self._purified.of(self._chosen(pairs).right, defence, draw))
         return self._enrolled[key]
 
     def _clean(self, victim: Victim, pairs: int) -> NDArray[np.float32]:
@@ -322,8 +331,11 @@ class Evaluation:
         """Embeddings (N, E) of the enrolled faces, each from several antibodies."""
         key = (victim.recognizer.sha256, defence.key, pairs)
         if key not in self._enrolled_combined:
-            purified = [defence.purify(self._chosen(pairs).right, 2 * n + 1) for n in range(self.protocol.judge_draws)]
-            kept = [(faces, self._embedded(victim, faces)) for faces in purified]
+            right, draws = self._chosen(pairs).right, [2 * n + 1 for n in range(self.protocol.judge_draws)]
+            kept = [
+                (self._purified.of(right, defence, draw), self._enrolment(victim, defence, pairs, draw))
+                for draw in draws
+            ]
             self._enrolled_combined[key] = self._combine(victim, kept)
         return self._enrolled_combined[key]
 
@@ -378,7 +390,8 @@ class Evaluation:
     def _resubmitted(self, job: Job, defence: Defence) -> bool:
         if not defence.draws or job.planned is None:
             return False
-        return job.threat == "adaptive" or (job.threat == "grey-box" and job.planned.name == "PGD-40")
+        grey = job.threat == "grey-box" and (job.planned.name, job.planned.level) == self.protocol.resubmitted
+        return grey or job.threat == "adaptive"
 
     def _same(self, job: Job) -> NDArray[np.bool_]:
         return self._chosen(job.pairs).same

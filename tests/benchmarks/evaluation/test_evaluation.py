@@ -15,14 +15,17 @@ import torch
 
 from immunecam.benchmarks import robustness
 from immunecam.benchmarks.evaluation import run as evaluation_run
-from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.defences import BundleDefence, Filter, baselines, fitted_eigenspace
 from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs, read_table
 from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
+from immunecam.benchmarks.evaluation.purified import PurifiedFaces
+from immunecam.benchmarks.evaluation.run import Evaluation
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.bundle import Bundle
 from immunecam.training.attacks import L2PGD, PGD
 from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.recognizer import Recognizer
 
 SMALL = dataclasses.replace(
     QUICK,
@@ -259,6 +262,59 @@ def test_drawn_pairs(data):
     assert (drawn_pairs(faces, 40).left == pairs.left).all()
     with pytest.raises(InputError, match="show 1 people"):
         drawn_pairs(FaceSet(faces.pixels[:2], faces.names[:2]), 4)
+
+
+class Counted(Filter):
+    """Turns grey levels over, and counts how often it is asked."""
+
+    draws = True
+
+    def __init__(self):
+        super().__init__("counted", None)
+        self.asked = []
+
+    def purify(self, faces, draw=0):
+        self.asked.append(draw)
+        return 255 - faces
+
+
+def test_faces_are_purified_once():
+    defence, faces = Counted(), np.random.default_rng(0).integers(0, 256, (2, 112, 112), dtype=np.uint8)
+    kept = PurifiedFaces(limit=3 * faces.nbytes)
+    for draw in (0, 1, 0, 2):
+        assert np.array_equal(kept.of(faces, defence, draw), 255 - faces)
+    assert defence.asked == [0, 1, 2]
+    assert np.array_equal(kept.of(faces[::-1], defence, 0), 255 - faces[::-1])  # other faces; draw 1 gives way
+    kept.of(faces, defence, 0)
+    assert defence.asked == [0, 1, 2, 0]
+    kept.of(faces, defence, 1)
+    assert defence.asked == [0, 1, 2, 0, 1]
+    small = PurifiedFaces(limit=1)
+    assert np.array_equal(small.of(faces, defence, 3), small.of(faces, defence, 3))
+    assert defence.asked[5:] == [3]
+
+
+def test_faces_that_several_recognisers_judge_are_one_group(whole, data, recognizers, bundle):
+    _, folder = whole
+    asked, purify = [], BundleDefence.purify
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BundleDefence, "purify", lambda self, faces, draw=0: asked.append(1) or purify(self, faces, draw))
+        store = Store(folder / "again")
+        training, judged = robustness.load_faces(data)
+        table = data / "lfw" / "pairs.csv"
+        known, pairs = load_pairs(table, training, robustness.TRAINING_FOLDS), load_pairs(table, judged, range(8, 9))
+        victims = [robustness.find_victim(Recognizer.load(path), known, store, "cpu") for path in recognizers]
+        defence = BundleDefence(bundle, "expected")
+        none = baselines(fitted_eigenspace(training, 4, store)[0], (), "")[0]
+        evaluation = Evaluation(SMALL, pairs.first(16), victims, [none], [defence], store)
+        groups = evaluation.groups(evaluation.jobs(adaptive=False))
+        assert [job.threat for job in groups[0]] == ["clean"] * len(victims)
+        shared = next(g for g in groups if {"grey-box", "resampled", "transfer"} == {job.threat for job in g})
+        assert {job.source.name for job in shared} == {shared[0].source.name}
+        assert {job.victim.name for job in shared} == {victim.name for victim in victims}
+        list(evaluation.rows(shared))
+    # Probes as they are and resampled, and the enrolled faces: once each, whoever judges.
+    assert len(asked) == 3
 
 
 def test_store(tmp_path):
