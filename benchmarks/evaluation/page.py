@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immunecam.benchmarks.evaluation.protocol import CHUNK
+
 __all__ = ["markdown_table", "page", "side_by_side"]
 
 _Row = Mapping[str, Any]
@@ -22,6 +24,7 @@ _COLUMNS = (
     ("L2-PGD", "grey-box", "L2-PGD", "L2 1.5"),
     ("CW-L2", "grey-box", "CW-L2", "L2 1.5"),
     ("patch 10 %", "grey-box", "patch", "10 %"),
+    ("universal patch 10 %", "grey-box", "universal patch", "10 %"),
     ("adaptive 4/255", "adaptive", "", "4/255"),
     ("adaptive 8/255", "adaptive", "", "8/255"),
     ("adaptive L2-PGD", "adaptive", "expected L2", "L2 1.5"),
@@ -316,6 +319,7 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
             settings = ", ".join(f"{name} {value}" for name, value in item["settings"].items() if value is not None)
             lines.append([_THREATS.get(column, column), item["attack"], item["budget"], settings])
     levels = ", ".join(f"{level:g}" for level in protocol["adaptive_levels"])
+    universal = any(item["settings"].get("universal") for item in protocol["grey_box"])
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "
         f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255) and with drawn ones (straight-through, "
@@ -329,7 +333,9 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
         )
         + "the best of them for each face, chosen in other draws than it is judged by, is the adaptive figure. Filters "
         "without a gradient are attacked with the identity's (BPDA). Resampled: a grey-box attack's faces are put into "
-        "a frame, enlarged or shrunk, turned by up to 20 degrees, and aligned back, as every face of a camera is. A "
+        "a frame, enlarged or shrunk, turned by up to 20 degrees, and aligned back, as every face of a camera is. "
+        + (f"One universal patch is for the faces of a goal among {CHUNK} pairs. " if universal else "")
+        + "A "
         "sampling defence is judged by the mean of "
         f"{protocol['judge_draws']} draws. Attacked faces are 8-bit before any defence sees them."
     )

@@ -21,12 +21,15 @@ from immunecam.training.attacks import (
     Square,
 )
 
-__all__ = ["FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protocol"]
+__all__ = ["CHUNK", "FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protocol"]
 
 STRAIGHT_THROUGH = "straight-through"
 
 UNBOUNDED = 128.0
 """Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
+
+CHUNK = 20
+"""Pairs that are attacked together, and kept together."""
 
 # Cosine beyond the threshold at which an attacker by the expected antibody leaves a face alone, with more to spare than
 # one who has seen it pass with every drawn antibody.
@@ -182,6 +185,7 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
         Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
         Planned("CW-L2", CWL2(), 1.5),
         Planned("patch", Patch(steps=40), 0.1),
+        Planned("universal patch", Patch(steps=40, universal=True), 0.1),
     ]
     return tuple(planned)
 

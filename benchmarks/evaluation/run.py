@@ -17,7 +17,7 @@ from torch import Tensor
 from immunecam.benchmarks.evaluation import metrics, sanity
 from immunecam.benchmarks.evaluation.defences import Defence
 from immunecam.benchmarks.evaluation.pairs import Pairs
-from immunecam.benchmarks.evaluation.protocol import STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
+from immunecam.benchmarks.evaluation.protocol import CHUNK, STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
 from immunecam.benchmarks.evaluation.purified import PurifiedFaces
 from immunecam.benchmarks.evaluation.store import Store, digest
 from immunecam.training.attacks import PGD, Goal, Square
@@ -27,7 +27,6 @@ from immunecam.training.resampling import Resampling
 
 __all__ = ["Evaluation", "Job", "Victim"]
 
-_CHUNK = 20
 _ONE_SIZE = 4  # resampled faces that share the size at which they are in the frame
 _BATCH = 32
 _GOALS = ("dodging", "impersonation")
@@ -198,11 +197,11 @@ class Evaluation:
         if job.planned is None:
             return pairs.left
         out = pairs.left.copy()
-        starts = range(0, len(pairs), _CHUNK)
+        starts = range(0, len(pairs), CHUNK)
         for number, start in enumerate(starts):
-            part = slice(start, start + _CHUNK)
+            part = slice(start, start + CHUNK)
             chosen = Pairs(pairs.left[part], pairs.right[part], pairs.same[part])
-            key = {**self._key(job), "chunk": number, "size": _CHUNK}
+            key = {**self._key(job), "chunk": number, "size": CHUNK}
             self._tell(self.title(job), number, len(starts))
             out[part] = self.store.get(key, lambda chosen=chosen, key=key: {"faces": self._attack(job, chosen, key)})[
                 "faces"
