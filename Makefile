@@ -4,12 +4,13 @@ DEMO := .venv-demo
 TEST := .venv-test
 SOURCES := $(shell git ls-files 2>/dev/null)
 
-.PHONY: help demo test clean
+.PHONY: help demo test kernels clean
 
 help:
-	@echo "make demo   install the base package, purify the sample clip, write out/demo.mp4"
-	@echo "make test   install what the tests need, then lint, type-check and test"
-	@echo "make clean  remove environments, caches and out/"
+	@echo "make demo     install the base package, purify the sample clip, write out/demo.mp4"
+	@echo "make test     install what the tests need, then lint, type-check and test"
+	@echo "make kernels  compile the CUDA kernels with nvcc, to be packaged; without it NVRTC does so at first use"
+	@echo "make clean    remove environments, caches and out/"
 
 demo: $(DEMO)/installed
 	@mkdir -p out
@@ -22,6 +23,9 @@ test: $(TEST)/installed
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p immunecam.kernels -p immunecam.runtime
 	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
 	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+kernels: $(DEMO)/installed
+	$(DEMO)/bin/python -m immunecam.kernels.cuda.prebuilt --out kernels/cuda/prebuilt
 
 # A plain install, not an editable one: linters and tests see what a user gets, from outside the checkout.
 $(DEMO)/installed: $(SOURCES)
@@ -40,4 +44,4 @@ $(TEST)/installed: $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(DEMO) $(TEST) out build kernels/cuda/prebuilt *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

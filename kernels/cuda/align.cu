@@ -84,11 +84,12 @@ __device__ __forceinline__ void align(const Frame& frame, const float* __restric
     faces[static_cast<size_t>(blockIdx.y) * kSide * kSide + at] = grey / 127.5f - 1.0f;
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) align_bgr(Frame frame, const float* back, float* faces) {
-    align<false>(frame, back, 1, faces);
+extern "C" __global__ void __launch_bounds__(256, 4)
+    align_bgr(uint8* pixels, int width, int height, int pitch, const float* back, float* faces) {
+    align<false>({pixels, nullptr, width, height, pitch}, back, 1, faces);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
-    align_nv12(Frame frame, const float* back, int full_range, float* faces) {
-    align<true>(frame, back, full_range, faces);
+    align_nv12(uint8* pixels, int width, int height, int pitch, const float* back, int full_range, float* faces) {
+    align<true>({pixels, nullptr, width, height, pitch}, back, full_range, faces);
 }

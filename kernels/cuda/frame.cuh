@@ -4,7 +4,8 @@
 #include "types.cuh"
 
 // One byte a value in rows `pitch` bytes apart. BGR: three values a pixel at `pixels`. NV12: luminance at `pixels`, and
-// at `chroma` one pair (U, V) for every 2x2 pixels, in rows of the same pitch.
+// at `chroma` one pair (U, V) for every 2x2 pixels, in rows of the same pitch. Kernels take the members one by one, for
+// cuda.core passes no structures.
 struct Frame {
     uint8* pixels;
     uint8* chroma;

@@ -49,8 +49,9 @@ __device__ __forceinline__ int blended(int before, int painted, float weight) {
 
 // The region begins at (left, top); matrices (N, 2, 3) from pixels of the frame to pixels of the crop.
 extern "C" __global__ void __launch_bounds__(256, 4)
-    paste_bgr(Frame frame, int left, int top, int width, int height, const uint8* faces, const float* matrices, int n,
-              int grey) {
+    paste_bgr(uint8* pixels, int frame_width, int frame_height, int pitch, int left, int top, int width, int height,
+              const uint8* faces, const float* matrices, int n, int grey) {
+    const Frame frame = {pixels, nullptr, frame_width, frame_height, pitch};
     const int dx = static_cast<int>(blockIdx.x * 32 + threadIdx.x % 32);
     const int dy = static_cast<int>(blockIdx.y * 8 + threadIdx.x / 32);
     const int x = left + dx, y = top + dy;
@@ -82,8 +83,9 @@ extern "C" __global__ void __launch_bounds__(256, 4)
 
 // As above; left and top are even. The chroma of the frame stays, or fades to none where the face is to be grey.
 extern "C" __global__ void __launch_bounds__(256, 4)
-    paste_nv12(Frame frame, int left, int top, int width, int height, const uint8* faces, const float* matrices, int n,
-               int grey, int full_range) {
+    paste_nv12(uint8* pixels, uint8* chroma, int frame_width, int frame_height, int pitch, int left, int top, int width,
+               int height, const uint8* faces, const float* matrices, int n, int grey, int full_range) {
+    const Frame frame = {pixels, chroma, frame_width, frame_height, pitch};
     const int dx = 2 * static_cast<int>(blockIdx.x * 32 + threadIdx.x % 32);
     const int dy = 2 * static_cast<int>(blockIdx.y * 8 + threadIdx.x / 32);
     if (dx >= width || dy >= height) return;

@@ -1,0 +1,44 @@
+"""CUDA kernels of mutation, projection, alignment and paste-back, and what launches them through cuda.core.
+
+Importing this package needs neither a GPU nor cuda.core: launch plans are arithmetic, and only `open_device` and what
+is made from its result touch a card.
+"""
+
+from immunecam.kernels.cuda.card import Card, open_device
+from immunecam.kernels.cuda.frame_kernels import FrameKernels, FrameOnCard
+from immunecam.kernels.cuda.launch_plan import (
+    MAX_BATCH,
+    Launch,
+    OnePass,
+    align_launch,
+    coefficients_launch,
+    mutate_launch,
+    one_pass,
+    paste_launch,
+    reconstruct_launch,
+)
+from immunecam.kernels.cuda.programs import Programs
+from immunecam.kernels.cuda.sources import SOURCES, kernel_names, source
+from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels
+
+__all__ = [
+    "FORMS",
+    "MAX_BATCH",
+    "SOURCES",
+    "Card",
+    "FrameKernels",
+    "FrameOnCard",
+    "Launch",
+    "OnePass",
+    "Programs",
+    "SubspaceKernels",
+    "align_launch",
+    "coefficients_launch",
+    "kernel_names",
+    "mutate_launch",
+    "one_pass",
+    "open_device",
+    "paste_launch",
+    "reconstruct_launch",
+    "source",
+]

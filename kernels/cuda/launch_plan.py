@@ -1,0 +1,164 @@
+"""Grids, blocks and shared memory of every launch, and the limits that they keep: arithmetic, without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from immunecam.errors import UsageError
+from immunecam.kernels.cuda.card import Card
+
+__all__ = [
+    "MAX_BATCH",
+    "PIECE",
+    "Launch",
+    "OnePass",
+    "align_launch",
+    "coefficients_launch",
+    "mutate_launch",
+    "one_pass",
+    "paste_launch",
+    "reconstruct_launch",
+]
+
+MAX_BATCH = 128
+"""Faces of one launch at most."""
+
+PIECE = 16
+"""Bytes that a thread reads of a row at a time."""
+
+_ITEM = {"float32": 4, "float16": 2, "int8": 1}
+_SIDE = 112
+_FLOAT = 4
+
+# Numbers that stand in the sources under the same names.
+_THREADS = 256
+_ONCE_THREADS = 512
+_ROWS_A_BLOCK = 8 * 4  # warps times rows of a warp, of the first pass
+_LANES = 16
+_TILE = (32, 8)  # pixels of the frame that a block of the paste owns
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name in the program.
+    grid : (int, int)
+        Blocks.
+    block : int
+        Threads of a block.
+    shared : int
+        Bytes of dynamic shared memory of a block.
+    cooperative : bool
+        Whether all blocks must be on the card at once.
+    """
+
+    kernel: str
+    grid: tuple[int, int]
+    block: int
+    shared: int = 0
+    cooperative: bool = False
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """The projection that reads the basis once, laid over a card.
+
+    Attributes
+    ----------
+    launch : Launch
+        The same for every batch.
+    strip : int
+        Pieces of every row that a block owns.
+    capacity : int
+        Active rows that fit in shared memory; what is beyond them is read twice.
+    partial : int
+        Floats of scratch for the blocks' shares of the coefficients.
+    """
+
+    launch: Launch
+    strip: int
+    capacity: int
+    partial: int
+
+
+def mutate_launch(n: int, k: int, dtype: str) -> Launch:
+    """Mutation of n faces with probabilities in float32 or float16."""
+    _check(n, k)
+    return Launch(f"mutate_{dtype}", (n, 1), _THREADS)
+
+
+def coefficients_launch(n: int, k: int, d: int, basis: str) -> Launch:
+    """First pass: the coefficients of the active rows of n faces; blocks beyond a face's active rows end at once."""
+    _check(n, k)
+    _check_row(d, basis)
+    return Launch(f"coefficients_{basis}", (_blocks(k, _ROWS_A_BLOCK), n), _THREADS, shared=d * _FLOAT)
+
+
+def reconstruct_launch(n: int, k: int, d: int, basis: str) -> Launch:
+    """Second pass: the faces from their coefficients."""
+    _check(n, k)
+    pieces = _check_row(d, basis)
+    return Launch(f"reconstruct_{basis}", (_blocks(pieces, _LANES), n), _THREADS, shared=k * (_FLOAT + 2))
+
+
+def one_pass(card: Card, k: int, d: int, basis: str) -> OnePass | None:
+    """The one-pass projection, or None where the card cannot do it or would not gain by it.
+
+    Every multiprocessor has one block, which keeps a strip of the active rows: all rows, a few pieces of each. It gains
+    where half of the rows fit, which is as many as an antibody usually leaves active.
+    """
+    _check(1, k)
+    pieces = _check_row(d, basis)
+    values = PIECE // _ITEM[basis]
+    strip = _blocks(pieces, card.multiprocessors)
+    if not card.cooperative or strip > _ONCE_THREADS:
+        return None
+    blocks = _blocks(pieces, strip)
+    groups = _ONCE_THREADS // strip
+    # In the order in which the kernel lays them out: face and mean, weights, sums of the groups.
+    besides = _FLOAT * (2 * strip * values + _blocks(k, 4) * 4 + groups * strip * values)
+    capacity = min(k, (card.shared_memory - besides) // (strip * PIECE))
+    if 2 * capacity < k:
+        return None
+    launch = Launch(
+        f"project_once_{basis}", (blocks, 1), _ONCE_THREADS, shared=capacity * strip * PIECE + besides, cooperative=True
+    )
+    return OnePass(launch, strip, capacity, partial=k * blocks)
+
+
+def align_launch(n: int, layout: str) -> Launch:
+    """n faces out of a frame of that layout, "bgr" or "nv12"."""
+    _check(n, 1)
+    return Launch(f"align_{layout}", (_blocks(_SIDE * _SIDE, _THREADS), n), _THREADS)
+
+
+def paste_launch(width: int, height: int, layout: str) -> Launch:
+    """Faces back into a region of a frame; a thread has a pixel of BGR, or four of NV12, which share their chroma."""
+    if width < 1 or height < 1:
+        raise UsageError(f"The region to paste into is {width}x{height} pixels, but it must have one at least.")
+    across, down = _TILE if layout == "bgr" else (2 * _TILE[0], 2 * _TILE[1])
+    return Launch(f"paste_{layout}", (_blocks(width, across), _blocks(height, down)), _THREADS)
+
+
+def _check(n: int, k: int) -> None:
+    if not 1 <= n <= MAX_BATCH:
+        raise UsageError(f"There are {n} faces, but a launch takes 1 to {MAX_BATCH}: split the batch.")
+    if not 1 <= k <= 1 << 16:
+        raise UsageError(f"The subspace has K = {k} eigenfaces, but the kernels number them in 16 bits.")
+
+
+def _check_row(d: int, basis: str) -> int:
+    """Pieces of a row."""
+    if basis not in _ITEM:
+        raise UsageError(f"The basis is {basis}, but there are kernels for {', '.join(_ITEM)}.")
+    if d % PIECE:
+        raise UsageError(f"The subspace has D = {d} pixels, but the kernels need a multiple of {PIECE}.")
+    return d * _ITEM[basis] // PIECE
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)

@@ -1,0 +1,189 @@
+"""Mutation and projection of a batch on a card, between buffers that stay where they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from immunecam.errors import InputError, UsageError
+from immunecam.kernels.cuda.launch_plan import (
+    MAX_BATCH,
+    Launch,
+    coefficients_launch,
+    mutate_launch,
+    one_pass,
+    reconstruct_launch,
+)
+from immunecam.kernels.cuda.programs import Programs
+from immunecam.kernels.cuda.staging import Staging
+from immunecam.kernels.mutation import check_mutation_mode
+from immunecam.kernels.subspace import Subspace
+
+__all__ = ["FORMS", "SubspaceKernels"]
+
+FORMS = ("one-pass", "two-pass")
+"""Forms of the projection: the first reads the basis once, and wants cooperative launches and much shared memory."""
+
+# One block a multiprocessor takes the faces one after another; from here on two passes over all of them are expected to
+# be faster. Not measured yet.
+_ONE_PASS_UP_TO = 8
+
+_MODES = {"sample": 0, "threshold": 1, "expected": 2}
+
+
+class SubspaceKernels:
+    """Launches mutation and projection for one subspace; for one thread and one stream at a time.
+
+    Everything is allocated here, so that launches have fixed addresses and may be captured in a CUDA graph.
+
+    Parameters
+    ----------
+    subspace : Subspace
+        Copied to the card as it is stored.
+    programs : Programs
+        Of the card.
+    stream : cuda.core.Stream
+        Of the allocations and first copies.
+    max_batch : int
+        Faces of a call at most, 1 to 128.
+    form : str, optional
+        Of the projection; None chooses for each batch.
+    probabilities : {"float32", "float16"}
+        What the analyzer writes.
+
+    Attributes
+    ----------
+    probabilities, images, faces : cuda.core.Buffer
+        Inputs: p (N, K); running numbers (N,) uint64; faces (N, D) float32 in [-1, 1].
+    bits, rows, weights, counts : cuda.core.Buffer
+        Antibodies as packed bits (N, ceil(K / 32)) uint32, and as the active rows (N, K) uint16 with their weights
+        (N, K) float32, of which the first counts (N,) uint32 are there.
+    invalid : cuda.core.Buffer
+        One uint32: becomes 1 if a probability was outside [0, 1] or NaN. It is not cleared by launches.
+    pixels, projected : cuda.core.Buffer
+        Outputs: projected faces (N, D) uint8, and float32 in [-1, 1] for a restorer.
+
+    Raises
+    ------
+    UsageError
+        If an argument is out of its range, or the one-pass form is asked of a card that cannot do it.
+    InputError
+        If the card has not the memory.
+    """
+
+    def __init__(
+        self,
+        subspace: Subspace,
+        programs: Programs,
+        *,
+        stream: Any,
+        max_batch: int = MAX_BATCH,
+        form: str | None = None,
+        probabilities: str = "float32",
+    ) -> None:
+        if not 1 <= max_batch <= MAX_BATCH:
+            raise UsageError(f"max_batch is {max_batch}, but it must be from 1 to {MAX_BATCH}.")
+        if form is not None and form not in FORMS:
+            raise UsageError(f"The form of the projection is {form!r}, but it must be one of {', '.join(FORMS)}.")
+        if probabilities not in ("float32", "float16"):
+            raise UsageError(f"The probabilities are {probabilities!r}, but they must be float32 or float16.")
+        self.k, self.d, self.basis = subspace.k, subspace.d, subspace.basis.dtype.name
+        self.max_batch, self.form, self._dtype = max_batch, form, probabilities
+        self._programs = programs
+        self._once = one_pass(programs.card, self.k, self.d, self.basis)
+        if form == "one-pass" and self._once is None:
+            raise UsageError(
+                f"The one-pass projection of K = {self.k}, {self.basis}, was asked for, but {programs.card.name} with "
+                f"{programs.card.multiprocessors} multiprocessors of {programs.card.shared_memory} bytes cannot hold "
+                "half of the rows: use the two-pass form."
+            )
+        n, k, d = max_batch, self.k, self.d
+        self._stream, self._buffers = stream, list[Any]()
+        self.mean, self.rows_of_basis = self._copy(subspace.mean), self._copy(subspace.basis)
+        self.scale = None if subspace.scale is None else self._copy(subspace.scale)
+        self.probabilities = self._room(n * k * np.dtype(probabilities).itemsize)
+        self.images, self.faces = self._room(8 * n), self._room(4 * n * d)
+        self.bits, self.counts, self.invalid = self._room(4 * n * ((k + 31) // 32)), self._room(4 * n), self._room(4)
+        self.rows, self.weights, self._found = self._room(2 * n * k), self._room(4 * n * k), self._room(4 * n * k)
+        self.pixels, self.projected = self._room(n * d), self._room(4 * n * d)
+        self._partial = None if self._once is None else self._room(4 * self._once.partial)
+        self._barrier = self._room(8)
+        self.clear(stream=stream)
+
+    def clear(self, *, stream: Any) -> None:
+        """Forget that a probability was invalid, and set the barrier of the one-pass form anew."""
+        self.invalid.fill(np.uint8(0), stream=stream)
+        self._barrier.fill(np.uint8(0), stream=stream)
+
+    def mutate(self, n: int, *, mode: str, seed: int = 0, clone: int = 0, stream: Any) -> None:
+        """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `images`."""
+        mode = check_mutation_mode(mode)
+        plan = mutate_launch(self._within(n), self.k, self._dtype)
+        self._launch(
+            plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone), np.int32(self.k),
+            np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,
+        )  # fmt: skip
+
+    def project(self, n: int, *, stream: Any) -> None:
+        """The first n `faces` onto their active rows, to `pixels` and `projected`."""
+        once = self._once
+        if once is not None and (self.form == "one-pass" or (self.form is None and n <= _ONE_PASS_UP_TO)):
+            self._launch(
+                once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale, self.rows, self.weights,
+                self.counts, np.int32(self._within(n)), np.int32(self.k), np.int32(self.d), np.int32(once.strip),
+                np.int32(once.capacity), self._partial, self._found, self._barrier, self.pixels, self.projected,
+            )  # fmt: skip
+            return
+        size = np.int32(self.k), np.int32(self.d)
+        self._launch(
+            coefficients_launch(self._within(n), self.k, self.d, self.basis), stream, self.faces, self.mean,
+            self.rows_of_basis, self.scale, self.rows, self.weights, self.counts, *size, self._found,
+        )  # fmt: skip
+        self._launch(
+            reconstruct_launch(n, self.k, self.d, self.basis), stream, self.mean, self.rows_of_basis, self.rows,
+            self._found, self.counts, *size, self.pixels, self.projected,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Give the card's memory back."""
+        for buffer in self._buffers:
+            buffer.close()
+
+    def _within(self, n: int) -> int:
+        if not 1 <= n <= self.max_batch:
+            raise UsageError(f"There are {n} faces, but these kernels were made for 1 to {self.max_batch}.")
+        return n
+
+    def _launch(self, plan: Launch, stream: Any, *arguments: Any) -> None:
+        from cuda.core import LaunchConfig, launch
+
+        config = LaunchConfig(grid=plan.grid, block=plan.block, shmem_size=plan.shared, is_cooperative=plan.cooperative)
+        given = [_pointer(argument) for argument in arguments]
+        launch(stream, config, self._programs.kernel(plan.kernel), *given)
+
+    def _room(self, size: int) -> Any:
+        try:
+            buffer = self._programs.device.memory_resource.allocate(size, stream=self._stream)
+        except Exception as error:
+            self.close()
+            raise InputError(
+                f"The card has no {size} bytes left ({' '.join(str(error).split())[:200]}): close another user of it, "
+                f"or make max_batch = {self.max_batch} smaller."
+            ) from None
+        self._buffers.append(buffer)
+        return buffer
+
+    def _copy(self, array: Any) -> Any:
+        staging, buffer = Staging(array.nbytes), self._room(array.nbytes)
+        staging.put(array, buffer, stream=self._stream)
+        self._stream.sync()
+        staging.close()
+        return buffer
+
+
+def _pointer(argument: Any) -> Any:
+    """An address for a buffer or nothing; cuda.core passes a Python integer as one, and NumPy scalars as they are."""
+    if argument is None:
+        return 0
+    return int(argument.handle) if hasattr(argument, "handle") else argument

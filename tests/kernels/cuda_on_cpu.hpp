@@ -1,0 +1,211 @@
+// The part of CUDA that the kernels use, on a CPU: one system thread a block, one fibre a thread. It finds errors of
+// indices and of barriers; it says nothing of a card's memory model, its rounding of intrinsics, or its speed.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static thread_local
+
+struct Dim {
+    unsigned x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+using std::max;
+using std::min;
+
+namespace cpu {
+
+constexpr size_t kStack = 64 << 10;
+
+struct Fibre {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack;
+    Dim thread;
+    bool finished = false;
+    int waits = 0;  // 1 for its warp, 2 for its block
+};
+
+struct Block {
+    std::vector<Fibre> fibres;
+    std::vector<unsigned> exchange;  // a word of every thread, for shuffles
+    ucontext_t scheduler;
+    int current = 0;
+    std::function<void()> body;
+};
+
+inline thread_local Block* block = nullptr;
+inline thread_local Dim block_index, block_size, grid_size;
+inline thread_local char* dynamic_shared = nullptr;
+
+inline void enter() {
+    Fibre& fibre = block->fibres[block->current];
+    block->body();
+    fibre.finished = true;
+    swapcontext(&fibre.context, &block->scheduler);
+}
+
+inline void wait(int scope) {
+    Fibre& fibre = block->fibres[block->current];
+    fibre.waits = scope;
+    swapcontext(&fibre.context, &block->scheduler);
+}
+
+// Lets the threads go on that a barrier held, once all that still run have come to it.
+inline bool release(int from, int to, int scope) {
+    bool any = false;
+    for (int i = from; i < to; ++i) {
+        const Fibre& fibre = block->fibres[i];
+        if (fibre.finished) continue;
+        if (fibre.waits != scope) return false;
+        any = true;
+    }
+    for (int i = from; i < to; ++i) block->fibres[i].waits = 0;
+    return any;
+}
+
+inline void run_block(Dim index, Dim size, Dim grid, size_t shared, const std::function<void()>& body) {
+    Block own;
+    block = &own;
+    block_index = index, block_size = size, grid_size = grid;
+    // Poisoned, for what a kernel does not write it must not read.
+    std::vector<uint4> room(shared / 16 + 2, uint4{0x7fc00001u, 0x7fc00001u, 0x7fc00001u, 0x7fc00001u});
+    uint4* end = &room[room.size() - 1];
+    const uint4 guard = {0xdeadbeefu, 1, 2, 3};
+    if (shared % 16 == 0) room[shared / 16] = guard;
+    dynamic_shared = reinterpret_cast<char*>(room.data());
+    const int threads = static_cast<int>(size.x);
+    own.fibres.resize(threads);
+    own.exchange.resize(threads);
+    own.body = body;
+    for (int i = 0; i < threads; ++i) {
+        Fibre& fibre = own.fibres[i];
+        fibre.thread = {static_cast<unsigned>(i), 0, 0};
+        fibre.stack.reset(new char[kStack]);
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = fibre.stack.get();
+        fibre.context.uc_stack.ss_size = kStack;
+        fibre.context.uc_link = &own.scheduler;
+        makecontext(&fibre.context, enter, 0);
+    }
+    for (;;) {
+        bool moved = false, left = false;
+        for (int i = 0; i < threads; ++i) {
+            Fibre& fibre = own.fibres[i];
+            if (fibre.finished) continue;
+            left = true;
+            if (fibre.waits) continue;
+            own.current = i;
+            swapcontext(&own.scheduler, &fibre.context);
+            moved = true;
+        }
+        if (!left) break;
+        for (int i = 0; i < threads; i += 32) moved |= release(i, min(i + 32, threads), 1);
+        moved |= release(0, threads, 2);
+        if (!moved) {
+            std::fprintf(stderr, "a barrier is waited for by some threads only\n");
+            std::abort();
+        }
+    }
+    if (shared % 16 == 0 && std::memcmp(&room[shared / 16], &guard, sizeof guard) != 0) {
+        std::fprintf(stderr, "a kernel wrote beyond its shared memory\n");
+        std::abort();
+    }
+    (void)end;
+    block = nullptr;
+}
+
+// Blocks of a cooperative grid wait for one another, so all are there at once; others come one after another.
+inline void run_grid(unsigned x, unsigned y, unsigned threads, size_t shared, bool together,
+                     const std::function<void()>& body) {
+    std::vector<std::thread> running;
+    for (unsigned j = 0; j < y; ++j) {
+        for (unsigned i = 0; i < x; ++i) {
+            const auto one = [=, &body] { run_block({i, j, 0}, {threads, 1, 1}, {x, y, 1}, shared, body); };
+            if (together) {
+                running.emplace_back(one);
+            } else {
+                std::thread(one).join();
+            }
+        }
+    }
+    for (auto& thread : running) thread.join();
+}
+
+template <typename T>
+T shuffled(T value, int from) {
+    static_assert(sizeof(T) == 4);
+    const int self = block->current, base = self / 32 * 32;
+    std::memcpy(&block->exchange[self], &value, 4);
+    wait(1);
+    T found;
+    std::memcpy(&found, &block->exchange[base + from], 4);
+    wait(1);
+    return found;
+}
+
+inline float from_half(unsigned short bits) {
+    const int sign = bits >> 15, exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent == 0    ? std::ldexp(static_cast<float>(fraction), -24)
+                       : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                        : std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+    return sign ? -size : size;
+}
+
+}  // namespace cpu
+
+#define threadIdx (cpu::block->fibres[cpu::block->current].thread)
+#define blockIdx cpu::block_index
+#define blockDim cpu::block_size
+#define gridDim cpu::grid_size
+
+inline void __syncthreads() { cpu::wait(2); }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
+template <typename T>
+T __shfl_up_sync(unsigned, T value, int offset) {
+    const int lane = cpu::block->current % 32;
+    return cpu::shuffled(value, lane >= offset ? lane - offset : lane);
+}
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+    return cpu::shuffled(value, (cpu::block->current % 32) ^ mask);
+}
+template <typename T>
+T __ldg(const T* at) {
+    return *at;
+}
+template <typename T>
+T __ldcg(const T* at) {
+    return *reinterpret_cast<const volatile T*>(at);
+}
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned long long>(a) * b >> 32; }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline float __uint_as_float(unsigned x) {
+    float found;
+    std::memcpy(&found, &x, 4);
+    return found;
+}
+inline unsigned __float2uint_rn(float x) { return static_cast<unsigned>(std::lrintf(x)); }
+inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
+inline float __expf(float x) { return std::exp(x); }
