@@ -37,6 +37,12 @@ class Staging:
         self.bytes[: flat.size] = flat
         self.buffer.copy_to(target, stream=stream)
 
+    def get(self, source: Any, *, stream: Any) -> NDArray[np.uint8]:
+        """The bytes of a buffer of the same size on the card, once the stream has come to it."""
+        source.copy_to(self.buffer, stream=stream)
+        stream.sync()
+        return self.bytes.copy()
+
     def close(self) -> None:
         """Give the memory back."""
         self.buffer.close()

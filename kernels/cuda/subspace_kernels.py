@@ -113,8 +113,8 @@ class SubspaceKernels:
 
     def clear(self, *, stream: Any) -> None:
         """Forget that a probability was invalid, and set the barrier of the one-pass form anew."""
-        self.invalid.fill(np.uint8(0), stream=stream)
-        self._barrier.fill(np.uint8(0), stream=stream)
+        self.invalid.fill(0, stream=stream)
+        self._barrier.fill(0, stream=stream)
 
     def mutate(self, n: int, *, mode: str, seed: int = 0, clone: int = 0, stream: Any) -> None:
         """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `images`."""

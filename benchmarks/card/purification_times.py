@@ -1,0 +1,204 @@
+"""Whole purifications on a card: analysis, mutation, projection, restoration, with and without a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from immunecam.benchmarks.card import forms
+from immunecam.benchmarks.card.timing import Timing, timing_of
+from immunecam.kernels.cuda import Programs, SubspaceKernels
+from immunecam.models import Purification
+from immunecam.runtime.bundle import Bundle
+from immunecam.training.deployed import purification_from_bundle
+
+__all__ = ["CardPurification", "copy_bandwidth", "form_times", "purification_times"]
+
+
+def copy_bandwidth(size: int = 2 << 30, repeats: int = 20) -> float:
+    """Bytes a second of a device-to-device copy of random data, read and written counted."""
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    timing = _time(lambda: target.copy_(source), together=1, repeats=repeats)
+    return 2 * size / (1e-6 * timing.p50)
+
+
+class CardPurification:
+    """A bundle on a card: its networks by PyTorch, mutation and projection by the kernels, on one stream.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Verified.
+    programs : Programs
+        Of the card.
+    batch : int
+        Faces of a call.
+    seed : int
+        Of the antibodies.
+    """
+
+    def __init__(self, bundle: Bundle, programs: Programs, batch: int, seed: int = 0) -> None:
+        from cuda.core import Stream
+
+        self.batch, self.seed = batch, seed
+        self.stream = torch.cuda.Stream()
+        self._core = Stream.from_handle(self.stream.cuda_stream)
+        self.networks: Purification = purification_from_bundle(bundle, device="cuda")
+        self.kernels = SubspaceKernels(bundle.subspace, programs, stream=self._core, max_batch=batch)
+        k, side = self.kernels.k, (112, 112)
+        self.faces = _view(self.kernels.faces, torch.float32, batch, *side)
+        self.images = _view(self.kernels.images, torch.int64, batch)
+        self._p = _view(self.kernels.probabilities, torch.float32, batch, k)
+        self._projected = _view(self.kernels.projected, torch.float32, batch, *side)
+        self._pixels = _view(self.kernels.pixels, torch.uint8, batch, *side)
+        self.purified = torch.empty((batch, *side), dtype=torch.uint8, device="cuda")
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """`faces` to `purified`, launched one by one."""
+        with torch.cuda.stream(self.stream):
+            self._launch()
+
+    def replay(self) -> None:
+        """The same as one CUDA graph, captured at the first call."""
+        if self._graph is None:
+            for _ in range(3):
+                self.run()
+            self.stream.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.no_grad(), torch.cuda.graph(self._graph, stream=self.stream, capture_error_mode="thread_local"):
+                self._launch()
+        with torch.cuda.stream(self.stream):
+            self._graph.replay()
+
+    def close(self) -> None:
+        """Give the card's memory back."""
+        self.stream.synchronize()
+        self._graph = None
+        self.kernels.close()
+
+    def _launch(self) -> None:
+        self._p.copy_(self.networks.analyze(self.faces))
+        self.kernels.mutate(self.batch, mode="sample", seed=self.seed, stream=self._core)
+        self.kernels.project(self.batch, stream=self._core)
+        if self.networks.restore is None:
+            self.purified.copy_(self._pixels)
+            return
+        restored = self.networks.restore(self.faces, self._projected)
+        self.purified.copy_(((restored.clamp(-1, 1) + 1) * 127.5).round())
+
+
+def purification_times(
+    bundle: Bundle,
+    programs: Programs,
+    faces: NDArray[np.float32],
+    *,
+    batches: Sequence[int] = (1, 8, 32, 128),
+    repeats: int = 100,
+) -> Iterator[dict[str, Any]]:
+    """Times of whole purifications by a bundle, and how far they are from the runtime on the CPU.
+
+    Yields
+    ------
+    dict
+        "form" ("launches", "graph", or "paper, eager": the same networks, and the published projection), batch, times;
+        of the graph also the mean and largest difference from ONNX Runtime on the CPU, in grey levels.
+    """
+    from immunecam.runtime.purifier import Purifier
+
+    reference = Purifier.load(bundle, provider="cpu", seed=7)
+    for n in batches:
+        made = CardPurification(bundle, programs, n, seed=7)
+        batch = np.resize(faces, (n, 112, 112)).astype(np.float32)
+        made.faces.copy_(torch.from_numpy(batch))
+        made.images.copy_(torch.arange(n))
+        torch.cuda.synchronize()
+        common = {"bundle": bundle.name, "batch": n, "k": made.kernels.k, "networks": "PyTorch, float32"}
+        yield common | {"form": "launches", **_time(made.run, repeats=repeats, stream=made.stream).to_dict()}
+        timing = _time(made.replay, repeats=repeats, stream=made.stream)
+        torch.cuda.synchronize()
+        wanted = reference.purify_batch(batch, first_image=0).purified
+        difference = np.abs(made.purified.cpu().numpy().astype(int) - wanted)
+        yield common | {
+            "form": "graph", **timing.to_dict(), "mean_difference_grey": round(float(difference.mean()), 4),
+            "largest_difference_grey": int(difference.max()),
+        }  # fmt: skip
+
+        @torch.no_grad()
+        def published(networks: Purification = made.networks, x: Tensor = made.faces) -> None:
+            space = networks.eigenspace
+            projected = forms.paper(x.flatten(1), networks.analyze(x), space.mean, space.basis).reshape(x.shape)
+            if networks.restore is not None:
+                networks.restore(x, projected.clamp(-1, 1)).clamp(-1, 1)
+
+        yield common | {"form": "paper, eager", **_time(published, repeats=max(5, repeats // n)).to_dict()}
+        made.close()
+
+
+def form_times(
+    k: int = 1500, d: int = 12544, *, batches: Sequence[int] = (1, 8, 32, 128), repeats: int = 50
+) -> Iterator[dict[str, Any]]:
+    """Mutation and projection in the forms of `forms.FORMS`, half precision where the kernels have it."""
+    rows = torch.nn.functional.normalize(torch.randn(k, d, device="cuda"), dim=1)
+    mean = torch.rand(d, device="cuda") - 0.5
+    half = rows.half()
+    compiled = torch.compile(forms.cublas, dynamic=False)
+    written: dict[str, tuple[str, forms.Form, Tensor]] = {
+        "paper, eager": ("float32", forms.paper, rows),
+        "torch.compile": ("float16", compiled, half),
+        "cuBLAS": ("float16", forms.cublas, half),
+        "cuBLAS in a graph": ("float16", forms.cublas, half),
+    }
+    for n in batches:
+        faces, p = 2 * torch.rand(n, d, device="cuda") - 1, torch.full((n, k), 0.5, device="cuda")
+        for name in forms.FORMS:
+            basis, form, stored = written[name]
+            call: Callable[[], Any] = partial(form, faces, p, mean, stored)
+            few = max(5, repeats // n) if form is forms.paper else repeats
+            with torch.no_grad():
+                if name.endswith("in a graph"):
+                    call = _captured(call).replay
+                yield {"form": name, "basis": basis, "batch": n, "k": k, **_time(call, repeats=few).to_dict()}
+
+
+def _captured(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        call()
+    stream.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        call()
+    return graph
+
+
+def _view(buffer: Any, dtype: torch.dtype, *shape: int) -> Tensor:
+    """A tensor over a buffer of cuda.core."""
+    flat: Tensor = torch.from_dlpack(buffer)
+    return flat.view(torch.uint8).view(dtype).reshape(shape)
+
+
+def _time(
+    call: Callable[[], Any], *, together: int = 1, repeats: int = 50, stream: torch.cuda.Stream | None = None
+) -> Timing:
+    used = stream or torch.cuda.current_stream()
+    for _ in range(3):
+        call()
+    torch.cuda.synchronize()
+    measured = []
+    for _ in range(repeats):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record(used)
+        for _ in range(together):
+            call()
+        ended.record(used)
+        ended.synchronize()
+        measured.append(1000 * began.elapsed_time(ended))
+    return timing_of(measured, together)
