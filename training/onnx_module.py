@@ -49,19 +49,29 @@ class OnnxModule(nn.Module):
                 f"the graph has {len(self._inputs)} inputs and {len(graph.output)} outputs, wanted are {inputs} and 1"
             )
         self._output = graph.output[0].name
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
         self._nodes: list[tuple[str, list[str], list[str], _Attributes]] = []
         for node in graph.node:
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            inputs_of = list(node.input)
             if node.op_type == "Constant":
-                constants[node.output[0]] = _constant(onnx, attributes)
-                continue
-            if node.op_type not in _OPERATORS:
+                tensors[node.output[0]] = torch.from_numpy(np.array(_constant(onnx, attributes)))
+            elif node.op_type not in _OPERATORS:
                 raise ValueError(f"operator {node.op_type} (node {node.name!r}) has no differentiable form here")
-            self._nodes.append((node.op_type, list(node.input), list(node.output), attributes))
-        self._constants = {}
-        for number, (name, value) in enumerate(constants.items()):
-            self._constants[name] = f"constant_{number}"
-            self.register_buffer(f"constant_{number}", torch.from_numpy(np.array(value)))
+            elif inputs_of and all(name in tensors or not name for name in inputs_of):
+                # Weights that are stored smaller are made float32 here, and not at every call.
+                given = [tensors.get(name) for name in inputs_of]
+                tensors[node.output[0]] = _OPERATORS[node.op_type](given, attributes)
+            else:
+                self._nodes.append((node.op_type, inputs_of, list(node.output), attributes))
+        used = {self._output}.union(*(inputs_of for _, inputs_of, _, _ in self._nodes))
+        self._constants, self._shapes = {}, {}
+        for number, (name, value) in enumerate((name, tensors[name]) for name in tensors if name in used):
+            if value.dtype == torch.int64:  # stays where Python can read it without waiting for a device
+                self._shapes[name] = value
+            else:
+                self._constants[name] = f"constant_{number}"
+                self.register_buffer(f"constant_{number}", value)
 
     @classmethod
     def load(cls, path: str | Path) -> OnnxModule:
@@ -83,7 +93,7 @@ class OnnxModule(nn.Module):
             raise InputError(f"ONNX network {str(path)!r} cannot be used: {reason[:200]}: give another file") from None
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        values: dict[str, Tensor | None] = {"": None, **dict(zip(self._inputs, inputs, strict=True))}
+        values: dict[str, Tensor | None] = {"": None, **self._shapes, **dict(zip(self._inputs, inputs, strict=True))}
         for name, buffer in self._constants.items():
             values[name] = getattr(self, buffer)
         for kind, inputs, outputs, attributes in self._nodes:
@@ -134,7 +144,8 @@ def _batch_norm(values: list[Any], attributes: _Attributes) -> Tensor:
 
 def _prelu(values: list[Any], attributes: _Attributes) -> Tensor:
     x, slope = values
-    if slope.numel() == x.shape[1] and slope.ndim == x.ndim - 1:  # a slope a channel: much the faster operator
+    shape = [1] * (x.ndim - slope.ndim) + list(slope.shape)
+    if shape == [1, x.shape[1], *[1] * (x.ndim - 2)]:  # a slope a channel: much the faster operator
         return prelu(x, slope.reshape(-1))
     return torch.where(x > 0, x, x * slope)
 

@@ -41,7 +41,8 @@ class Staging:
         """The bytes of a buffer of the same size on the card, once the stream has come to it."""
         source.copy_to(self.buffer, stream=stream)
         stream.sync()
-        return self.bytes.copy()
+        found: NDArray[np.uint8] = self.bytes.copy()
+        return found
 
     def close(self) -> None:
         """Give the memory back."""
