@@ -134,6 +134,8 @@ def _conv(values: list[Any], attributes: _Attributes) -> Tensor:
     stride = tuple(attributes.get("strides", [1] * (weight.ndim - 2)))
     dilation = tuple(attributes.get("dilations", [1] * (weight.ndim - 2)))
     operator = {3: F.conv1d, 4: F.conv2d}[weight.ndim]
+    if x.ndim == 4 and x.device.type == "cpu":  # a tenth faster there, forwards and backwards
+        x = x.contiguous(memory_format=torch.channels_last)
     return operator(x, weight, bias, stride, tuple(padding), dilation, attributes.get("group", 1))
 
 
