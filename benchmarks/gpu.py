@@ -2,19 +2,24 @@
 
 ``python benchmarks/gpu.py --out benchmarks/results``
 
-It runs from a plain checkout with NumPy, PyTorch and cuda-core, and compiles by nvcc or NVRTC. The report is written
-after every part, so that what was measured stays if the time runs out.
+It runs from a plain checkout with NumPy, PyTorch and cuda-core, and compiles by nvcc or NVRTC. Every part is a process
+of its own with a time limit, because an error on a card spoils the process that made it; the report is written after
+each, so that what was measured stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +30,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.card.table import markdown
-from immunecam.errors import ImmuneCamError, InputError
+from immunecam.errors import ImmuneCamError
 from immunecam.files import written_whole
 from immunecam.runtime.report import machine, versions, write_report
 
-__all__ = ["SCHEMA", "main", "real_faces"]
+__all__ = ["PARTS", "SCHEMA", "Part", "main", "real_picture"]
 
 SCHEMA = "immunecam.gpu/1"
 _ROOT = Path(__file__).resolve().parents[1]
 _SIDE = 112
 
 
+@dataclass(frozen=True)
+class Part:
+    """A process.
+
+    Attributes
+    ----------
+    rows : callable
+        From the arguments to rows, each written down when it comes.
+    seconds : float
+        After which it is stopped.
+    """
+
+    rows: Callable[[argparse.Namespace], Iterable[dict[str, Any]]]
+    seconds: float
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every part; the exit code is that of the first error, or 3 if a check fails."""
+    """Run every part, or one; the exit code is that of the first error, or 3 if a check fails."""
     given = _parser().parse_args(arguments)
     try:
-        return _run(given)
+        return _all(given) if given.part is None else _one(given)
     except ImmuneCamError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -51,178 +72,260 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for gpu.json and gpu.md")
     parser.add_argument("--device", type=int, default=0, help="number of the card")
     parser.add_argument("--k", type=int, default=1500, help="eigenfaces of the kernels' own figures")
-    parser.add_argument("--minutes", type=float, default=8.0, help="parts that would begin later are left out")
-    parser.add_argument(
-        "--bundle", type=Path, action="append", help="bundle to purify with; default: every shipped one"
-    )
-    parser.add_argument("--check-only", action="store_true", help="stop after the checks, few of them: for a sanitizer")
-    parser.add_argument("--no-sanitizer", action="store_true", help="leave compute-sanitizer out")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for everything; what does not fit is left out")
+    parser.add_argument("--bundle", type=Path, action="append", help="bundle to purify with; default: the shipped ones")
+    parser.add_argument("--part", choices=PARTS, help="do this part only, and write its rows to --rows")
+    parser.add_argument("--rows", type=Path, help="file for the rows of a part, a JSON line each")
+    parser.add_argument("--prebuilt", type=Path, help="folder of kernels that an earlier part compiled")
+    parser.add_argument("--few", action="store_true", help="few and small checks, for a sanitizer")
     return parser
 
 
-def _run(given: argparse.Namespace) -> int:
-    from immunecam.benchmarks.card.checks import check_kernels, failures
+def _all(given: argparse.Namespace) -> int:
     from immunecam.kernels.cuda import open_device
 
+    open_device(given.device)  # says in one sentence what is missing
     began = time.monotonic()
-    device = open_device(given.device)
-    stream = device.create_stream()
-    programs, built = _built(device)
-    faces = real_faces()
-    few: dict[str, Any] = {"k": 64, "batches": (1, 3)} if given.check_only else {"k": given.k}
-    checks = []
-    for row in check_kernels(programs, stream, faces, **few):
-        faults = failures(row)
-        checks.append(row | {"failures": faults})
-        if faults:
-            print(f"FAILS {row['form']} {row['basis']} batch {row['batch']} {row['mode']}: {'; '.join(faults)}")
-    failed = sum(bool(row["failures"]) for row in checks)
-    print(f"{len(checks)} cases checked, {failed} failed", flush=True)
-    if given.check_only:
-        return 3 if failed else 0
-    report: dict[str, Any] = {
-        "card": _card(device),
-        "built": built,
-        "real_faces": len(faces),
-        "checks": checks,
-        "sanitizer": None,
-        "kernels": [],
-        "forms": [],
-        "purifications": [],
-        "left_out": [],
-    }
-    _write(given.out, report)
-    parts: list[tuple[str, Callable[[], Iterable[dict[str, Any]]]]] = [
-        ("kernels", lambda: _kernels(programs, stream, given.k, report)),
-        ("purifications", lambda: _purifications(programs, faces, given.bundle)),
-        ("forms", lambda: _forms(given.k)),
-    ]
-    for name, part in parts:
-        if time.monotonic() - began > 60 * given.minutes:
-            report["left_out"].append(f"{name}: {given.minutes:g} minutes were over")
-            continue
-        try:
-            for row in part():
-                report[name].append(row)
-        except ImmuneCamError as error:
-            report["left_out"].append(f"{name}: {error}")
-        except (ImportError, RuntimeError) as error:  # PyTorch without CUDA, or a form that this version cannot compile
-            report["left_out"].append(f"{name}: {' '.join(str(error).split())[:300]}")
-        _write(given.out, report)
-        print(f"{name}: {len(report[name])} rows after {time.monotonic() - began:.0f} s", flush=True)
-    if not given.no_sanitizer and time.monotonic() - began < 60 * given.minutes:
-        report["sanitizer"] = _sanitized(given.device)
-    report["seconds"] = round(time.monotonic() - began, 1)
-    _write(given.out, report)
-    print(markdown(report))
-    return 3 if failed or (report["sanitizer"] or {}).get("errors") else 0
+    report: dict[str, Any] = {"left_out": [], **{name: [] for name in PARTS}}
+    with tempfile.TemporaryDirectory() as scratch:
+        given.prebuilt = Path(scratch) / "prebuilt"
+        for name, part in PARTS.items():
+            left = 60 * given.minutes - (time.monotonic() - began)
+            if left < 5:
+                report["left_out"].append(f"{name}: {given.minutes:g} minutes were over")
+                continue
+            file = Path(scratch) / f"{name}.jsonl"
+            reason = _process(given, name, file, min(part.seconds, left))
+            report[name] = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+            if reason:
+                report["left_out"].append(f"{name}: {reason}")
+            report["seconds"] = round(time.monotonic() - began, 1)
+            _write(given.out, report)
+            print(f"{name}: {len(report[name])} rows after {report['seconds']:.0f} s {reason or ''}", flush=True)
+    print(markdown(_whole(report)))
+    checked = [*report["checks"], *report["frames"], *report["sanitizer"]]
+    return 3 if not report["checks"] or any(row["failures"] for row in checked) else 0
 
 
-def real_faces() -> NDArray[np.float32]:
-    """Faces of people (M, 112, 112) in [-1, 1], from the picture in docs; none where Pillow is missing."""
+def _process(given: argparse.Namespace, name: str, file: Path, seconds: float) -> str | None:
+    """Run a part; what was wrong with it, if anything."""
+    command = [sys.executable, __file__, "--part", name, "--rows", str(file), "--prebuilt", str(given.prebuilt)]
+    command += ["--device", str(given.device), "--k", str(given.k)]
+    command += [word for path in given.bundle or () for word in ("--bundle", str(path))]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {seconds:.0f} s"
+    if result.returncode == 0:
+        return None
+    said = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+    return said[-1][:300] if said else f"it ended with {result.returncode}"
+
+
+def _one(given: argparse.Namespace) -> int:
+    with given.rows.open("a", encoding="utf-8") as file:
+        for row in PARTS[given.part].rows(given):
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+    return 0
+
+
+def real_picture() -> NDArray[np.uint8] | None:
+    """The picture of people in docs, (H, W, 3) BGR; None where Pillow is missing."""
     try:
         from PIL import Image
     except ImportError:
-        return np.empty((0, _SIDE, _SIDE), np.float32)
+        return None
     with Image.open(_ROOT / "docs" / "before-after.jpg") as picture:
-        grey = np.asarray(picture.convert("L"), np.float32)
+        return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
+
+
+def _real_faces() -> NDArray[np.float32]:
+    """Crops of that picture, (M, 112, 112) in [-1, 1]; M may be 0."""
+    picture = real_picture()
+    if picture is None:
+        return np.empty((0, _SIDE, _SIDE), np.float32)
+    grey = picture.astype(np.float32).mean(2)
     height, width = grey.shape
     places = [(y, x) for y in range(0, height - _SIDE + 1, 48) for x in range(0, width - _SIDE + 1, 64)]
     return np.stack([grey[y : y + _SIDE, x : x + _SIDE] for y, x in places]) / np.float32(127.5) - 1
 
 
-def _built(device: Any) -> tuple[Any, dict[str, Any]]:
-    """Every kernel, loaded; ahead of time by nvcc where there is one, else by NVRTC, and how long that took."""
-    import tempfile
+# -- parts -----------------------------------------------------------------------------------------------------------
 
-    from immunecam.kernels.cuda import Programs
+
+def _opened(given: argparse.Namespace) -> tuple[Any, Any]:
+    """Kernels of the card, and a stream."""
+    from immunecam.kernels.cuda import Programs, open_device
+
+    device = open_device(given.device)
+    return Programs(device, prebuilt=given.prebuilt), device.create_stream()
+
+
+def _build(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every kernel by NVRTC, and by nvcc where it is; the latter is what the other parts use."""
+    from immunecam.kernels.cuda import Card, Programs, open_device
     from immunecam.kernels.cuda.prebuilt import build
     from immunecam.kernels.cuda.sources import KERNELS
 
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        folder, how = Path(place), "NVRTC"
-        fresh = Programs(device, prebuilt=folder / "none", cache=folder / "cache")
+    device = open_device(given.device)
+    card = Card.of(device)
+    found: dict[str, Any] = {
+        "card": {
+            "name": card.name,
+            "compute_capability": "{}.{}".format(*card.compute_capability),
+            "multiprocessors": card.multiprocessors,
+            "shared_memory_bytes": card.shared_memory,
+            "l2_cache_bytes": int(device.properties.l2_cache_size),
+            "integrated": card.integrated,
+        },
+        "packages": {name: _version(name) for name in ("cuda-core", "cuda-bindings", "torch", "triton")},
+        "used": "NVRTC",
+    }
+
+    def loaded(prebuilt: Path, cache: Path) -> float:
+        programs = Programs(device, prebuilt=prebuilt, cache=cache)
+        return _seconds(lambda: [programs.kernel(name) for name in KERNELS])
+
+    with tempfile.TemporaryDirectory() as scratch:
         try:
-            found["nvrtc_seconds"] = _seconds(lambda: [fresh.kernel(name) for name in KERNELS])
+            found["nvrtc_seconds"] = loaded(Path(scratch) / "none", Path(scratch) / "cache")
         except ImmuneCamError as error:
             found["nvrtc"] = str(error)
-        if shutil.which("nvcc"):
-            found["nvcc_seconds"] = _seconds(lambda: build(folder / "prebuilt"))
-            how = "nvcc"
-            fresh = Programs(device, prebuilt=folder / "prebuilt", cache=folder / "other")
-            found["load_seconds"] = _seconds(lambda: [fresh.kernel(name) for name in KERNELS])
-        elif "nvrtc" in found:
-            raise InputError(found["nvrtc"])
-    found["used"] = how
-    print(f"{len(KERNELS)} kernels by {how}: {found}", flush=True)
-    return fresh, found
+        try:
+            number = 10 * card.compute_capability[0] + card.compute_capability[1]
+            found["nvcc_seconds"] = _seconds(lambda: build(given.prebuilt, architectures=[number]))
+            found["load_seconds"] = loaded(given.prebuilt, Path(scratch) / "other")
+            found["used"] = "nvcc"
+        except ImmuneCamError as error:
+            found["nvcc"] = str(error)
+    yield found
 
 
-def _kernels(programs: Any, stream: Any, k: int, report: dict[str, Any]) -> Iterable[dict[str, Any]]:
+def _checks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.checks import check_kernels, failures
+
+    programs, stream = _opened(given)
+    faces = _real_faces()
+    sizes: list[dict[str, Any]] = [{"k": 64, "batches": (1, 3)}]  # seconds, and they find most of what is wrong
+    if not given.few:
+        sizes += [{"k": 512, "batches": (1, 8)}, {"k": given.k}]
+    for size in sizes:
+        for row in check_kernels(programs, stream, faces, **size):
+            yield row | {"failures": failures(row)}
+
+
+def _frames(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.frame_checks import check_frames, frame_failures
+
+    programs, stream = _opened(given)
+    picture = real_picture()
+    if picture is None:
+        small = np.random.default_rng().integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        picture = small.repeat(16, 0).repeat(16, 1)
+    for row in check_frames(programs, stream, picture):
+        yield row | {"failures": frame_failures(row)}
+
+
+def _kernels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.forms import copy_bandwidth
     from immunecam.benchmarks.card.kernel_times import kernel_times
-    from immunecam.benchmarks.card.purification_times import copy_bandwidth
 
+    programs, stream = _opened(given)
+    _same_card(given)
     bandwidth = copy_bandwidth()
-    report["copy_gigabytes_per_second"] = round(bandwidth / 1e9, 1)
-    return kernel_times(programs, stream, bandwidth, k=k)
+    yield {"kernel": "copy", "gigabytes_per_second": round(bandwidth / 1e9, 1)}
+    yield from kernel_times(programs, stream, bandwidth, k=given.k)
 
 
-def _purifications(programs: Any, faces: NDArray[np.float32], given: Sequence[Path] | None) -> Iterable[dict[str, Any]]:
+def _purifications(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from immunecam.benchmarks.card.purification_times import purification_times
     from immunecam.runtime.bundle import Bundle
 
-    for path in given or sorted((_ROOT / "immunecam" / "data").glob("*.immune")):
-        used = faces if len(faces) else np.random.default_rng(0).uniform(-1, 1, (8, _SIDE, _SIDE)).astype(np.float32)
-        yield from purification_times(Bundle.load(path), programs, used)
+    programs, _ = _opened(given)
+    _same_card(given)
+    faces = _real_faces()
+    if not len(faces):
+        faces = np.random.default_rng(0).uniform(-1, 1, (8, _SIDE, _SIDE)).astype(np.float32)
+    for path in given.bundle or sorted((_ROOT / "immunecam" / "data").glob("*.immune")):
+        yield from purification_times(Bundle.load(path), programs, faces)
 
 
-def _forms(k: int) -> Iterable[dict[str, Any]]:
-    from immunecam.benchmarks.card.purification_times import form_times
+def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.forms import form_times
 
-    return form_times(k)
+    _same_card(given)
+    yield from form_times(given.k)
 
 
-def _sanitized(device: int) -> dict[str, Any] | None:
-    """What compute-sanitizer says of a few checks, if it is there and works on this machine."""
+def _sanitizer(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What compute-sanitizer's tools say of a few checks, where it is there and works."""
     tool = shutil.which("compute-sanitizer")
     if tool is None:
-        return None
-    command = [tool, "--tool", "memcheck", sys.executable, __file__, "--check-only", "--device", str(device)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=150)
-    except subprocess.TimeoutExpired:
-        return {"errors": None, "said": "it took longer than 150 s"}
-    said = result.stdout + result.stderr
-    summary = re.search(r"ERROR SUMMARY: (\d+) error", said)
-    return {
-        "errors": int(summary[1]) if summary else None,
-        "said": summary[0] if summary else " ".join(said.split())[-300:],
-        "exit_code": result.returncode,
-    }
+        return
+    for kind in ("memcheck", "racecheck", "synccheck"):
+        with tempfile.TemporaryDirectory() as scratch:
+            rows = Path(scratch) / "rows"
+            command = [tool, "--tool", kind, sys.executable, __file__, "--part", "checks", "--few", "--rows", str(rows)]
+            command += ["--prebuilt", str(given.prebuilt), "--device", str(given.device)]
+            try:
+                result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                said = result.stdout + result.stderr
+            except subprocess.TimeoutExpired:
+                said = "it took longer than 60 s"
+            checks = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+        summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)[^\n]*", said)
+        failed = [fault for row in checks for fault in row["failures"]]
+        if summary and int(summary[1]):
+            failed.append(summary[0])
+        yield {
+            "tool": kind,
+            "cases": len(checks),
+            "said": summary[0] if summary else " ".join(said.split())[-200:],
+            "failures": failed,
+        }
 
 
-def _card(device: Any) -> dict[str, Any]:
-    from immunecam.kernels.cuda import Card
+PARTS = {
+    "build": Part(_build, 120),
+    "checks": Part(_checks, 150),
+    "frames": Part(_frames, 40),
+    "kernels": Part(_kernels, 150),
+    "purifications": Part(_purifications, 90),
+    "forms": Part(_forms, 90),
+    "sanitizer": Part(_sanitizer, 190),
+}
+"""In their order: what is not right needs no time."""
 
-    card, properties = Card.of(device), device.properties
-    return {
-        "name": card.name,
-        "compute_capability": "{}.{}".format(*card.compute_capability),
-        "multiprocessors": card.multiprocessors,
-        "shared_memory_bytes": card.shared_memory,
-        "l2_cache_bytes": int(properties.l2_cache_size),
-        "integrated": card.integrated,
-    }
+
+# -- report ----------------------------------------------------------------------------------------------------------
+
+
+def _whole(report: dict[str, Any]) -> dict[str, Any]:
+    return {"machine": machine(), "versions": versions(), **report}
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_report(folder / "gpu.json", SCHEMA, report["kernels"], bundle_sha256=None,
-                 **{name: value for name, value in report.items() if name != "kernels"})  # fmt: skip
-    whole = {"machine": machine(), "versions": versions(), **report}
+    rest = {name: value for name, value in report.items() if name != "kernels"}
+    write_report(folder / "gpu.json", SCHEMA, report["kernels"], bundle_sha256=None, **rest)
     with written_whole(folder / "gpu.md") as partial:
-        partial.write_text(markdown(whole), encoding="utf-8")
+        partial.write_text(markdown(_whole(report)), encoding="utf-8")
+
+
+def _same_card(given: argparse.Namespace) -> None:
+    import torch
+
+    torch.cuda.set_device(given.device)
+    # Comparisons are between float32 and float32; PyTorch takes TF32 for convolutions unless it is told.
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _seconds(call: Callable[[], Any]) -> float:

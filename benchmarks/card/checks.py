@@ -78,15 +78,17 @@ def check_kernels(
             if form == "one-pass" and one_pass(programs.card, k, d, basis) is None:
                 continue
             for n in batches:
-                kernels = SubspaceKernels(space, programs, stream=stream, max_batch=n, form=form)
-                for mode in MUTATION_MODES:
-                    case = {"basis": basis, "form": form, "batch": n, "mode": mode, "k": k}
-                    yield case | _one(kernels, space, rows, _batch(faces, n, rng), mode, rng, stream)
-                kernels.close()
+                case = {"basis": basis, "form": form, "batch": n, "k": k}
+                try:
+                    yield from _cases(space, rows, programs, stream, faces, n, form, case, rng)
+                except Exception as error:  # whatever a driver raises: the other cases are still worth their time
+                    yield case | {"mode": "any", "error": " ".join(str(error).split())[:300]}
 
 
 def failures(row: dict[str, Any]) -> list[str]:
     """What is wrong with a row, if anything."""
+    if "error" in row:
+        return [row["error"]]
     found = []
     if not row["bits_equal"]:
         found.append("the antibody differs from the reference")
@@ -96,7 +98,35 @@ def failures(row: dict[str, Any]) -> list[str]:
         found.append(f"a pixel differs by {row['largest_grey_difference']} grey levels")
     if not row["bit_equal_runs"]:
         found.append("two equal runs differ")
+    if row["invalid"] != row["invalid_expected"]:
+        found.append(f"the flag of invalid probabilities is {row['invalid']}")
     return found
+
+
+def _cases(
+    space: Subspace,
+    rows: NDArray[np.float64],
+    programs: Programs,
+    stream: Any,
+    faces: NDArray[np.float32],
+    n: int,
+    form: str,
+    case: dict[str, Any],
+    rng: np.random.Generator,
+) -> Iterator[dict[str, Any]]:
+    """Every mode; then half probabilities with a later clone, and one that is no number."""
+    for probabilities in ("float32", "float16"):
+        kernels = SubspaceKernels(space, programs, stream=stream, max_batch=n, form=form, probabilities=probabilities)
+        batch = _batch(faces, n, rng)
+        if probabilities == "float32":
+            for mode in MUTATION_MODES:
+                yield case | {"mode": mode} | _one(kernels, space, rows, batch, mode, rng, stream)
+            more = {"mode": "sample, one p is NaN"}
+            yield case | more | _one(kernels, space, rows, batch, "sample", rng, stream, broken=True)
+        else:
+            more = {"mode": "sample, float16 p, clone 3"}
+            yield case | more | _one(kernels, space, rows, batch, "sample", rng, stream, clone=3)
+        kernels.close()
 
 
 def _batch(faces: NDArray[np.float32], n: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -115,39 +145,51 @@ def _one(
     mode: str,
     rng: np.random.Generator,
     stream: Any,
+    *,
+    clone: int = 0,
+    broken: bool = False,
 ) -> dict[str, Any]:
     n, k = len(faces), space.k
-    p = rng.random((n, k)).astype(np.float32)
+    p = rng.random((n, k)).astype(kernels.probability_dtype)
     p.reshape(-1)[rng.integers(0, p.size, 20)] = rng.choice([0.0, 0.5, 1.0], 20)
     images = rng.integers(0, 2**64, n, dtype=np.uint64)
     key = int(rng.integers(0, 2**64, dtype=np.uint64))
-    for array, buffer in ((p, kernels.probabilities), (images, kernels.images), (faces, kernels.faces)):
+    given = p.copy()
+    if broken:
+        given[-1, -1] = np.nan
+        p[-1, -1] = 0.0  # which leaves its row inactive, as no number does
+    for array, buffer in ((given, kernels.probabilities), (images, kernels.images), (faces, kernels.faces)):
         staging = Staging(array.nbytes)
         staging.put(array, buffer, stream=stream)
         stream.sync()
         staging.close()
-    runs = []
-    outputs = (kernels.bits, kernels.projected, kernels.pixels)
+    kernels.clear(stream=stream)
+    outputs, runs = (kernels.bits, kernels.projected, kernels.pixels), []
     for _ in range(2):
-        for buffer in outputs:
+        for buffer in kernels.written:
             buffer.fill(_POISON, stream=stream)
-        kernels.mutate(n, mode=mode, seed=key, stream=stream)
+        kernels.mutate(n, mode=mode, seed=key, clone=clone, stream=stream)
         kernels.project(n, stream=stream)
         runs.append([_bytes(buffer, stream) for buffer in outputs])
     bits, projected, pixels = runs[0]
-    antibody = mutate(p, mode=mode, seed=key, images=images)
+    p = p.astype(np.float32)
+    antibody = mutate(p, mode=mode, seed=key, images=images, clones=clone + 1 if clone else None)
+    antibody = antibody[:, clone] if clone else antibody
     mean = space.mean.astype(np.float64)
     flat = faces.reshape(n, -1).astype(np.float64)
     wanted = np.clip(mean + (((flat - mean) @ rows.T) * antibody.astype(np.float64)) @ rows, -1, 1)
     found = projected.view(np.float32).reshape(n, -1).astype(np.float64)
     grey = np.abs(pixels.reshape(n, -1).astype(int) - np.rint((wanted + 1) * 127.5).astype(int))
     unpacked = np.unpackbits(bits.reshape(n, -1), axis=1, bitorder="little")
+    relative = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
     return {
         "bits_equal": bool(np.array_equal(unpacked[:, :k], antibody > 0) and not unpacked[:, k:].any()),
-        "relative_error": float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted)),
+        "relative_error": relative if np.isfinite(relative) else 1e30,  # JSON knows no NaN
         "largest_grey_difference": int(grey.max()),
         "differing_pixels_percent": round(100 * float((grey > 0).mean()), 4),
         "bit_equal_runs": all(np.array_equal(a, b) for a, b in zip(*runs, strict=True)),
+        "invalid": int(_bytes(kernels.invalid, stream).view(np.uint32)[0]),
+        "invalid_expected": int(broken),
     }
 
 

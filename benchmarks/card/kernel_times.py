@@ -17,6 +17,7 @@ __all__ = ["kernel_times"]
 
 # What is rotated through has this many times the size of the L2 cache, so that no launch finds its rows there.
 _COLD = 3
+_MOST_SETS = 24
 
 
 def kernel_times(
@@ -47,21 +48,27 @@ def kernel_times(
                 continue
             for n in batches:
                 moved = _bytes_moved(n, k, d, space.basis.itemsize)
-                copies = min(12, max(2, -(-_COLD * cache // moved)))
+                copies = min(_MOST_SETS, max(2, -(-_COLD * cache // moved)))
                 sets = [_filled(SubspaceKernels(space, programs, stream=stream, max_batch=n, form=form), n, rng, stream)
                         for _ in range(copies)]  # fmt: skip
-                for state, used in (("cold", sets), ("warm", sets[:1])):
-                    for name in ("mutate", "project", "mutate + project"):
-                        work = partial(_launch, name, used, n)
-                        timing = time_replays(programs.device, stream, work)
-                        size = {"mutate": n * (4 * k + 6 * k // 2 + k // 8), "project": moved}.get(
-                            name, moved + 4 * n * k
-                        )
-                        yield {
-                            "kernel": name, "basis": basis, "form": form, "batch": n, "cache": state, "k": k,
-                            **timing.to_dict(), "bytes": size,
-                            "fraction_of_copy": round(size / (1e-6 * timing.p50) / copy_bytes_per_second, 4),
-                        }  # fmt: skip
+                antibodies = n * (4 * k + 6 * k // 2 + k // 8)
+                cases = (
+                    ("mutate", sets[:1], antibodies),
+                    ("project", sets, moved),
+                    ("project", sets[:1], moved),
+                    ("mutate + project", sets, moved + 4 * n * k),
+                    ("mutate + project", sets[:1], moved + 4 * n * k),
+                )
+                for name, used, size in cases:
+                    together = max(len(used), 48 if n <= 8 else 8)
+                    timing = time_replays(stream, partial(_launch, name, used, n), together=together)
+                    rotated = round(moved * len(used) / 1e6)
+                    yield {
+                        "kernel": name, "basis": basis, "form": form, "batch": n, "k": k,
+                        "cache": "cold" if len(used) > 1 else "warm", "rotated_megabytes": rotated,
+                        **timing.to_dict(), "bytes": size,
+                        "fraction_of_copy": round(size / (1e-6 * timing.p50) / copy_bytes_per_second, 4),
+                    }  # fmt: skip
                 for kernels in sets:
                     kernels.close()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from immunecam.benchmarks.card import forms
-from immunecam.benchmarks.card.timing import Timing, timing_of
+from immunecam.benchmarks.card.torch_timing import time_calls
 from immunecam.kernels.cuda import Programs, SubspaceKernels
 from immunecam.models import Purification
 from immunecam.runtime.bundle import Bundle
 from immunecam.training.deployed import purification_from_bundle
 
-__all__ = ["CardPurification", "copy_bandwidth", "form_times", "purification_times"]
-
-
-def copy_bandwidth(size: int = 2 << 30, repeats: int = 20) -> float:
-    """Bytes a second of a device-to-device copy of random data, read and written counted."""
-    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    timing = _time(lambda: target.copy_(source), together=1, repeats=repeats)
-    return 2 * size / (1e-6 * timing.p50)
+__all__ = ["CardPurification", "purification_times"]
 
 
 class CardPurification:
@@ -122,8 +113,8 @@ def purification_times(
         made.images.copy_(torch.arange(n))
         torch.cuda.synchronize()
         common = {"bundle": bundle.name, "batch": n, "k": made.kernels.k, "networks": "PyTorch, float32"}
-        yield common | {"form": "launches", **_time(made.run, repeats=repeats, stream=made.stream).to_dict()}
-        timing = _time(made.replay, repeats=repeats, stream=made.stream)
+        yield common | {"form": "launches", **time_calls(made.run, repeats=repeats, stream=made.stream).to_dict()}
+        timing = time_calls(made.replay, repeats=repeats, stream=made.stream)
         torch.cuda.synchronize()
         wanted = reference.purify_batch(batch, first_image=0).purified
         difference = np.abs(made.purified.cpu().numpy().astype(int) - wanted)
@@ -139,66 +130,11 @@ def purification_times(
             if networks.restore is not None:
                 networks.restore(x, projected.clamp(-1, 1)).clamp(-1, 1)
 
-        yield common | {"form": "paper, eager", **_time(published, repeats=max(5, repeats // n)).to_dict()}
+        yield common | {"form": "paper, eager", **time_calls(published, repeats=max(5, repeats // n)).to_dict()}
         made.close()
-
-
-def form_times(
-    k: int = 1500, d: int = 12544, *, batches: Sequence[int] = (1, 8, 32, 128), repeats: int = 50
-) -> Iterator[dict[str, Any]]:
-    """Mutation and projection in the forms of `forms.FORMS`, half precision where the kernels have it."""
-    rows = torch.nn.functional.normalize(torch.randn(k, d, device="cuda"), dim=1)
-    mean = torch.rand(d, device="cuda") - 0.5
-    half = rows.half()
-    compiled = torch.compile(forms.cublas, dynamic=False)
-    written: dict[str, tuple[str, forms.Form, Tensor]] = {
-        "paper, eager": ("float32", forms.paper, rows),
-        "torch.compile": ("float16", compiled, half),
-        "cuBLAS": ("float16", forms.cublas, half),
-        "cuBLAS in a graph": ("float16", forms.cublas, half),
-    }
-    for n in batches:
-        faces, p = 2 * torch.rand(n, d, device="cuda") - 1, torch.full((n, k), 0.5, device="cuda")
-        for name in forms.FORMS:
-            basis, form, stored = written[name]
-            call: Callable[[], Any] = partial(form, faces, p, mean, stored)
-            few = max(5, repeats // n) if form is forms.paper else repeats
-            with torch.no_grad():
-                if name.endswith("in a graph"):
-                    call = _captured(call).replay
-                yield {"form": name, "basis": basis, "batch": n, "k": k, **_time(call, repeats=few).to_dict()}
-
-
-def _captured(call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        call()
-    stream.synchronize()
-    with torch.cuda.graph(graph, stream=stream):
-        call()
-    return graph
 
 
 def _view(buffer: Any, dtype: torch.dtype, *shape: int) -> Tensor:
     """A tensor over a buffer of cuda.core."""
     flat: Tensor = torch.from_dlpack(buffer)
     return flat.view(torch.uint8).view(dtype).reshape(shape)
-
-
-def _time(
-    call: Callable[[], Any], *, together: int = 1, repeats: int = 50, stream: torch.cuda.Stream | None = None
-) -> Timing:
-    used = stream or torch.cuda.current_stream()
-    for _ in range(3):
-        call()
-    torch.cuda.synchronize()
-    measured = []
-    for _ in range(repeats):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record(used)
-        for _ in range(together):
-            call()
-        ended.record(used)
-        ended.synchronize()
-        measured.append(1000 * began.elapsed_time(ended))
-    return timing_of(measured, together)

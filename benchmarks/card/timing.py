@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Timing", "time_replays", "timing_of"]
+__all__ = ["WARM_SECONDS", "Timing", "time_replays", "timing_of"]
+
+WARM_SECONDS = 0.1
+"""Of work before anything is timed: an idle card's clocks take a while to rise."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Timing:
     Attributes
     ----------
     p50, p95, least : float
-        Of the repeats.
+        Of the repeats; p95 is that of means over `together` pieces, not of single ones.
     repeats : int
         How many there were, each of `together` pieces.
     together : int
@@ -49,12 +53,11 @@ def timing_of(microseconds: Sequence[float], together: int) -> Timing:
     )
 
 
-def time_replays(
-    device: Any, stream: Any, work: Callable[[int, Any], None], *, together: int = 48, repeats: int = 40
-) -> Timing:
+def time_replays(stream: Any, work: Callable[[int, Any], None], *, together: int = 48, repeats: int = 40) -> Timing:
     """Time of `work(i, target)`, which launches to `target`; i counts on, so that inputs can be changed.
 
-    Python takes longer to launch than a card takes for these kernels, so the launches are in a graph.
+    Python takes longer to launch than a card takes for these kernels, so the launches are in a graph. One replay runs
+    before the first event, so that the card is not idle while the host launches what is timed.
     """
     from cuda.core import EventOptions
 
@@ -65,11 +68,14 @@ def time_replays(
     for number in range(together):
         work(number, builder)
     graph = builder.end_building().complete()
-    for _ in range(3):
+    warm = time.monotonic() + WARM_SECONDS
+    while time.monotonic() < warm:
         graph.launch(stream)
+        stream.sync()
     options = EventOptions(timing_enabled=True)
     measured = []
     for _ in range(repeats):
+        graph.launch(stream)
         began = stream.record(options=options)
         graph.launch(stream)
         ended = stream.record(options=options)

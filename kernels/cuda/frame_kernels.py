@@ -109,11 +109,14 @@ class FrameKernels:
         InputError
             If the matrices have another shape, there are too many, or a value is not finite.
         """
-        n = self._put(0, back, stream)
-        if n:
-            last = (faces,) if frame.layout == "bgr" else (np.int32(frame.full_range), faces)
-            self._launch(align_launch(n, frame.layout), stream, *_members(frame, chroma=False),
-                         int(self._matrices[0].handle), *last)  # fmt: skip
+        if n := self._put(0, back, stream):
+            self.launch_align(frame, n, faces, stream=stream)
+
+    def launch_align(self, frame: FrameOnCard, n: int, faces: int, *, stream: Any) -> None:
+        """The launch of `align` alone, with the matrices of its last call: what may be captured in a CUDA graph."""
+        last = (faces,) if frame.layout == "bgr" else (np.int32(frame.full_range), faces)
+        self._launch(align_launch(n, frame.layout), stream, *_members(frame, chroma=False),
+                     int(self._matrices[0].handle), *last)  # fmt: skip
 
     def paste(
         self, frame: FrameOnCard, matrices: NDArray[np.float64], faces: int, *, grey: bool = False, stream: Any
@@ -138,8 +141,20 @@ class FrameKernels:
         """
         n = self._put(1, matrices, stream)
         region = paste_region(frame, np.asarray(matrices, np.float64)) if n else None
-        if region is None:
-            return
+        if region is not None:
+            self.launch_paste(frame, n, region, faces, grey=grey, stream=stream)
+
+    def launch_paste(
+        self,
+        frame: FrameOnCard,
+        n: int,
+        region: tuple[int, int, int, int],
+        faces: int,
+        *,
+        grey: bool = False,
+        stream: Any,
+    ) -> None:
+        """The launch of `paste` alone, with the matrices of its last call, into a `paste_region`."""
         _, _, width, height = region
         last = (np.int32(n), np.int32(grey), *(() if frame.layout == "bgr" else (np.int32(frame.full_range),)))
         self._launch(paste_launch(width, height, frame.layout), stream, *_members(frame, chroma=frame.layout == "nv12"),

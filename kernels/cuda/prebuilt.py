@@ -32,8 +32,17 @@ PREBUILT = FOLDER / "prebuilt"
 _RECORD = "record.json"
 
 
-def build(folder: Path = PREBUILT, *, nvcc: str = "nvcc") -> Path:
+def build(folder: Path = PREBUILT, *, nvcc: str = "nvcc", architectures: Sequence[int] | None = None) -> Path:
     """Compile every source into a folder, and give back its record.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    nvcc : str
+        The compiler.
+    architectures : sequence of int, optional
+        Rising, as 90 for sm_90; None takes :data:`ARCHITECTURES`. Those that the compiler does not know are left out.
 
     Raises
     ------
@@ -48,9 +57,10 @@ def build(folder: Path = PREBUILT, *, nvcc: str = "nvcc") -> Path:
             f"{nvcc!r} was not found: install the CUDA toolkit, or let NVRTC compile at first use."
         )
     known = set(_output([compiler, "--list-gpu-arch"]).split())
-    architectures = [number for number in ARCHITECTURES if f"compute_{number}" in known]
+    wanted = ARCHITECTURES if architectures is None else architectures
+    architectures = [number for number in wanted if f"compute_{number}" in known]
     if not architectures:
-        raise BackendMissingError(f"{compiler} knows none of sm_{ARCHITECTURES[0]} to sm_{ARCHITECTURES[-1]}.")
+        raise BackendMissingError(f"{compiler} knows none of {', '.join(f'sm_{number}' for number in wanted)}.")
     version = re.search(r"V(\d+\.\d+\.\d+)", _output([compiler, "--version"]))
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     newest = architectures[-1]

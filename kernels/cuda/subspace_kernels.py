@@ -89,7 +89,7 @@ class SubspaceKernels:
         if probabilities not in ("float32", "float16"):
             raise UsageError(f"The probabilities are {probabilities!r}, but they must be float32 or float16.")
         self.k, self.d, self.basis = subspace.k, subspace.d, subspace.basis.dtype.name
-        self.max_batch, self.form, self._dtype = max_batch, form, probabilities
+        self.max_batch, self.form, self.probability_dtype = max_batch, form, probabilities
         self._programs = programs
         self._once = one_pass(programs.card, self.k, self.d, self.basis)
         if form == "one-pass" and self._once is None:
@@ -111,6 +111,13 @@ class SubspaceKernels:
         self._barrier = self._room(8)
         self.clear(stream=stream)
 
+    @property
+    def written(self) -> tuple[Any, ...]:
+        """Buffers that launches write before anything reads them: poisoned by whoever checks."""
+        scratch = () if self._partial is None else (self._partial,)
+        antibodies = (self.bits, self.rows, self.weights, self.counts)
+        return (*antibodies, self._found, *scratch, self.projected, self.pixels)
+
     def clear(self, *, stream: Any) -> None:
         """Forget that a probability was invalid, and set the barrier of the one-pass form anew."""
         self.invalid.fill(0, stream=stream)
@@ -119,7 +126,7 @@ class SubspaceKernels:
     def mutate(self, n: int, *, mode: str, seed: int = 0, clone: int = 0, stream: Any) -> None:
         """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `images`."""
         mode = check_mutation_mode(mode)
-        plan = mutate_launch(self._within(n), self.k, self._dtype)
+        plan = mutate_launch(self._within(n), self.k, self.probability_dtype)
         self._launch(
             plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone), np.int32(self.k),
             np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,

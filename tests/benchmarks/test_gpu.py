@@ -11,14 +11,15 @@ import sys
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from immunecam.benchmarks import gpu
+from immunecam.benchmarks.card import frame_checks
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
-from immunecam.errors import BackendMissingError
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location("cuda_on_cpu", ROOT / "tests" / "kernels" / "cuda_on_cpu.py")
@@ -45,7 +46,7 @@ def checked(faces, **more):
 def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
     faces = np.linspace(-1, 1, 2 * 160, dtype=np.float32).reshape(2, 10, 16)
     rows = checked(faces)
-    assert len(rows) == 3 * 2 * 2 * 3  # bases, forms, batches, modes
+    assert len(rows) == 3 * 2 * 2 * 5  # bases, forms, batches; modes, NaN, half probabilities
     assert not any(failures(row) for row in rows)
     assert {row["form"] for row in rows} == {"one-pass", "two-pass"}
     launch = core.launch
@@ -58,20 +59,25 @@ def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
     for row in checked(np.empty((0, 10, 16), np.float32), bases=["float32"]):
         assert bool(failures(row)) == (row["form"] == "two-pass")
 
+    def broken(stream, config, kernel, *arguments):
+        raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED")
+
+    monkeypatch.setattr(core, "launch", broken)
+    rows = checked(faces, bases=["int8"])
+    assert len(rows) == 2 * 2  # a row for each form and batch, and the check goes on
+    assert all("LAUNCH_FAILED" in failures(row)[0] for row in rows)
+
 
 def test_failures():
-    good = {
-        "bits_equal": True,
-        "relative_error": 1e-6,
-        "largest_grey_difference": 1,
-        "bit_equal_runs": True,
-    }
+    good = report()["checks"][0]
     assert failures(good) == []
     for change, words in (
         ({"bits_equal": False}, "antibody"),
-        ({"relative_error": float("nan")}, "relative error"),
+        ({"relative_error": 1e30}, "relative error"),
         ({"largest_grey_difference": 2}, "2 grey levels"),
         ({"bit_equal_runs": False}, "two equal runs"),
+        ({"invalid": 1}, "invalid"),
+        ({"error": "CUDA_ERROR_ILLEGAL_ADDRESS"}, "ILLEGAL"),
     ):
         (said,) = failures(good | change)
         assert words in said
@@ -83,37 +89,59 @@ def test_timing():
     assert timing.to_dict()["p50_us"] == 20.0
 
 
-def test_real_faces():
-    faces = gpu.real_faces()
+def test_the_real_picture():
+    picture, faces = gpu.real_picture(), gpu._real_faces()
     if importlib.util.find_spec("PIL") is None:
+        assert picture is None
         assert faces.shape == (0, 112, 112)
         pytest.skip("Pillow is not installed")
+    assert picture.shape[2] == 3
     assert len(faces) > 20
     assert faces.dtype == np.float32
     assert -1 <= faces.min() < -0.3 < 0.3 < faces.max() <= 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_frames_are_compared_with_the_runtime(core, monkeypatch):
+    monkeypatch.setattr(
+        frame_checks, "time_replays", lambda stream, work, **more: work(0, stream) or timing_of([100.0], together=10)
+    )
+    frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    programs = on_cpu.Programs(on_cpu.card())
+    rows = list(frame_checks.check_frames(programs, on_cpu.Stream(), cv2.GaussianBlur(frame, (0, 0), 6)))
+    assert [row["kernel"] for row in rows] == ["align", "paste, keep", "paste, grey"]
+    for row in rows:
+        assert frame_checks.frame_failures(row) == []
+        assert row["p50_us"] == 10.0
+    wrong = {"mean_difference_grey": 30.0, "p99_difference_grey": 200.0}
+    assert len(frame_checks.frame_failures(wrong)) == 2
+
+
+TIMES = {"p50_us": 20.0, "p95_us": 22.0, "least_us": 19.0, "repeats": 40, "together": 48}
 
 
 def report():
     check = {
         "basis": "int8", "form": "one-pass", "batch": 8, "mode": "sample", "k": 1500, "bits_equal": True,
         "relative_error": 3e-6, "largest_grey_difference": 1, "differing_pixels_percent": 0.01, "bit_equal_runs": True,
-        "failures": [],
+        "invalid": 0, "invalid_expected": 0, "failures": [],
     }  # fmt: skip
-    times = {"p50_us": 20.0, "p95_us": 22.0, "least_us": 19.0, "repeats": 40, "together": 48}
     kernel = {"kernel": "mutate + project", "basis": "float16", "form": "one-pass", "batch": 1, "cache": "cold",
-              "k": 1500, **times, "bytes": 19_000_000, "fraction_of_copy": 0.22}  # fmt: skip
+              "k": 1500, "rotated_megabytes": 180, **TIMES, "bytes": 19_000_000, "fraction_of_copy": 0.22}  # fmt: skip
+    form = {"form": "cuBLAS in a graph", "basis": "float16", "batch": 1, "k": 1500, **TIMES, "p50_us": 90.0}
+    card = {"name": "H200", "compute_capability": "9.0", "multiprocessors": 132, "shared_memory_bytes": 232448,
+            "l2_cache_bytes": 60 << 20, "integrated": False}  # fmt: skip
     return {
-        "card": {
-            "name": "H200", "compute_capability": "9.0", "multiprocessors": 132, "shared_memory_bytes": 232448,
-            "l2_cache_bytes": 60 << 20, "integrated": False,
-        },
-        "built": {"used": "nvcc"},
+        "build": [{"card": card, "packages": {"cuda-core": "1.2.2", "triton": None}, "used": "nvcc"}],
         "checks": [check],
-        "sanitizer": {"errors": 0, "said": "ERROR SUMMARY: 0 errors"},
-        "copy_gigabytes_per_second": 4300.0,
-        "kernels": [kernel, kernel | {"form": "two-pass", "p50_us": 30.0}],
-        "forms": [{"form": "cuBLAS", "basis": "float16", "batch": 1, "k": 1500, **times, "p50_us": 90.0}],
-        "purifications": [{"bundle": "edge", "batch": 1, "form": "graph", **times, "mean_difference_grey": 0.02}],
+        "frames": [{"kernel": "align", "batch": 4, "mean_difference_grey": 0.3, "p99_difference_grey": 2.0, **TIMES,
+                    "failures": []}],
+        "sanitizer": [{"tool": "memcheck", "cases": 30, "said": "ERROR SUMMARY: 0 errors", "failures": []}],
+        "kernels": [{"kernel": "copy", "gigabytes_per_second": 4300.0}, kernel,
+                    kernel | {"form": "two-pass", "p50_us": 30.0}],
+        "forms": [form, form | {"form": "cuBLAS"}, {"form": "torch.compile", "basis": "float16", "batch": 1, "k": 1500,
+                                                     "error": "no compiler"}],
+        "purifications": [{"bundle": "edge", "batch": 1, "form": "graph", **TIMES, "mean_difference_grey": 0.02}],
         "left_out": ["forms: 8 minutes were over"],
     }  # fmt: skip
 
@@ -122,14 +150,18 @@ def test_table():
     page = markdown(report())
     assert "1 cases against a float64 reference" in page
     assert "0 failed" in page
-    assert "| cuBLAS | float16 | 1 | 90.0 | 4.5 |" in page  # against the faster of two forms
+    assert "| cuBLAS in a graph | float16 | 1 | 90.0 | 4.5 |" in page  # against the faster of two forms
+    assert "| cuBLAS | float16 | 1 | 90.0 |  |" in page  # timed in another way, so there is no quotient
+    assert "| torch.compile | float16 | 1 | no compiler |  |" in page
     assert "| 22 % |" in page
+    assert "copies 4300 GB/s" in page
     assert "8 minutes were over" in page
     failed = report()
-    failed["checks"][0]["failures"] = ["two equal runs differ"]
-    failed["checks"][0]["bit_equal_runs"] = False
+    failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)
     assert "are not bit-equal" in markdown(failed)
+    nothing = {name: [] for name in (*gpu.PARTS, "left_out")}
+    assert "Nothing could be built" in markdown(nothing)
 
 
 def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
@@ -146,37 +178,39 @@ def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
 
 
 def test_what_was_measured_stays_if_a_part_fails(tmp_path, monkeypatch):
-    """The order of parts, time limit and report, with parts that need a card exchanged."""
-    device = types.SimpleNamespace(
-        name="H200", compute_capability=(9, 0), create_stream=lambda: None,
-        properties=types.SimpleNamespace(
-            multiprocessor_count=132, max_shared_memory_per_block_optin=232448, cooperative_launch=True,
-            integrated=False, l2_cache_size=60 << 20,
-        ),
-    )  # fmt: skip
-    whole = report()
-    monkeypatch.setattr("immunecam.kernels.cuda.open_device", lambda number: device)
-    monkeypatch.setattr(gpu, "_built", lambda device: (None, {"used": "nvcc"}))
-    monkeypatch.setattr("immunecam.benchmarks.card.checks.check_kernels", lambda *a, **k: [dict(whole["checks"][0])])
+    """Order, limits and report, with processes that write what parts would."""
+    whole, asked = report(), []
 
-    def kernels(programs, stream, k, report):
-        yield whole["kernels"][0]
-        raise RuntimeError("CUDA error: out of\nmemory")
+    def process(command, *, timeout, **more):
+        name, rows = (command[command.index(word) + 1] for word in ("--part", "--rows"))
+        asked.append(name)
+        if name != "purifications":
+            Path(rows).write_text("".join(json.dumps(row) + "\n" for row in whole[name]))
+        if name == "kernels":
+            raise subprocess.TimeoutExpired(command, timeout)
+        failed = name == "purifications"
+        return subprocess.CompletedProcess(command, int(failed), "", "Traceback\nRuntimeError: no memory\n" * failed)
 
-    def missing(*given):
-        raise BackendMissingError("no backend")
-
-    monkeypatch.setattr(gpu, "_kernels", kernels)
-    monkeypatch.setattr(gpu, "_purifications", missing)
-    monkeypatch.setattr(gpu, "_forms", lambda k: [])
-    assert gpu.main(["--out", str(tmp_path), "--no-sanitizer"]) == 0
+    monkeypatch.setattr("immunecam.kernels.cuda.open_device", lambda number: None)
+    monkeypatch.setattr(gpu.subprocess, "run", process)
+    assert gpu.main(["--out", str(tmp_path)]) == 0
+    assert asked == list(gpu.PARTS)
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert content["schema"] == gpu.SCHEMA
-    assert len(content["rows"]) == 1
-    assert content["left_out"] == ["kernels: CUDA error: out of memory", "purifications: no backend"]
-    assert "out of memory" in (tmp_path / "gpu.md").read_text()
-    assert gpu.main(["--out", str(tmp_path), "--no-sanitizer", "--minutes", "0"]) == 0
-    assert len(json.loads((tmp_path / "gpu.json").read_text())["left_out"]) == 3
-    bad = dict(whole["checks"][0]) | {"bit_equal_runs": False}
-    monkeypatch.setattr("immunecam.benchmarks.card.checks.check_kernels", lambda *a, **k: [bad])
-    assert gpu.main(["--out", str(tmp_path), "--no-sanitizer"]) == 3
+    assert len(content["rows"]) == 3
+    assert content["left_out"] == ["kernels: stopped after 150 s", "purifications: RuntimeError: no memory"]
+    assert "no memory" in (tmp_path / "gpu.md").read_text()
+    assert gpu.main(["--out", str(tmp_path), "--minutes", "0"]) == 3  # nothing was checked
+    whole["checks"][0]["failures"] = ["two equal runs differ"]
+    assert gpu.main(["--out", str(tmp_path)]) == 3
+
+
+def test_a_part_writes_rows_as_they_come(tmp_path, monkeypatch):
+    def rows(given):
+        yield {"number": given.k}
+        raise RuntimeError("lost")
+
+    monkeypatch.setitem(gpu.PARTS, "forms", gpu.Part(rows, 1))
+    with pytest.raises(RuntimeError, match="lost"):
+        gpu.main(["--part", "forms", "--rows", str(tmp_path / "rows"), "--k", "7"])
+    assert (tmp_path / "rows").read_text() == '{"number": 7}\n'
