@@ -110,6 +110,7 @@ class SubspaceKernels:
         self._partial = None if self._once is None else self._room(4 * self._once.partial)
         self._barrier = self._room(8)
         self.clear(stream=stream)
+        stream.sync()  # memory of a stream's pool is there for other streams only now
 
     @property
     def written(self) -> tuple[Any, ...]:
