@@ -131,12 +131,15 @@ def _one(given: argparse.Namespace) -> int:
 
 
 def real_picture() -> NDArray[np.uint8] | None:
-    """The picture of people in docs, (H, W, 3) BGR; None where Pillow is missing."""
+    """The checkout's picture of people, (H, W, 3) BGR; None where it or Pillow is missing."""
+    file = _ROOT / "docs" / "before-after.jpg"
     try:
         from PIL import Image
     except ImportError:
         return None
-    with Image.open(_ROOT / "docs" / "before-after.jpg") as picture:
+    if not file.is_file():
+        return None
+    with Image.open(file) as picture:
         return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
 
 

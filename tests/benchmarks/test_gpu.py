@@ -89,7 +89,11 @@ def test_timing():
     assert timing.to_dict()["p50_us"] == 20.0
 
 
-def test_the_real_picture():
+def test_the_real_picture(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "_ROOT", tmp_path)  # as where the package is installed, without docs
+    assert gpu.real_picture() is None
+    assert gpu._real_faces().shape == (0, 112, 112)
+    monkeypatch.setattr(gpu, "_ROOT", ROOT)
     picture, faces = gpu.real_picture(), gpu._real_faces()
     if importlib.util.find_spec("PIL") is None:
         assert picture is None
