@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 __all__ = ["prelu", "with_fast_prelu"]
 
@@ -20,7 +20,7 @@ _PATTERN = """graph(%x, %slope):
   return (%y)"""
 
 
-@torch.library.custom_op("immunecam::prelu", mutates_args=())
+@library.custom_op("immunecam::prelu", mutates_args=())
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """PReLU of (N, C, ...) with slopes (C,) or (1,) that no gradient is wanted of."""
     return F.prelu(x, slope)

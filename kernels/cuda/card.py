@@ -7,7 +7,7 @@ from typing import Any
 
 from immunecam.errors import BackendMissingError, UsageError
 
-__all__ = ["OLDEST", "Card", "open_device"]
+__all__ = ["OLDEST", "Card", "one_line", "open_device"]
 
 OLDEST = (7, 5)
 """Compute capability of the oldest cards that kernels are built for (Turing)."""
@@ -85,7 +85,7 @@ def open_device(ordinal: int | None = None) -> Any:
         from cuda.core import Device
     except ImportError as error:
         raise BackendMissingError(
-            f"cuda.core cannot be imported ({_one_line(error)}): install it with 'pip install immunecam[cuda]'."
+            f"cuda.core cannot be imported ({one_line(error)}): install it with 'pip install immunecam[cuda]'."
         ) from None
     try:
         # Before anything else: without a driver, cuda.core's second attempt to load a program never comes back.
@@ -94,7 +94,7 @@ def open_device(ordinal: int | None = None) -> Any:
         capability = device.compute_capability
     except Exception as error:  # CUDAError, or what a missing driver library raises
         raise BackendMissingError(
-            f"CUDA device {number} cannot be used ({_one_line(error)}): check the card and its driver with nvidia-smi, "
+            f"CUDA device {number} cannot be used ({one_line(error)}): check the card and its driver with nvidia-smi, "
             "or use --provider cpu."
         ) from None
     if (capability[0], capability[1]) < OLDEST:
@@ -105,5 +105,6 @@ def open_device(ordinal: int | None = None) -> Any:
     return device
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, for a sentence of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

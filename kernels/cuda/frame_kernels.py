@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
-from immunecam.kernels.cuda.launch_plan import MAX_BATCH, Launch, align_launch, paste_launch
+from immunecam.kernels.cuda.launch_plan import MAX_BATCH, align_launch, paste_launch
+from immunecam.kernels.cuda.launching import launch
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.staging import Staging
 
@@ -115,8 +116,8 @@ class FrameKernels:
     def launch_align(self, frame: FrameOnCard, n: int, faces: int, *, stream: Any) -> None:
         """The launch of `align` alone, with the matrices of its last call: what may be captured in a CUDA graph."""
         last = (faces,) if frame.layout == "bgr" else (np.int32(frame.full_range), faces)
-        self._launch(align_launch(n, frame.layout), stream, *_members(frame, chroma=False),
-                     int(self._matrices[0].handle), *last)  # fmt: skip
+        launch(self._programs, align_launch(n, frame.layout), stream, *_members(frame, chroma=False),
+                     self._matrices[0], *last)  # fmt: skip
 
     def paste(
         self, frame: FrameOnCard, matrices: NDArray[np.float64], faces: int, *, grey: bool = False, stream: Any
@@ -157,8 +158,9 @@ class FrameKernels:
         """The launch of `paste` alone, with the matrices of its last call, into a `paste_region`."""
         _, _, width, height = region
         last = (np.int32(n), np.int32(grey), *(() if frame.layout == "bgr" else (np.int32(frame.full_range),)))
-        self._launch(paste_launch(width, height, frame.layout), stream, *_members(frame, chroma=frame.layout == "nv12"),
-                     *(np.int32(x) for x in region), faces, int(self._matrices[1].handle), *last)  # fmt: skip
+        launch(self._programs, paste_launch(width, height, frame.layout), stream, *_members(frame,
+        chroma=frame.layout == "nv12"),
+                     *(np.int32(x) for x in region), faces, self._matrices[1], *last)  # fmt: skip
 
     def close(self) -> None:
         """Give the memory back."""
@@ -179,12 +181,6 @@ class FrameKernels:
             stream.sync()
             self._staging[which].put(values, self._matrices[which], stream=stream)
         return len(values)
-
-    def _launch(self, plan: Launch, stream: Any, *arguments: Any) -> None:
-        from cuda.core import LaunchConfig, launch
-
-        config = LaunchConfig(grid=plan.grid, block=plan.block, shmem_size=plan.shared)
-        launch(stream, config, self._programs.kernel(plan.kernel), *arguments)
 
 
 def paste_region(frame: FrameOnCard, matrices: NDArray[np.float64]) -> tuple[int, int, int, int] | None:

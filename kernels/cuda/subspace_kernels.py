@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from immunecam.errors import InputError, UsageError
+from immunecam.kernels.cuda.card import one_line
 from immunecam.kernels.cuda.launch_plan import (
     MAX_BATCH,
-    Launch,
     coefficients_launch,
     mutate_launch,
     one_pass,
     reconstruct_launch,
 )
+from immunecam.kernels.cuda.launching import launch
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.staging import Staging
 from immunecam.kernels.mutation import check_mutation_mode
@@ -128,8 +129,9 @@ class SubspaceKernels:
         """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `images`."""
         mode = check_mutation_mode(mode)
         plan = mutate_launch(self._within(n), self.k, self.probability_dtype)
-        self._launch(
-            plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone), np.int32(self.k),
+        launch(
+            self._programs, plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone),
+            np.int32(self.k),
             np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,
         )  # fmt: skip
 
@@ -137,19 +139,22 @@ class SubspaceKernels:
         """The first n `faces` onto their active rows, to `pixels` and `projected`."""
         once = self._once
         if once is not None and (self.form == "one-pass" or (self.form is None and n <= _ONE_PASS_UP_TO)):
-            self._launch(
-                once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale, self.rows, self.weights,
+            launch(
+                self._programs, once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale, self.rows,
+                self.weights,
                 self.counts, np.int32(self._within(n)), np.int32(self.k), np.int32(self.d), np.int32(once.strip),
                 np.int32(once.capacity), self._partial, self._found, self._barrier, self.pixels, self.projected,
             )  # fmt: skip
             return
         size = np.int32(self.k), np.int32(self.d)
-        self._launch(
-            coefficients_launch(self._within(n), self.k, self.d, self.basis), stream, self.faces, self.mean,
+        launch(
+            self._programs, coefficients_launch(self._within(n), self.k, self.d, self.basis), stream, self.faces,
+            self.mean,
             self.rows_of_basis, self.scale, self.rows, self.weights, self.counts, *size, self._found,
         )  # fmt: skip
-        self._launch(
-            reconstruct_launch(n, self.k, self.d, self.basis), stream, self.mean, self.rows_of_basis, self.rows,
+        launch(
+            self._programs, reconstruct_launch(n, self.k, self.d, self.basis), stream, self.mean, self.rows_of_basis,
+            self.rows,
             self._found, self.counts, *size, self.pixels, self.projected,
         )  # fmt: skip
 
@@ -163,20 +168,13 @@ class SubspaceKernels:
             raise UsageError(f"There are {n} faces, but these kernels were made for 1 to {self.max_batch}.")
         return n
 
-    def _launch(self, plan: Launch, stream: Any, *arguments: Any) -> None:
-        from cuda.core import LaunchConfig, launch
-
-        config = LaunchConfig(grid=plan.grid, block=plan.block, shmem_size=plan.shared, is_cooperative=plan.cooperative)
-        given = [_pointer(argument) for argument in arguments]
-        launch(stream, config, self._programs.kernel(plan.kernel), *given)
-
     def _room(self, size: int) -> Any:
         try:
             buffer = self._programs.device.memory_resource.allocate(size, stream=self._stream)
         except Exception as error:
             self.close()
             raise InputError(
-                f"The card has no {size} bytes left ({' '.join(str(error).split())[:200]}): close another user of it, "
+                f"The card has no {size} bytes left ({one_line(error)}): close another user of it, "
                 f"or make max_batch = {self.max_batch} smaller."
             ) from None
         self._buffers.append(buffer)
@@ -188,10 +186,3 @@ class SubspaceKernels:
         self._stream.sync()
         staging.close()
         return buffer
-
-
-def _pointer(argument: Any) -> Any:
-    """An address for a buffer or nothing; cuda.core passes a Python integer as one, and NumPy scalars as they are."""
-    if argument is None:
-        return 0
-    return int(argument.handle) if hasattr(argument, "handle") else argument

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library
 
 from immunecam.training.prelu import prelu, with_fast_prelu
 
@@ -28,8 +29,8 @@ def test_it_is_prelu(shape, slopes):
 
 def test_the_operator_is_well_made():
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
-    torch.library.opcheck(prelu, (x, torch.rand(3)))
-    torch.library.opcheck(prelu, (x.detach().to(memory_format=torch.channels_last), torch.rand(3)))
+    library.opcheck(prelu, (x, torch.rand(3)))
+    library.opcheck(prelu, (x.detach().to(memory_format=torch.channels_last), torch.rand(3)))
 
 
 def test_a_scripted_network_keeps_its_function_and_gradient(network):
