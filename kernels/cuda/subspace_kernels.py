@@ -131,8 +131,7 @@ class SubspaceKernels:
         plan = mutate_launch(self._within(n), self.k, self.probability_dtype)
         launch(
             self._programs, plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone),
-            np.int32(self.k),
-            np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,
+            np.int32(self.k), np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,
         )  # fmt: skip
 
     def project(self, n: int, *, stream: Any) -> None:
@@ -140,22 +139,20 @@ class SubspaceKernels:
         once = self._once
         if once is not None and (self.form == "one-pass" or (self.form is None and n <= _ONE_PASS_UP_TO)):
             launch(
-                self._programs, once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale, self.rows,
-                self.weights,
-                self.counts, np.int32(self._within(n)), np.int32(self.k), np.int32(self.d), np.int32(once.strip),
-                np.int32(once.capacity), self._partial, self._found, self._barrier, self.pixels, self.projected,
+                self._programs, once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale,
+                self.rows, self.weights, self.counts, np.int32(self._within(n)), np.int32(self.k), np.int32(self.d),
+                np.int32(once.strip), np.int32(once.capacity), self._partial, self._found, self._barrier,
+                self.pixels, self.projected,
             )  # fmt: skip
             return
         size = np.int32(self.k), np.int32(self.d)
         launch(
             self._programs, coefficients_launch(self._within(n), self.k, self.d, self.basis), stream, self.faces,
-            self.mean,
-            self.rows_of_basis, self.scale, self.rows, self.weights, self.counts, *size, self._found,
+            self.mean, self.rows_of_basis, self.scale, self.rows, self.weights, self.counts, *size, self._found,
         )  # fmt: skip
         launch(
             self._programs, reconstruct_launch(n, self.k, self.d, self.basis), stream, self.mean, self.rows_of_basis,
-            self.rows,
-            self._found, self.counts, *size, self.pixels, self.projected,
+            self.rows, self._found, self.counts, *size, self.pixels, self.projected,
         )  # fmt: skip
 
     def close(self) -> None:
