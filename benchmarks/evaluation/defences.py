@@ -18,6 +18,7 @@ from immunecam.benchmarks.evaluation.store import Store, digest
 from immunecam.models import Eigenspace, Purification
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.purifier import Purifier
+from immunecam.training.attacks import through
 from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import FaceSet, from_uint8, to_uint8
 
@@ -56,6 +57,10 @@ class Defence(ABC):
 
         `gradient` is "straight-through" (draws an antibody) or "expected"; without draws they are one.
         """
+
+    def before(self, recognizer: Callable[[Tensor], Tensor], gradient: str) -> Callable[[Tensor], Tensor]:
+        """The recogniser behind this defence, for an attacker's goal; `gradient` as for `seen`."""
+        return lambda faces: recognizer(self.seen(faces, gradient))
 
     def milliseconds(self, faces: _Pixels, repeats: int = 20) -> float:
         """Median time for one face."""
@@ -148,12 +153,21 @@ class BundleDefence(Defence):
         return self._purifier.purify_batch(faces, first_image=draw << 32).purified
 
     def seen(self, faces: Tensor, gradient: str) -> Tensor:
+        found: Tensor = self._differentiable()(faces, self._gradient(gradient))
+        return found
+
+    def before(self, recognizer: Callable[[Tensor], Tensor], gradient: str) -> Callable[[Tensor], Tensor]:
+        return through(self._differentiable(), recognizer, self._gradient(gradient))
+
+    def _differentiable(self) -> Purification:
         if self._purification is None:
             self._purification = purification_from_bundle(self.bundle, device=self._device)
+        return self._purification
+
+    def _gradient(self, gradient: str) -> str:
         if not self.draws and (self.mutation == "expected" or gradient != "expected"):
-            gradient = self.mutation
-        found: Tensor = self._purification(faces, gradient)
-        return found
+            return self.mutation
+        return gradient
 
 
 def _jpeg(quality: int) -> Callable[[_Pixels], _Pixels]:

@@ -239,8 +239,7 @@ class Evaluation:
         if job.planned.name.startswith("expected"):
             gradient = "expected"
 
-        def embed(faces: Tensor) -> Tensor:
-            return recognizer(faces if defence is None else defence.seen(faces, gradient))
+        embed = recognizer if defence is None else defence.before(recognizer, gradient)
 
         left, right = (from_uint8(torch.from_numpy(x)).to(self._device) for x in (pairs.left, pairs.right))
         with torch.no_grad():

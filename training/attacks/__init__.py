@@ -4,7 +4,7 @@ from immunecam.training.attacks.apgd import APGD
 from immunecam.training.attacks.base import FaceAttack, LinfAttack, round_to_8bit
 from immunecam.training.attacks.eot import EOTPGD, through
 from immunecam.training.attacks.foolbox_attacks import CWL2, FGSM, L2PGD, PGD
-from immunecam.training.attacks.goals import Goal, dodging, impersonation
+from immunecam.training.attacks.goals import DrawnEmbedding, Goal, dodging, impersonation
 from immunecam.training.attacks.gradient_sign import fgsm, pgd
 from immunecam.training.attacks.patch import Patch
 from immunecam.training.attacks.resubmission import Resubmission, resubmitted
@@ -18,6 +18,7 @@ __all__ = [
     "CWL2",
     "DIFGSM",
     "EOTPGD",
+    "DrawnEmbedding",
     "FGSM",
     "L2PGD",
     "MIFGSM",

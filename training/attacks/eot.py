@@ -10,7 +10,7 @@ from torch import Tensor
 
 from immunecam.models import Purification
 from immunecam.training.attacks.base import LinfAttack, check_above_zero, check_count, linf_box, round_to_8bit
-from immunecam.training.attacks.goals import Goal
+from immunecam.training.attacks.goals import DrawnEmbedding, Goal
 
 __all__ = ["EOTPGD", "through"]
 
@@ -25,7 +25,13 @@ def through(
     gradient : str
         As for `Purification.antibody`: "straight-through" draws an antibody at every call, "expected" is deterministic.
     """
-    return lambda faces: recognizer(purification(faces, gradient))
+    if gradient not in ("straight-through", "projection"):
+        return lambda faces: recognizer(purification(faces, gradient))
+
+    def draw(faces: Tensor, probability: Tensor) -> Tensor:
+        return recognizer(purification.apply_antibody(faces, purification.antibody(probability, gradient)))
+
+    return DrawnEmbedding(lambda faces: (faces, purification.analyze(faces)), draw)
 
 
 @dataclass(frozen=True)
@@ -89,23 +95,39 @@ class EOTPGD(LinfAttack):
             x[left] = torch.clamp(x[left] + step_size * gradient.sign(), low[left], high[left])
         x = round_to_8bit(x)
         with torch.no_grad():
-            loss = torch.stack([goal(x) for _ in range(self.draws)]).mean(0)
+            embed = _in_two_steps(goal)
+            shared = embed.shared(x)
+            loss = torch.stack([goal.loss(embed.draw(*shared)) for _ in range(self.draws)]).mean(0)
         return x, loss, done
 
     def gradient(self, goal: Goal, faces: Tensor) -> Tensor:
-        """(N, H, W) mean gradient of `draws` calls, one call's graph in memory at a time."""
-        total = torch.zeros_like(faces)
-        for _ in range(self.draws):
-            point = faces.detach().requires_grad_(True)
-            total += torch.autograd.grad(goal(point).sum(), point)[0]
-        return total / self.draws
+        """(N, H, W) mean gradient of `draws` calls, one call's graph in memory at a time.
 
+        What the draws share is computed once and differentiated once, with the mean of their derivatives.
+        """
+        embed, point = _in_two_steps(goal), faces.detach().requires_grad_(True)
+        shared = embed.shared(point)
+        leaves = [tensor.detach().requires_grad_(True) for tensor in shared]
+        total = [torch.zeros_like(leaf) for leaf in leaves]
+        for _ in range(self.draws):
+            for sum_, part in zip(total, torch.autograd.grad(goal.loss(embed.draw(*leaves)).sum(), leaves), strict=True):
+                sum_ += part
+        return torch.autograd.grad(shared, point, total)[0] / self.draws
+
+    @torch.no_grad()
     def _always(self, goal: Goal, faces: Tensor) -> Tensor:
         """Whether faces reach the goal in every draw; those that fail once are not asked about again."""
+        embed = _in_two_steps(goal)
+        shared = embed.shared(faces)
         always = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
         for _ in range(self.draws):
             left = torch.nonzero(always).flatten()
             if not len(left):
                 break
-            always[left] = goal.of(left).reached(faces[left])
+            always[left] = goal.of(left).reached_by(embed.draw(*(tensor[left] for tensor in shared)))
         return always
+
+
+def _in_two_steps(goal: Goal) -> DrawnEmbedding:
+    embed = goal.embed
+    return embed if isinstance(embed, DrawnEmbedding) else DrawnEmbedding(lambda faces: (faces,), embed)

@@ -9,7 +9,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Goal", "dodging", "impersonation"]
+__all__ = ["DrawnEmbedding", "Goal", "dodging", "impersonation"]
+
+
+@dataclass(frozen=True)
+class DrawnEmbedding:
+    """An embedding that draws something at every call, in two steps: many draws can share the first.
+
+    Attributes
+    ----------
+    shared : callable
+        Faces (N, H, W) to a tuple of differentiable tensors (N, ...) that are the same in every draw; everything that
+        the second step needs is among them, the faces too.
+    draw : callable
+        Those to unit embeddings (N, E), others at every call.
+    """
+
+    shared: Callable[[Tensor], tuple[Tensor, ...]]
+    draw: Callable[..., Tensor]
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        """Unit embeddings (N, E) of one draw."""
+        return self.draw(*self.shared(faces))
 
 
 @dataclass(frozen=True)
@@ -20,7 +41,7 @@ class Goal:
     ----------
     embed : callable
         Faces (N, H, W) in [-1, 1] to unit embeddings (N, E), differentiable. A purifier may stand in it, and may draw
-        an antibody at every call.
+        an antibody at every call; as a `DrawnEmbedding` it lets attacks by many draws share what they have in common.
     reference : Tensor
         (N, E) unit embeddings: the enrolled faces of the attacked people (dodging), or of their victims.
     impersonate : bool
@@ -42,20 +63,31 @@ class Goal:
 
     def similarity(self, faces: Tensor) -> Tensor:
         """(N,) cosines to the reference."""
-        if len(faces) != len(self.reference):
-            raise ValueError(f"{len(faces)} faces for a goal of {len(self.reference)}")
-        return (self.embed(faces) * self.reference).sum(1)
+        return self._cosine(self.embed(faces))
 
     def __call__(self, faces: Tensor) -> Tensor:
         """(N,) loss of the attacker, larger is better for it: the cosine, or its negative."""
-        similarity = self.similarity(faces)
+        return self.loss(self.embed(faces))
+
+    def loss(self, embeddings: Tensor) -> Tensor:
+        """(N,) the same of unit embeddings (N, E)."""
+        similarity = self._cosine(embeddings)
         return similarity if self.impersonate else -similarity
 
-    @torch.no_grad()
     def reached(self, faces: Tensor) -> Tensor:
         """(N,) whether a face is accepted as its victim, or no longer as itself."""
-        accepted = self.similarity(faces) >= self.threshold
+        with torch.no_grad():
+            return self.reached_by(self.embed(faces))
+
+    def reached_by(self, embeddings: Tensor) -> Tensor:
+        """(N,) the same of unit embeddings (N, E)."""
+        accepted = self._cosine(embeddings) >= self.threshold
         return accepted if self.impersonate else ~accepted
+
+    def _cosine(self, embeddings: Tensor) -> Tensor:
+        if len(embeddings) != len(self.reference):
+            raise ValueError(f"{len(embeddings)} faces for a goal of {len(self.reference)}")
+        return (embeddings * self.reference).sum(1)
 
     def of(self, chosen: Tensor) -> Goal:
         """The goal of some of the faces, by index or mask."""

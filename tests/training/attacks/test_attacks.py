@@ -288,6 +288,34 @@ def test_eot_averages_gradients(recognizer, clean):
     assert drawing.calls == 5
 
 
+def test_draws_share_what_they_have_in_common(recognizer, clean):
+    """The same gradient and faces as draw by draw, with one look of the network that gives probabilities."""
+    torch.manual_seed(0)
+    space = Eigenspace(torch.zeros(12544), torch.linalg.qr(torch.randn(12544, 8))[0].T.contiguous(), torch.ones(8))
+    weight, looks = torch.randn(12544, 8) / 50, 0
+
+    def analyze(faces):
+        nonlocal looks
+        looks += 1
+        return torch.sigmoid(faces.flatten(1) @ weight)
+
+    with torch.no_grad():
+        own = recognizer(clean)
+    whole = through(Purification(space, analyze), recognizer)
+    attack, found, seen = EOTPGD(steps=2, draws=6, margin=0.3), [], []
+    for embed in (whole, lambda faces: whole(faces)):
+        before = looks
+        torch.manual_seed(1)
+        found.append(attack.gradient(dodging(embed, own), clean))
+        seen.append(looks - before)
+        torch.manual_seed(1)
+        found.append(attack(dodging(embed, own), clean, 0.05))
+    assert seen == [1, 6]
+    assert torch.allclose(found[0], found[2], atol=1e-7)
+    # A sign of a gradient that is next to nothing may turn by its last bit.
+    assert (found[1] - found[3]).abs().gt(1e-6).double().mean() < 1e-3
+
+
 def test_eot_never_changes_a_face_that_is_through_by_the_margin(recognizer, clean):
     with torch.no_grad():
         goal = dodging(recognizer, recognizer(clean))
