@@ -95,8 +95,10 @@ class Protocol:
         Budget at which a quarter of the steps is tried, too: more must not hurt the attacker.
     adaptive_others : tuple of Planned
         Other norms through the defence, by the expected antibody; their names begin with "expected".
-    adaptive_steps, adaptive_draws, adaptive_restarts, square_queries : int
+    adaptive_steps, adaptive_draws, square_queries : int
         Of those.
+    adaptive_restarts : int
+        Attempts by the expected antibody; the attack by drawn ones starts from where the first of these would end.
     adaptive_baselines : bool
         Whether the classical filters are attacked through, too.
     judge_draws : int
@@ -163,7 +165,8 @@ class Protocol:
         if not draws:
             planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
         elif level in self.eot_levels:
-            attack = EOTPGD(steps=steps, draws=self.adaptive_draws, restarts=restarts)
+            # It starts from where the expected antibody's attacker ends, so it needs no second attempt.
+            attack = EOTPGD(steps=steps, draws=self.adaptive_draws)
             planned.append(Planned(f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws}", attack, level))
         if level in self.square_levels:
             # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest draw.

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from immunecam.benchmarks.evaluation import metrics, sanity
 from immunecam.benchmarks.evaluation.defences import Defence

@@ -23,10 +23,13 @@ class DrawnEmbedding:
         the second step needs is among them, the faces too.
     draw : callable
         Those to unit embeddings (N, E), others at every call.
+    expected : callable, optional
+        Those to the unit embeddings (N, E) of what is drawn on average, always the same.
     """
 
     shared: Callable[[Tensor], tuple[Tensor, ...]]
     draw: Callable[..., Tensor]
+    expected: Callable[..., Tensor] | None = None
 
     def __call__(self, faces: Tensor) -> Tensor:
         """Unit embeddings (N, E) of one draw."""

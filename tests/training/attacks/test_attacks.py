@@ -22,6 +22,7 @@ from immunecam.training.attacks import (
     MIFGSM,
     PGD,
     TIFGSM,
+    DrawnEmbedding,
     Goal,
     LinfAttack,
     Patch,
@@ -301,7 +302,7 @@ def test_draws_share_what_they_have_in_common(recognizer, clean):
 
     with torch.no_grad():
         own = recognizer(clean)
-    whole = through(Purification(space, analyze), recognizer)
+    whole = dataclasses.replace(through(Purification(space, analyze), recognizer), expected=None)
     attack, found, seen = EOTPGD(steps=2, draws=6, margin=0.3), [], []
     for embed in (whole, lambda faces: whole(faces)):
         before = looks
@@ -314,6 +315,35 @@ def test_draws_share_what_they_have_in_common(recognizer, clean):
     assert torch.allclose(found[0], found[2], atol=1e-7)
     # A sign of a gradient that is next to nothing may turn by its last bit.
     assert (found[1] - found[3]).abs().gt(1e-6).double().mean() < 1e-3
+
+
+def test_eot_starts_from_where_the_attack_on_the_expected_draw_ends(recognizer, clean):
+    """Two steps by two draws go further from there than from a random start, and faces that are through stay."""
+    with torch.no_grad():
+        own = recognizer(clean)
+
+    def keep(share: float):
+        return (torch.rand(112) < 0.7).to(clean) if share < 1 else torch.full((112,), 0.7)
+
+    def draw(faces):
+        return recognizer(faces * keep(0.7))
+
+    def loss(embed, margin: float | None, threshold: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        goal = dodging(embed, own, threshold)
+        return EOTPGD(steps=5, draws=2, margin=margin)(goal, clean, 0.02)
+
+    plain = DrawnEmbedding(lambda faces: (faces,), draw)
+    knows = dataclasses.replace(plain, expected=lambda faces: recognizer(faces * keep(1.0)))
+    with torch.no_grad():
+        cosines = []
+        for embed in (plain, knows):
+            found = loss(embed, None, 0.0)
+            torch.manual_seed(1)
+            cosines.append(torch.stack([(draw(found) * own).sum(1) for _ in range(8)]).mean())
+    assert cosines[1] < cosines[0]
+    # A threshold that everything is below: nothing is left to do after the start, with a gradient or without.
+    assert torch.equal(loss(knows, 0.0, 1.0), loss(dataclasses.replace(knows, draw=knows.expected), 0.0, 1.0))
 
 
 def test_eot_never_changes_a_face_that_is_through_by_the_margin(recognizer, clean):
