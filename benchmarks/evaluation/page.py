@@ -323,10 +323,10 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "
         f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255) and with drawn ones (straight-through, "
-        f"mean of {protocol['adaptive_draws']} antibodies a step, at "
+        f"mean of {protocol['adaptive_draws']} antibodies a step, from where the attack on the expected one ends, at "
         f"{', '.join(f'{x:g}' for x in protocol['eot_levels'])}); "
         + (
-            f"Square with {protocol['square_queries']} queries at "
+            f"Square with {protocol['square_queries']} queries for the faces that gradients leave, at "
             f"{', '.join(f'{x:g}' for x in protocol['square_levels'])}; "
             if protocol["square_levels"]
             else ""

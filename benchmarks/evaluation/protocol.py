@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from immunecam.training.attacks import (
     APGD,
     CWL2,
@@ -17,6 +20,7 @@ from immunecam.training.attacks import (
     PGD,
     TIFGSM,
     FaceAttack,
+    Goal,
     Patch,
     Square,
 )
@@ -49,11 +53,15 @@ class Planned:
     level : float
         Budget: grey levels of 255 (L-infinity), length in the range [0, 255] divided by 255 (L2), or fraction of the
         area (patch).
+    after : Planned, optional
+        An attack that has its try first: faces that it gets through, by this one's margin, are not attacked again, and
+        of the others the better result is kept (as in AutoAttack, Croce & Hein, ICML 2020).
     """
 
     name: str
     attack: FaceAttack
     level: float
+    after: Planned | None = None
 
     @property
     def epsilon(self) -> float:
@@ -71,6 +79,20 @@ class Planned:
         """The budget as it is written."""
         written = f"{self.level:g}"
         return {"linf": f"{written}/255", "l2": f"L2 {written}", "patch": f"{100 * self.level:g} %"}[self.attack.norm]
+
+    def __call__(self, goal: Goal, faces: Tensor, tried: Tensor | None = None) -> Tensor:
+        """Attacked faces (N, 112, 112), given what the attack that comes first has made of them."""
+        if tried is None:
+            return self.attack(goal, faces, self.epsilon)
+        left = torch.nonzero(~goal.by(getattr(self.attack, "margin", None) or 0.0).reached(tried)).flatten()
+        if not len(left):
+            return tried
+        rest, out = goal.of(left), tried.clone()
+        found = self.attack(rest, faces[left], self.epsilon)
+        with torch.no_grad():
+            better = rest(found) > rest(tried[left])
+        out[left[better]] = found[better]
+        return out
 
 
 @dataclass(frozen=True)
@@ -169,9 +191,10 @@ class Protocol:
             attack = EOTPGD(steps=steps, draws=self.adaptive_draws)
             planned.append(Planned(f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws}", attack, level))
         if level in self.square_levels:
-            # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest draw.
+            # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest. It is for
+            # faces that gradients miss.
             square = Square(queries=self.square_queries, margin=0.2)
-            planned.append(Planned(f"expected Square-{self.square_queries}", square, level))
+            planned.append(Planned(f"expected Square-{self.square_queries}", square, level, after=planned[0]))
         return planned
 
 

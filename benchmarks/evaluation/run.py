@@ -195,17 +195,25 @@ class Evaluation:
         pairs = self._chosen(job.pairs)
         if job.planned is None:
             return pairs.left
-        out = pairs.left.copy()
-        starts = range(0, len(pairs), CHUNK)
-        for number, start in enumerate(starts):
-            part = slice(start, start + CHUNK)
-            chosen = Pairs(pairs.left[part], pairs.right[part], pairs.same[part])
-            key = {**self._key(job), "chunk": number, "size": CHUNK}
-            self._tell(self.title(job), number, len(starts))
-            out[part] = self.store.get(key, lambda chosen=chosen, key=key: {"faces": self._attack(job, chosen, key)})[
-                "faces"
-            ]
-        return out
+        count = -(-len(pairs) // CHUNK)
+        parts = []
+        for number in range(count):
+            self._tell(self.title(job), number, count)
+            parts.append(self._part(job, number))
+        return np.concatenate(parts)
+
+    def _part(self, job: Job, number: int) -> NDArray[np.uint8]:
+        """One chunk of them."""
+        pairs, part = self._chosen(job.pairs), slice(number * CHUNK, (number + 1) * CHUNK)
+        chosen = Pairs(pairs.left[part], pairs.right[part], pairs.same[part])
+        key = {**self._key(job), "chunk": number, "size": CHUNK}
+
+        def attack() -> dict[str, NDArray[np.uint8]]:
+            first = job.planned.after if job.planned is not None else None
+            before = None if first is None else self._part(dataclasses.replace(job, planned=first), number)
+            return {"faces": self._attack(job, chosen, key, before)}
+
+        return self.store.get(key, attack)["faces"]
 
     def title(self, job: Job) -> str:
         """What a job is, for people."""
@@ -228,9 +236,12 @@ class Evaluation:
             "epsilon": job.planned.epsilon,
             "through": None if job.through is None else job.through.key,
             "seed": self.protocol.seed,
+            **({"after": self._key(dataclasses.replace(job, planned=first))} if (first := job.planned.after) else {}),
         }
 
-    def _attack(self, job: Job, pairs: Pairs, key: dict[str, Any]) -> NDArray[np.uint8]:
+    def _attack(
+        self, job: Job, pairs: Pairs, key: dict[str, Any], before: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         assert job.planned is not None
         torch.manual_seed(int(digest(key)[:15], 16))
         recognizer, defence = job.source.recognizer, job.through
@@ -250,7 +261,8 @@ class Evaluation:
             rows = torch.from_numpy(np.flatnonzero(pairs.same != impersonate)).to(self._device)
             if len(rows):
                 goal = Goal(embed, reference[rows], impersonate, job.source.best)
-                out[rows] = job.planned.attack(goal, left[rows], job.planned.epsilon)
+                tried = None if before is None else from_uint8(torch.from_numpy(before)).to(self._device)[rows]
+                out[rows] = job.planned(goal, left[rows], tried)
         return to_uint8(out.cpu()).numpy()
 
     # -- judging -------------------------------------------------------------------------------------------------
