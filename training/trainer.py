@@ -91,7 +91,8 @@ class Trainer:
     Raises
     ------
     InputError
-        If the folder holds another run, or its checkpoint is damaged; from `run` if another process trains in it.
+        If the folder holds another run, its checkpoint is damaged, or another trainer has it; it is this one's until
+        `run` has ended or `close` is called.
     """
 
     def __init__(
@@ -118,6 +119,23 @@ class Trainer:
             # TF32 for convolutions and products: ten bits of mantissa, which training does not miss.
             torch.set_float32_matmul_precision("high")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._held = _Hold(self.folder, self.workers.first)
+        try:
+            self._prepare(recognizers, resume, eigenspace, bank, start_from, progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(
+        self,
+        recognizers: Sequence[Recognizer],
+        resume: bool,
+        eigenspace: Eigenspace | None,
+        bank: str | Path | None,
+        start_from: str | Path | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        config = self.config
         self.step = 0
         self.seconds = 0.0
         resuming = resume and self._checkpoint.is_file()
@@ -163,8 +181,15 @@ class Trainer:
         Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
         moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
         """
-        with _locked(self.folder, self.workers.first):
+        self._held.take()  # again, if this trainer has run before
+        try:
             self._run(on_step, log_every, checkpoint_every)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let others have the run folder."""
+        self._held.release()
 
     def _run(
         self, on_step: Callable[[int, Phase, StepValues], None] | None, log_every: int, checkpoint_every: int
@@ -177,7 +202,7 @@ class Trainer:
         try:
             with _interrupt_later() as interrupted:
                 while self.step < self.total_steps:
-                    phase = self._phase()
+                    phase, _ = self._phase()
                     whole = False
                     values = self._train_step(phase)
                     self.step += 1
@@ -199,13 +224,14 @@ class Trainer:
             if self.workers.first:
                 self.plot()
 
-    def _phase(self) -> Phase:
+    def _phase(self) -> tuple[Phase, int]:
+        """The phase that this step is of, and its number there; after the end, the last one's."""
         left = self.step
         for phase in self.phases:
             if left < phase.steps:
-                return phase
+                return phase, left
             left -= phase.steps
-        raise AssertionError("there is no step left")
+        return self.phases[-1], self.phases[-1].steps
 
     def _train_step(self, phase: Phase) -> StepValues:
         # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
@@ -221,7 +247,8 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
         self.slow.update(self.network)
         logged: StepValues = values
@@ -272,7 +299,8 @@ class Trainer:
         if self.config.schedule == "cosine":
             return float(self.config.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done))))
         if self.config.schedule == "halve":
-            return self.config.lr * 0.5 ** int(done * 10)
+            phase, number = self._phase()
+            return self.config.lr * 0.5 ** (10 * number // phase.steps)
         return self.config.lr
 
     def _counted(self, phase: Phase) -> Phase:
@@ -482,23 +510,34 @@ def _interrupt_later() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@contextmanager
-def _locked(folder: Path, mine: bool) -> Iterator[None]:
-    """Hold a run folder, which two processes must not write at once; the lock ends with the process at the latest."""
-    if not mine:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+class _Hold:
+    """A run folder, which two must not write at once, held; the hold ends with the process at the latest."""
+
+    def __init__(self, folder: Path, mine: bool) -> None:
+        self._folder, self._mine = folder, mine
+        self._handle: int | None = None
+        self.take()
+
+    def take(self) -> None:
+        if not self._mine or self._handle is not None:
+            return
+        handle = os.open(self._folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(handle)
             raise InputError(
-                f"another process is training in {str(folder)!r}: wait for it, or name another folder"
+                f"another process is training in {str(self._folder)!r}: wait for it, or name another folder"
             ) from None
-        yield
-    finally:
-        os.close(handle)
+        self._handle = handle
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __del__(self) -> None:
+        self.release()
 
 
 def _origin(run: Path) -> dict[str, object]:

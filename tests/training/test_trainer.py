@@ -141,11 +141,13 @@ def test_two_do_not_train_in_one_folder_at_once(faces, recognizer, tmp_path):
 
     def start_another(step, phase, values):
         if step == 2:
-            with pytest.raises(InputError, match="another process is training in"):
-                Trainer(TINY, faces, [recognizer], tmp_path, resume=True).run()
+            for config in (TINY, TINY.replace(lr=0.5)):
+                with pytest.raises(InputError, match="another process is training in"):
+                    Trainer(config, faces, [recognizer], tmp_path, resume=True)
             refused.append(step)
 
     Trainer(TINY, faces, [recognizer], tmp_path).run(on_step=start_another, log_every=1)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["lr"] == TINY.lr
     assert refused == [2]
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
     Trainer(TINY, faces, [recognizer], tmp_path, resume=True).run()  # the lock has gone with its holder
@@ -330,6 +332,14 @@ def test_schedules(faces, tmp_path):
             rates[schedule].append(trainer._lr())
     assert set(rates["constant"]) == {1.0}
     assert rates["halve"] == [0.5 ** (n // 2) for n in range(20)]
+    config = TINY.replace(
+        identity_weight=0.0, schedule="halve", lr=1.0, phases=(Phase("a", steps=10), Phase("b", steps=20))
+    )
+    trainer = Trainer(config, faces, [], tmp_path / "two phases")
+    found = []
+    for trainer.step in range(30):
+        found.append(trainer._lr())
+    assert found == [0.5**n for n in range(10)] + [0.5 ** (n // 2) for n in range(20)]  # each phase from the full rate
     assert rates["cosine"] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * n / 20) for n in range(20)], abs=1e-6)
 
 
