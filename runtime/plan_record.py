@@ -133,9 +133,9 @@ def _key(content: Any, where: str, wrong: Callable[[str, Any, str], Exception]) 
     if texts["precision"] not in PLAN_PRECISIONS:
         raise wrong(f"{where}.precision", texts["precision"], f"one of {', '.join(PLAN_PRECISIONS)}")
     batch, flags = content.get("batch"), content.get("flags", [])
-    whole = isinstance(batch, list) and len(batch) == 3 and all(type(size) is int for size in batch)
-    if not whole or not 1 <= batch[0] <= batch[1] <= batch[2] <= _LARGEST_BATCH:
+    sizes = tuple(batch) if isinstance(batch, list) and all(type(size) is int for size in batch) else ()
+    if len(sizes) != 3 or not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= _LARGEST_BATCH:
         raise wrong(f"{where}.batch", batch, f"three integers from 1 to {_LARGEST_BATCH}, none below the one before")
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise wrong(f"{where}.flags", flags, "a list of texts")
-    return PlanKey(**texts, batch=(batch[0], batch[1], batch[2]), flags=tuple(flags))
+    return PlanKey(**texts, batch=sizes, flags=tuple(flags))

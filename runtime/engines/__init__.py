@@ -8,6 +8,7 @@ from immunecam.runtime.engines.providers import (
     ProviderName,
     choose_provider,
 )
+from immunecam.runtime.engines.tensorrt_engine import TensorRTEngine
 
 __all__ = [
     "PROVIDERS",
@@ -17,6 +18,7 @@ __all__ = [
     "OnnxRuntimePurifier",
     "ProviderChoice",
     "ProviderName",
+    "TensorRTEngine",
     "WholePurifier",
     "choose_provider",
 ]
