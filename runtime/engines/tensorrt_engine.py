@@ -168,7 +168,7 @@ class _Plan:
 
     @classmethod
     def open(cls, trt: Any, runtime: Any, bundle: Bundle, record: PlanRecord) -> _Plan:
-        logger, name = tensorrt_logger(trt), f"the plan {bundle.path / record.file}"
+        logger, name = tensorrt_logger(trt), f"The plan {bundle.path / record.file}"
         again = f"run 'immunecam export {bundle.path} --target tensorrt' here"
         if record.key.flag("version_compatible") is not None:
             runtime.engine_host_code_allowed = True  # such a plan brings a runtime along; the bundle was checked
@@ -177,21 +177,21 @@ class _Plan:
         if engine is None:
             if logger.out_of_memory:
                 raise _no_memory(name, logger)
-            raise InputError(f"{_capital(name)} cannot be opened by TensorRT {trt.__version__} ({logger.reason}): {again}.")
+            raise InputError(f"{name} cannot be opened by TensorRT {trt.__version__} ({logger.reason}): {again}.")
         inputs = {"faces": _FACE}
         outputs: dict[str, tuple[int, ...]] = {"probabilities": (bundle.k,)}
         if record.role == "restorer":
             inputs, outputs = {"faces": _FACE, "projected": _FACE}, {"restored": _FACE}
         found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         if found != {*inputs, *outputs}:
-            raise InputError(f"{_capital(name)} has the tensors {sorted(found)}, but must have {[*inputs, *outputs]}: {again}.")
+            raise InputError(f"{name} has the tensors {sorted(found)}, but must have {[*inputs, *outputs]}: {again}.")
         for tensor, wanted in {**inputs, **outputs}.items():
             mode = trt.TensorIOMode.INPUT if tensor in inputs else trt.TensorIOMode.OUTPUT
             shape, dtype = tuple(engine.get_tensor_shape(tensor)), engine.get_tensor_dtype(tensor)
             fits = shape[1:] == wanted and dtype == trt.DataType.FLOAT
             if engine.get_tensor_mode(tensor) != mode or not fits or len(shape) != 1 + len(wanted):
                 raise InputError(
-                    f"{_capital(name)} has the tensor {tensor!r} as {engine.get_tensor_mode(tensor).name} {dtype.name} "
+                    f"{name} has the tensor {tensor!r} as {engine.get_tensor_mode(tensor).name} {dtype.name} "
                     f"{list(shape)}, but it must be {mode.name} FLOAT {['N', *wanted]}: {again}."
                 )
         ranges = [engine.get_tensor_profile_shape(tensor, 0) for tensor in inputs]
@@ -203,7 +203,7 @@ class _Plan:
         if context is None:
             if logger.out_of_memory:
                 raise _no_memory(self.name, logger)
-            raise InputError(f"{_capital(self.name)} cannot be run ({logger.reason}).")
+            raise InputError(f"{self.name} cannot be run ({logger.reason}).")
         return _Context(self, context, logger)
 
 
@@ -219,8 +219,8 @@ class _Context:
         plan = self._plan
         if not plan.batch[0] <= n <= plan.batch[1]:
             raise UsageError(
-                f"There are {n} faces, but {plan.name} was built for {plan.batch[0]} to {plan.batch[1]}: split the "
-                "batch, or build a plan for more (--batch)."
+                f"{plan.name} takes {plan.batch[0]} to {plan.batch[1]} faces at once, but there are {n}: split the batch, "
+                "or build a plan for more (--batch)."
             )
         self._logger.forget()
         if n != self._n:
@@ -243,15 +243,11 @@ class _Context:
     def _failed(self, what: str) -> InputError:
         if self._logger.out_of_memory:
             return _no_memory(self._plan.name, self._logger)
-        return InputError(f"{_capital(self._plan.name)} {what} ({self._logger.reason}).")
+        return InputError(f"{self._plan.name} {what} ({self._logger.reason}).")
 
 
 def _no_memory(name: str, logger: TensorRTLogger) -> InputError:
     return InputError(
-        f"{_capital(name)} does not find the device memory it needs ({logger.reason}): close another user of the card, or build "
+        f"{name} does not find the device memory it needs ({logger.reason}): close another user of the card, or build "
         "it for fewer faces (--batch)."
     )
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
