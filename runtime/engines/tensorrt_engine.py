@@ -219,7 +219,7 @@ class _Context:
         plan = self._plan
         if not plan.batch[0] <= n <= plan.batch[1]:
             raise UsageError(
-                f"{plan.name} takes {plan.batch[0]} to {plan.batch[1]} faces at once, but there are {n}: split the batch, "
+                f"{plan.name} takes {plan.batch[0]} to {plan.batch[1]} faces at once, but there are {n}: split them, "
                 "or build a plan for more (--batch)."
             )
         self._logger.forget()
