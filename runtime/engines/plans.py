@@ -79,7 +79,7 @@ class PlanMachine:
         return here == there if version is None else here[:1] == there[:1] and here >= there
 
 
-def choose_plans(bundle: Bundle, machine: PlanMachine, *, precision: str | None = None) -> Mapping[str, PlanRecord]:
+def choose_plans(bundle: Bundle, machine: PlanMachine) -> Mapping[str, PlanRecord]:
     """The plan of each graph that this machine is to run.
 
     Of several, one built on a machine just like this goes before a compatible one, and the one stored last before the
@@ -89,8 +89,6 @@ def choose_plans(bundle: Bundle, machine: PlanMachine, *, precision: str | None 
     ----------
     bundle : Bundle
     machine : PlanMachine
-    precision : str, optional
-        "fp32", "fp16" or "int8"; None takes any.
 
     Returns
     -------
@@ -110,18 +108,15 @@ def choose_plans(bundle: Bundle, machine: PlanMachine, *, precision: str | None 
         fitting = [
             plan
             for plan in bundle.manifest.plans
-            if plan.role == role
-            and plan.key.onnx_sha256 == sha256
-            and precision in (None, plan.key.precision)
-            and machine.runs(plan.key)
+            if plan.role == role and plan.key.onnx_sha256 == sha256 and machine.runs(plan.key)
         ]
         if not fitting:
-            raise _none(bundle, role, machine, precision)
+            raise _none(bundle, role, machine)
         chosen[role] = max(enumerate(fitting), key=lambda entry: (machine.built(entry[1].key), entry[0]))[1]
     return chosen
 
 
-def _none(bundle: Bundle, role: str, machine: PlanMachine, precision: str | None) -> InputError:
+def _none(bundle: Bundle, role: str, machine: PlanMachine) -> InputError:
     sha256 = bundle.manifest.files[bundle.manifest.graphs[role]].sha256
     keys = [plan.key for plan in bundle.manifest.plans if plan.role == role]
     theirs = [
@@ -130,9 +125,8 @@ def _none(bundle: Bundle, role: str, machine: PlanMachine, precision: str | None
         for key in keys[:4]
     ]
     has = "none" if not keys else "; ".join(theirs) + (f"; and {len(keys) - 4} more" if len(keys) > 4 else "")
-    wanted = "" if precision is None else f" in {precision}"
     return InputError(
-        f"The bundle {bundle.path} has no TensorRT plan of its {role}{wanted} for this machine ({machine}), but {has}: "
+        f"The bundle {bundle.path} has no TensorRT plan of its {role} for this machine ({machine}), but {has}: "
         f"run 'immunecam export {bundle.path} --target tensorrt' here."
     )
 

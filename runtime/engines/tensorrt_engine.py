@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class TensorRTEngine:
         self._plans = {role: _Plan.open(trt, self._runtime, bundle, record) for role, record in records.items()}
 
     @staticmethod
-    def from_bundle(bundle: Bundle, *, device: Any = None, precision: str | None = None) -> TensorRTEngine:
+    def from_bundle(bundle: Bundle, *, device: Any = None) -> TensorRTEngine:
         """Engine for a bundle.
 
         Parameters
@@ -48,8 +49,6 @@ class TensorRTEngine:
             A loaded, hence verified, bundle.
         device : cuda.core.Device, optional
             From :func:`immunecam.kernels.cuda.open_device`; None opens the first.
-        precision : {"fp32", "fp16", "int8"}, optional
-            Of the plans; None takes those stored last.
 
         Raises
         ------
@@ -61,7 +60,7 @@ class TensorRTEngine:
         """
         trt = import_tensorrt()
         machine = PlanMachine.here(trt, open_device() if device is None else device)
-        return TensorRTEngine(bundle, trt, dict(choose_plans(bundle, machine, precision=precision)))
+        return TensorRTEngine(bundle, trt, dict(choose_plans(bundle, machine)))
 
     @property
     def provider(self) -> str:
@@ -119,6 +118,15 @@ class TensorRTEngine:
     def restore_on(self, n: int, *, faces: int, projected: int, restored: int, stream: Any) -> None:
         """Start the restoration of n faces: float32 (n, 112, 112) in all three; else as :meth:`analyze_on`."""
         self._run("restorer", n, {"faces": faces, "projected": projected, "restored": restored}, stream)
+
+    def inspect(self, role: str) -> dict[str, Any]:
+        """What TensorRT tells of the plan of a graph: its layers, and its inputs and outputs.
+
+        The entries are TensorRT's own; names of entries changed in version 11.
+        """
+        inspector = self._plans[role].engine.create_engine_inspector()
+        told: dict[str, Any] = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        return told
 
     def close(self) -> None:
         """Give contexts, plans and TensorRT's runtime back; the streams of all calls must be done."""
