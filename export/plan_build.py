@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from rich.console import Console
@@ -105,6 +105,8 @@ def build_plan(
         with ThreadPoolExecutor(1) as pool:
             building = pool.submit(work)
             try:
+                while not wait([building], timeout=0.2).done:
+                    pass  # Ctrl-C is seen here, whichever thread the system gave it to
                 return building.result()
             except KeyboardInterrupt:
                 progress.cancel()

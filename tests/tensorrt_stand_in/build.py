@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import types
 
 from .base import Sealed, host_memory, property_of
@@ -197,10 +196,11 @@ def build_types(world, enums, ILogger, network_kind):
                     for step, layer in enumerate(mine):
                         if cancelled.is_set():
                             break
+                        if callable(world.on_step):
+                            world.on_step()
                         if layer.name not in entries:
                             world.timed.append(layer.name)
                             entries.add(layer.name)
-                            time.sleep(world.step_seconds)
                         if told("step_complete", name, step) is False:
                             cancelled.set()
                     told("phase_finish", name)

@@ -36,7 +36,6 @@ class World:
     memory: int = 2**33
     oldest_driver: int = 12000
     phases: int = 4
-    step_seconds: float = 0.0
     timed: list = field(default_factory=list)
     built: list = field(default_factory=list)
     launches: list = field(default_factory=list)
@@ -46,6 +45,17 @@ class World:
     perturb: float = 0.0
     """Added to every output of an execution: an engine that computes something else."""
     on_execute: object = None
+    """Called before every execution, which fails for want of memory if it gives False."""
+    on_step: object = None
+    """Called before every step of a build."""
+    arrive: object = None
+
+    def move(self, **changes):
+        """Become another machine: the modules are made anew, as in another process."""
+        for name, value in changes.items():
+            assert hasattr(self, name), name
+            setattr(self, name, value)
+        self.arrive(self)
 
     @property
     def numbers(self) -> tuple[int, int]:
