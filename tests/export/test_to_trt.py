@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -212,22 +214,20 @@ def test_progress_is_seen(world, small, faces):
 
 def test_interrupted(world, small, faces):
     """Ctrl-C in the midst of a build: it ends at its next step, and nothing is there that was not."""
-    import _thread
-
     before = content(small.path)
     steps = []
 
     def press():
         steps.append(1)
         if len(steps) == 3:
-            _thread.interrupt_main()
+            os.kill(os.getpid(), signal.SIGINT)
         if len(steps) >= 3:
-            threading.Event().wait(0.05)
+            threading.Event().wait(0.3)
 
     world.on_step = press
     with pytest.raises(KeyboardInterrupt):
         export_plans(small.path, QUICK, faces=faces)
-    assert 3 <= len(steps) < 30
+    assert len(steps) <= 4
     assert content(small.path) == before
     cache = small.path.parent / "cache" / "tensorrt"
     assert not [path for path in cache.iterdir() if path.suffix == ".timings"]
