@@ -6,8 +6,10 @@ here, and checked on any CPU with ONNX Runtime before a card is seen.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def _quantised(graph: bytes, calibration: Feeds) -> bytes:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
         target = Path(scratch) / "int8.onnx"
         quantize_static(
             onnx.load_from_string(graph),
@@ -142,6 +144,21 @@ def _quantised(graph: bytes, calibration: Feeds) -> bytes:
             },
         )
         return _checked(onnx.load(str(target)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantisation logs hints on the root logger, which have been followed."""
+    root = logging.getLogger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 class _Reader:

@@ -36,7 +36,7 @@ def build_plan(
     options: BuildOptions,
     *,
     name: str,
-    timings: Path,
+    timings: Path | None,
     console: Console,
 ) -> bytes:
     """Compile a graph for the first card of this machine, with a progress bar.
@@ -50,7 +50,7 @@ def build_plan(
     options : BuildOptions
     name : str
         What to call it in an error.
-    timings : Path
+    timings : Path, optional
         Timing cache, read before and added to afterwards.
     console : Console
         For the bar.
@@ -84,7 +84,7 @@ def build_plan(
     with BuildProgress(trt, console) as progress, _listening() as said:
         create = CreateConfig(
             profiles=[profile],
-            load_timing_cache=str(timings),
+            load_timing_cache=None if timings is None else str(timings),
             profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
             memory_pool_limits=pools,
             builder_optimization_level=options.optimization_level,
@@ -98,7 +98,8 @@ def build_plan(
             network = NetworkFromOnnxBytes(graph, strongly_typed=True)()
             config = create(network[0], network[1])
             plan = bytes(engine_bytes_from_network(network, config))
-            merge_timings(config, timings)
+            if timings is not None:
+                merge_timings(config, timings)
             return plan
 
         # In a thread of its own, because inside of TensorRT the main thread would not see Ctrl-C before the end.

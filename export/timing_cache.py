@@ -16,12 +16,30 @@ __all__ = ["merge_timings", "timing_cache_path"]
 _log = logging.getLogger(__name__)
 
 
-def timing_cache_path(machine: PlanMachine) -> Path:
-    """A file for each card and TensorRT, in the user's cache folder ($IMMUNECAM_CACHE), which is made."""
+def timing_cache_path(machine: PlanMachine, wanted: Path | None = None) -> Path | None:
+    """Where the timings of a machine are kept.
+
+    Parameters
+    ----------
+    machine : PlanMachine
+        Each card and TensorRT has a file of its own, in the user's cache folder ($IMMUNECAM_CACHE).
+    wanted : path, optional
+        A file in place of that.
+
+    Returns
+    -------
+    Path or None
+        None, with a warning in the log, if nothing can be written there: a build then measures everything anew.
+    """
     name = f"{machine.gpu}-{machine.compute_capability}-tensorrt-{machine.tensorrt}.timings"
-    folder = cache_folder().parent / "tensorrt"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    path = wanted or cache_folder().parent / "tensorrt" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{path}.lock", "ab"):  # the file that Polygraphy locks
+            return path
+    except OSError as error:
+        _log.warning("Tactic timings cannot be kept in %s (%s): every build measures them anew.", path, error.strerror)
+        return None
 
 
 def merge_timings(config: Any, path: Path) -> None:

@@ -74,7 +74,7 @@ def export_plans(
         for role, graph in graphs.items()
     }
     console = Console(stderr=True) if console is None else console
-    timings = options.timing_cache or timing_cache_path(machine)
+    timings = timing_cache_path(machine, options.timing_cache)
     plans: list[NewPlan] = []
     for role, graph in graphs.items():
         inputs = dict.fromkeys(reference.feeds[role], _FACE)

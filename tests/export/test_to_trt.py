@@ -374,6 +374,15 @@ def test_timings_that_are_damaged_or_cannot_be_kept(tmp_path, caplog):
     assert "cannot be kept" in caplog.text
 
 
+def test_no_place_for_timings(world, small, faces, monkeypatch, caplog):
+    (small.path.parent / "file").write_text("no folder")
+    monkeypatch.setenv("IMMUNECAM_CACHE", str(small.path.parent / "file" / "cache"))
+    with caplog.at_level(logging.WARNING):
+        stored, _ = export_plans(small.path, QUICK, faces=faces)
+    assert len(stored.manifest.plans) == 2
+    assert "measures them anew" in caplog.text
+
+
 # The command
 
 
