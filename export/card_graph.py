@@ -123,9 +123,10 @@ def _quantised(graph: bytes, calibration: Feeds) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as scratch, _quiet():
-        target = Path(scratch) / "int8.onnx"
+        source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
+        source.write_bytes(graph)
         quantize_static(
-            onnx.load_from_string(graph),
+            str(source),
             str(target),
             _Reader(calibration),
             quant_format=QuantFormat.QDQ,

@@ -28,9 +28,9 @@ class TensorRTEngine:
     code, so it is run only from a bundle that was checked, and from the very bytes that were checked.
     """
 
-    def __init__(self, bundle: Bundle, trt: Any, records: dict[str, PlanRecord]) -> None:
+    def __init__(self, bundle: Bundle, trt: Any, device: Any, records: dict[str, PlanRecord]) -> None:
         """Open the plans; use :meth:`from_bundle`, which chooses them."""
-        self._bundle, self._trt, self._records = bundle, trt, records
+        self._bundle, self._trt, self._device, self._records = bundle, trt, device, records
         self._logger = tensorrt_logger(trt)
         self._local = threading.local()
         self._all: weakref.WeakSet[_Contexts] = weakref.WeakSet()
@@ -59,8 +59,8 @@ class TensorRTEngine:
             or does not find the device memory it needs.
         """
         trt = import_tensorrt()
-        machine = PlanMachine.here(trt, open_device() if device is None else device)
-        return TensorRTEngine(bundle, trt, dict(choose_plans(bundle, machine)))
+        device = open_device() if device is None else device
+        return TensorRTEngine(bundle, trt, device, dict(choose_plans(bundle, PlanMachine.here(trt, device))))
 
     @property
     def provider(self) -> str:
@@ -155,6 +155,7 @@ class TensorRTEngine:
             if role not in self._plans:
                 raise UsageError(f"The bundle {self._bundle.path} has no {role}, but it was asked to run.")
             if mine is None:
+                self._device.set_current()  # a new thread has no card of its own yet
                 mine = self._local.contexts = _Contexts()
                 self._all.add(mine)
             mine.by_role[role] = self._plans[role].context(self._logger)

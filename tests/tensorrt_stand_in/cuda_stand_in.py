@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import types
 
 import numpy as np
@@ -72,7 +73,7 @@ def cuda_modules(world: World) -> dict[str, types.ModuleType]:
             )
 
         def set_current(self):
-            pass
+            world.current.add(threading.get_ident())
 
         def create_stream(self):
             return Stream()

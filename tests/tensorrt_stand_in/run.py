@@ -82,6 +82,8 @@ def run_types(world, enums, ILogger):
                 return self._fail(f"Error Code 3: API Usage Error (Address is not set for {missing}.)")
             if stream == 0:
                 return self._fail("Using default stream in enqueueV3() may lead to performance issues.")
+            if threading.get_ident() not in world.current:
+                return self._fail("Error Code 1: Cuda Runtime (invalid device context)")
             if callable(world.on_execute) and world.on_execute() is False:
                 return self._fail("Error Code 1: Cuda Runtime (out of memory)")
             feeds = {

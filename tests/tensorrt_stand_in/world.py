@@ -27,6 +27,8 @@ class World:
         Calls of the setters.
     contexts : set of int
         Execution contexts that are alive.
+    current : set of int
+        Threads that made the card their current one; another cannot execute.
     """
 
     version: str = "10.3.0"
@@ -42,6 +44,7 @@ class World:
     shapes_set: int = 0
     addresses_set: int = 0
     contexts: set = field(default_factory=set)
+    current: set = field(default_factory=set)
     perturb: float = 0.0
     """Added to every output of an execution: an engine that computes something else."""
     on_execute: object = None
