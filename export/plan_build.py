@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from immunecam.export.build_options import BuildOptions
 from immunecam.export.build_progress import BuildProgress
 from immunecam.export.timing_cache import merge_timings
 from immunecam.kernels.cuda import open_device
+from immunecam.runtime.engines.tensorrt_library import tensorrt_logger
 
 __all__ = ["build_plan", "require_polygraphy"]
 
@@ -95,7 +97,12 @@ def build_plan(
 
         def work() -> bytes:
             open_device()  # the builder takes the card that is current in its thread
-            network = NetworkFromOnnxBytes(graph, strongly_typed=True)()
+            try:
+                network = NetworkFromOnnxBytes(graph, strongly_typed=True)()
+            except PolygraphyException:
+                raise InputError(
+                    f"TensorRT {trt.__version__} cannot parse {name} ({_parser_says(trt, graph)}): nothing was stored."
+                ) from None
             config = create(network[0], network[1])
             plan = bytes(engine_bytes_from_network(network, config))
             if timings is not None:
@@ -115,7 +122,8 @@ def build_plan(
                     building.result()
                 raise
             except (PolygraphyException, TypeError) as error:
-                reason = said[0] if said else " ".join(str(error).split())
+                # The last error sums up; TypeError is the binding's where the library gives no object.
+                reason = said[-1] if said else " ".join(str(error).split())
                 if "CUDA initialization" in reason:
                     raise BackendMissingError(
                         f"TensorRT {trt.__version__} does not start ({reason}): the driver is missing or "
@@ -124,6 +132,22 @@ def build_plan(
                 raise InputError(
                     f"TensorRT {trt.__version__} cannot compile {name} ({reason}): nothing was stored."
                 ) from None
+
+
+def _parser_says(trt: Any, graph: bytes) -> str:
+    """Which node the parser refuses, and why: asked once more, for Polygraphy keeps no errors."""
+    logger = tensorrt_logger(trt)
+    logger.forget()
+    builder = trt.Builder(logger.handle)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger.handle)
+    parser.parse(graph)
+    if parser.num_errors == 0:
+        return logger.reason
+    first, others = parser.get_error(0), parser.num_errors - 1
+    said = " ".join(first.desc().split()).rstrip(".")[:200]
+    where = f"operator {first.node_operator()} of the node {first.node_name()!r}: " if first.node_operator() else ""
+    return f"{where}{said}" + (f"; and {others} more" if others else "")
 
 
 @contextlib.contextmanager

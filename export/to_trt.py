@@ -86,8 +86,10 @@ def export_plans(
     return stored, exported
 
 
-def check_bundle(path: str | Path, options: BuildOptions | None = None) -> dict[str, GraphCheck]:
-    """What can be said of a bundle's graphs without TensorRT, by role.
+def check_bundle(
+    path: str | Path, options: BuildOptions | None = None, *, faces: str | Path | None = None
+) -> dict[str, GraphCheck]:
+    """What can be said of a bundle's graphs without TensorRT, by role; ``faces`` give int8 its ranges.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def check_bundle(path: str | Path, options: BuildOptions | None = None) -> dict[
     """
     options = options or BuildOptions()
     bundle = Bundle.load(path)
-    feeds = Reference(bundle, real_faces()).feeds if options.precision == "int8" else {}
+    feeds = Reference(bundle, real_faces(faces)).feeds if options.precision == "int8" else {}
     return {
         role: check_graph(
             card_graph(bundle, role, options.of(role), feeds.get(role)),
@@ -174,7 +176,7 @@ def run(
     """What the command does: compile and store, or with ``check`` only look; tables, and a JSON report if wanted."""
     console = Console()
     if check:
-        checks = check_bundle(bundle, options)
+        checks = check_bundle(bundle, options, faces=faces)
         for role, found in checks.items():
             print_check(console, role, options.of(role), found)
         if report is not None:

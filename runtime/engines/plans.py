@@ -79,7 +79,7 @@ class PlanMachine:
         return here == there if version is None else here[:1] == there[:1] and here >= there
 
 
-def choose_plans(bundle: Bundle, machine: PlanMachine) -> Mapping[str, PlanRecord]:
+def choose_plans(bundle: Bundle, machine: PlanMachine, *, exact: bool = False) -> Mapping[str, PlanRecord]:
     """The plan of each graph that this machine is to run.
 
     Of several, one built on a machine just like this goes before a compatible one, and the one stored last before the
@@ -89,6 +89,8 @@ def choose_plans(bundle: Bundle, machine: PlanMachine) -> Mapping[str, PlanRecor
     ----------
     bundle : Bundle
     machine : PlanMachine
+    exact : bool
+        Take none that was built elsewhere, even if it was built to be compatible.
 
     Returns
     -------
@@ -105,10 +107,11 @@ def choose_plans(bundle: Bundle, machine: PlanMachine) -> Mapping[str, PlanRecor
         if role not in bundle.manifest.graphs:
             continue
         sha256 = bundle.manifest.files[bundle.manifest.graphs[role]].sha256
+        fits = machine.built if exact else machine.runs
         fitting = [
             plan
             for plan in bundle.manifest.plans
-            if plan.role == role and plan.key.onnx_sha256 == sha256 and machine.runs(plan.key)
+            if plan.role == role and plan.key.onnx_sha256 == sha256 and fits(plan.key)
         ]
         if not fitting:
             raise _none(bundle, role, machine)

@@ -56,8 +56,8 @@ def choose_provider(provider: str, bundle: Bundle, *, tensorrt: bool = True) -> 
     Parameters
     ----------
     provider : {"auto", "cpu", "cuda", "tensorrt"}
-        ``auto`` takes TensorRT where it imports, a card answers and the bundle has plans for this machine; else CUDA
-        where the installed ONNX Runtime was built with it; else the CPU.
+        ``auto`` takes TensorRT where it imports, a card answers and the bundle has plans built on a machine just like
+        this; else CUDA where the installed ONNX Runtime was built with it; else the CPU.
     bundle : Bundle
         What is to be run; named in the log.
     tensorrt : bool
@@ -115,7 +115,7 @@ def _tensorrt_if_ready(bundle: Bundle) -> ProviderChoice | None:
     try:
         trt = import_tensorrt()
         machine = PlanMachine.here(trt, open_device())
-        choose_plans(bundle, machine)
+        choose_plans(bundle, machine, exact=True)  # one that is merely compatible is taken when asked for
     except ImmuneCamError as error:
         _log.info("Not TensorRT for the bundle %s: %s", bundle.name, error)
         return None

@@ -324,6 +324,8 @@ def test_compatible_plans(world, stand_in, tmp_path):
 
     world.move(gpu="NVIDIA GeForce RTX 4060", capability=(8, 9), driver=12080)  # the first plans
     np.testing.assert_allclose(card.analyze(TensorRTEngine.from_bundle(stored), some_faces(2)), reference, atol=1e-6)
+    assert choose_provider("tensorrt", stored).name == "tensorrt"
+    assert choose_provider("auto", stored).name != "tensorrt"  # only what was built on a machine just like this
     world.move(gpu="Tesla T4", capability=(7, 5))
     with pytest.raises(InputError, match="Tesla T4"):
         TensorRTEngine.from_bundle(stored)

@@ -46,7 +46,7 @@ def tensorrt_module(world: World) -> types.ModuleType:
             if severity.value <= self.min_severity.value:
                 print(f"[TRT] {msg}")
 
-    network = network_types(world, enums)
+    network = network_types(world, enums, Severity.ERROR)
     members = {
         **enums, **network, "ILogger": ILogger, "Logger": Logger,
         **build_types(world, enums, ILogger, network["INetworkDefinition"]), **run_types(world, enums, ILogger),

@@ -14,7 +14,7 @@ UNKNOWN = {"Bernoulli", "BitShift", "Compress", "Det", "DFT", "DynamicQuantizeLi
            "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "Unique", "TfIdfVectorizer"}  # fmt: skip
 
 
-def network_types(world, enums):
+def network_types(world, enums, ERROR):
     """ITensor, ILayer, INetworkDefinition, ParserError and OnnxParser."""
     old = world.numbers < (11, 0)
 
@@ -144,6 +144,8 @@ def network_types(world, enums):
             return layer
 
         def _error(self, code, desc, index, name, operator):
+            for said in (f"While parsing node number {index} [{operator}]:", "--- Begin node ---", "--- End node ---"):
+                self._.logger.log(ERROR, f"ModelImporter.cpp:948: {said}")
             error = ParserError()
             code = enums["ErrorCode"][code]
             error._ = types.SimpleNamespace(code=code, desc=desc, index=index, name=name, operator=operator)
