@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.plan_record import PLAN_PRECISIONS, PLAN_ROLES
@@ -63,7 +63,10 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
         For another precision, or "int8" without faces.
     InputError
         If the bundle has no such graph, or it cannot be converted.
+    BackendMissingError
+        If onnx is missing.
     """
+    _require_onnx()
     if precision not in PLAN_PRECISIONS:
         raise UsageError(f"The precision is {precision!r}, but it must be one of {', '.join(PLAN_PRECISIONS)}.")
     data = bundle.graph(role)
@@ -78,6 +81,15 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
             raise UsageError("The precision int8 takes its ranges from real faces, but none were given.")
         return _quantised(graph, calibration)
     return graph
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise BackendMissingError(
+            f"Graphs are read by onnx, which is missing ({error}): install it with pip install 'immunecam[tensorrt]'."
+        ) from None
 
 
 def _simplified(graph: bytes, name: str) -> bytes:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.options import Json, Precision
-from immunecam.commands.requirements import require_onnx, require_training
+from immunecam.commands.requirements import require_training
 from immunecam.errors import UsageError
 
 __all__ = ["export"]
@@ -114,7 +114,6 @@ def export(
         _to_onnx(bundle, run, precision or Precision.int8, weights or Precision.fp32, quality, overwrite)
         return
     _refuse(for_onnx, "onnx")
-    require_onnx()
     from immunecam.export import to_trt
     from immunecam.export.build_options import BuildOptions, batch_from_text
 

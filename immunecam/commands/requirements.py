@@ -6,7 +6,7 @@ import importlib.util
 
 from immunecam.errors import BackendMissingError
 
-__all__ = ["require_device", "require_onnx", "require_training"]
+__all__ = ["require_device", "require_training"]
 
 
 def require_training() -> None:
@@ -15,14 +15,6 @@ def require_training() -> None:
     if missing:
         raise BackendMissingError(
             f"training and export need {', '.join(missing)}, which is not installed: pip install 'immunecam[train]'"
-        )
-
-
-def require_onnx() -> None:
-    """Raise BackendMissingError unless onnx is there, which reads and converts graphs."""
-    if importlib.util.find_spec("onnx") is None:
-        raise BackendMissingError(
-            "compiling a bundle needs onnx, which is not installed: pip install 'immunecam[tensorrt]'"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.export.build_options import BuildOptions
 from immunecam.export.card_graph import card_graph, card_roles
 from immunecam.export.graph_check import check_graph
@@ -134,6 +134,12 @@ def test_conversions_that_cannot_be():
         card_graph(bundle, "analyzer", "int8")
     with pytest.raises(InputError, match="has no finder: it has analyzer, restorer"):
         card_graph(bundle, "finder", "fp32")
+
+
+def test_without_onnx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(BackendMissingError, match=r"immunecam\[tensorrt\]"):
+        check_bundle(default_bundle())
 
 
 def test_a_foreign_operator(stand_in, tmp_path):

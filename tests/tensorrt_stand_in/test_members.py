@@ -53,3 +53,16 @@ def test_a_network_without_a_profile_or_parsed_in_part_is_not_built(world, stand
     assert error.code() == trt.ErrorCode.UNSUPPORTED_NODE
     assert builder.build_serialized_network(network, builder.create_builder_config()) is None
     assert "no layers" in said[-1]
+
+
+def test_a_file_is_parsed_as_its_bytes_are(world, stand_in, tmp_path):
+    trt = sys.modules["tensorrt"]
+    bundle = stand_in.small_bundle(tmp_path / "a.immune")
+    builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
+    network = builder.create_network()
+    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.INTERNAL_ERROR))
+    assert parser.parse_from_file(str(bundle.path / "restorer.onnx"))
+    assert [network.get_input(index).name for index in range(network.num_inputs)] == ["faces", "projected"]
+    assert network.get_output(0).shape == (-1, 112, 112)
+    assert not parser.parse_from_file(str(tmp_path / "gone.onnx"))
+    assert parser.get_error(0).code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED
