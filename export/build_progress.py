@@ -31,7 +31,7 @@ class BuildProgress:
 
     def __init__(self, trt: Any, console: Console) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # names of layers have brackets
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from immunecam.export.graph_check import GraphCheck
@@ -28,7 +29,8 @@ def print_plan(console: Console, report: PlanReport, on_cpu: PlanParity, on_card
     table.add_column("weights", justify="right")
     for layer in report.layers:
         weights = _size(layer.weights_bytes) if layer.weights_bytes else ""
-        table.add_row(layer.name, layer.kind, layer.precision, layer.tactic, weights)
+        # TensorRT's names have brackets, which are markup to rich.
+        table.add_row(*map(escape, (layer.name, layer.kind, layer.precision, layer.tactic)), weights)
     console.print(table)
     for label, parity in (("converted graph on the CPU", on_cpu), ("plan on the card", on_card)):
         console.print(
@@ -47,11 +49,12 @@ def print_check(console: Console, role: str, precision: str, check: GraphCheck) 
     table.add_column("count", justify="right")
     table.add_column("TensorRT's parser")
     for row in check.operators:
-        table.add_row(row.operator, row.types, str(row.count), _SUPPORT[row.support])
+        table.add_row(escape(row.operator), row.types, str(row.count), _SUPPORT[row.support])
     console.print(table)
     for side, rows in (("in", check.inputs), ("out", check.outputs)):
         for tensor in rows:
-            console.print(f"{side:4}{tensor.name}: {tensor.dtype} {list(tensor.shape)}", highlight=False)
+            line = f"{side:4}{tensor.name}: {tensor.dtype} {list(tensor.shape)}"
+            console.print(line, highlight=False, markup=False)
     total = check.weights_bytes + check.activations_bytes
     console.print(
         f"memory of an engine, estimated: weights {_size(check.weights_bytes)} + values between operators "
@@ -61,7 +64,7 @@ def print_check(console: Console, role: str, precision: str, check: GraphCheck) 
     )
     for label, names in (("outside of the parser", check.unsupported), ("shape not inferred", check.unknown_shapes)):
         if names:
-            console.print(f"[red]{label}:[/] {', '.join(names)}", highlight=False, soft_wrap=True)
+            console.print(f"[red]{label}:[/] {escape(', '.join(names))}", highlight=False, soft_wrap=True)
 
 
 def _size(count: int) -> str:

@@ -187,7 +187,8 @@ def run(
         print_plan(console, made.report, made.graph_parity, made.plan_parity)
     if report is not None:
         write_plans(report, stored, exported)
-    console.print(f"stored in {bundle} (manifest sha256 {stored.sha256[:12]})", highlight=False, soft_wrap=True)
+    done = f"stored in {bundle} (manifest sha256 {stored.sha256[:12]})"
+    console.print(done, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from immunecam.commands.options import Json
@@ -37,7 +38,7 @@ def doctor(
     for heading in ("part", "here", "why"):
         table.add_column(heading)
     for row in rows:
-        table.add_row(row["part"], "[green]yes[/]" if row["available"] else "[yellow]no[/]", row["why"])
+        table.add_row(row["part"], "[green]yes[/]" if row["available"] else "[yellow]no[/]", escape(row["why"]))
     console.print(table)
     if json_report is not None:
         write_report(json_report, "immunecam.doctor/1", rows, bundle_sha256=sha256)

@@ -24,8 +24,9 @@ _FACE = (112, 112)
 class TensorRTEngine:
     """Runs the plans of a bundle's ``analyzer`` and ``restorer``. Made by :meth:`from_bundle`.
 
-    Safe to call from several threads: each has execution contexts of its own, made at its first call. A plan is native
-    code, so it is run only from a bundle that was checked, and from the very bytes that were checked.
+    Safe to call from several threads: each has execution contexts of its own, made at its first call and given back
+    when the thread ends, so it must wait for its streams before. A plan is native code, so it is run only from a bundle
+    that was checked, and from the very bytes that were checked.
     """
 
     def __init__(self, bundle: Bundle, trt: Any, device: Any, records: dict[str, PlanRecord]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.export.build_options import BuildOptions
 from immunecam.export.card_graph import card_graph, card_roles
 from immunecam.export.graph_check import check_graph
-from immunecam.export.plan_parity import LIMITS, OUTPUTS, Reference, run_graph
+from immunecam.export.plan_parity import LIMITS, OUTPUTS, PlanParity, Reference, run_graph
 from immunecam.export.plan_report import report_from_inspector
+from immunecam.export.plan_tables import print_plan
 from immunecam.export.real_faces import real_faces
 from immunecam.export.tensorrt_operators import ALWAYS, LATER
 from immunecam.export.to_trt import check_bundle, main
@@ -260,6 +263,16 @@ def test_inspector_of_10_and_of_11():
         assert (reformat.kind, reformat.tactic, reformat.weights_bytes) == ("Reformat", "0x3e8", 0)
     assert reports[0].layers[0].precision == "Channel major FP16 format where channel % 8 == 0"
     assert reports[1].layers[0].precision == "Half, kHWC8"
+    foreign = report_from_inspector(
+        {"Layers": [{"Name": "{ForeignNode[conv1...sigmoid]}", "TacticName": "[a]"}], "Bindings": []},
+        role="analyzer", precision="fp16", plan_bytes=3 * 2**20,
+    )  # fmt: skip
+    screen = io.StringIO()
+    parity = PlanParity(2, "probability", 1e-4, 1e-5)
+    print_plan(Console(file=screen, width=120), foreign, parity, parity)
+    assert "{ForeignNode[conv1...sigmoid]}" in screen.getvalue()  # brackets are no markup
+    assert "[a]" in screen.getvalue()
+    assert "3.00 MiB" in screen.getvalue()
     names = report_from_inspector({"Layers": ["a", "b"]}, role="analyzer", precision="fp32", plan_bytes=0)
     assert [layer.name for layer in names.layers] == ["a", "b"]
     assert names.tensors == ()
