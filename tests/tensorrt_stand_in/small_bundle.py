@@ -35,9 +35,14 @@ def analyzer(*, k=K, unknown=False, names=("faces", "probabilities")):
         helper.make_node("Flatten", ["pooled"], ["features"], name="flatten", axis=1),
         helper.make_node("Cast", ["weight.int8"], ["weight.cast"], name="cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", ["weight.cast", "scale"], ["weight"], name="scale_weights"),
-        helper.make_node("Gemm", ["features", "weight"], ["logits"], name="linear", transB=1),
+        helper.make_node("Gemm", ["features", "weight", "bias"], ["logits"], name="linear", transB=1),
     ]
-    constants = {"axis1": np.array([1]), "weight.int8": quantised, "scale": np.full((k, 1), 0.03, np.float32)}
+    constants = {
+        "axis1": np.array([1]),
+        "weight.int8": quantised,
+        "scale": np.full((k, 1), 0.03, np.float32),
+        "bias": np.linspace(-1, 1, k, dtype=np.float32),
+    }
     last = "logits"
     if unknown:
         nodes += [
