@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from immunecam.runtime.engines.plans import PlanMachine
 __all__ = ["merge_timings", "timing_cache_path"]
 
 _log = logging.getLogger(__name__)
+_merging = threading.Lock()  # of this process's threads, which a lock of a file does not keep apart
 
 
 def timing_cache_path(machine: PlanMachine, wanted: Path | None = None) -> Path | None:
@@ -58,7 +60,7 @@ def merge_timings(config: Any, path: Path) -> None:
 
     measured = config.get_timing_cache()
     try:
-        with LockFile(str(path)):
+        with _merging, LockFile(str(path)):
             earlier = config.create_timing_cache(path.read_bytes()) if path.exists() else None
             if earlier is not None and not measured.combine(earlier, ignore_mismatch=False):
                 _log.info("The tactic timings in %s are of another card or TensorRT; they are replaced.", path)
