@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.runtime.plan_record import PlanRecord
 
 __all__ = [
     "FORMAT",
@@ -67,6 +68,8 @@ class BundleManifest:
     graphs : Mapping of str
         File name of each ONNX graph by role: "analyzer", and optionally "purifier" and "restorer". A bundle with a
         restorer purifies by projection and restoration.
+    plans : tuple of PlanRecord
+        Compiled plans of the graphs, each for one kind of machine; a bundle need not have any.
     provenance, quality, parity : Mapping
         How it was trained, what was measured, and how far the ONNX graphs are from PyTorch.
     content : Mapping
@@ -82,6 +85,7 @@ class BundleManifest:
     precision: Mapping[str, str]
     files: Mapping[str, FileRecord]
     graphs: Mapping[str, str]
+    plans: tuple[PlanRecord, ...]
     provenance: Mapping[str, Any]
     quality: Mapping[str, Any]
     parity: Mapping[str, Any]
@@ -173,6 +177,7 @@ class _Reader:
             precision=precision,
             files=files,
             graphs=graphs,
+            plans=self.plans(files, graphs),
             provenance=self.mapping("provenance", optional=True),
             quality=self.mapping("quality", optional=True),
             parity=self.mapping("parity", optional=True),
@@ -205,6 +210,18 @@ class _Reader:
             if name not in files:
                 raise self.wrong(f"graphs.{role}", name, "the name of a listed file")
         return graphs
+
+    def plans(self, files: Mapping[str, FileRecord], graphs: Mapping[str, str]) -> tuple[PlanRecord, ...]:
+        found = self.content.get("plans", [])
+        if not isinstance(found, list):
+            raise self.wrong("plans", found, "a list")
+        plans = [PlanRecord.from_dict(entry, f"plans[{index}]", self.wrong) for index, entry in enumerate(found)]
+        for index, plan in enumerate(plans):
+            if plan.file not in files:
+                raise self.wrong(f"plans[{index}].file", plan.file, "the name of a listed file")
+            if plan.role not in graphs:
+                raise self.wrong(f"plans[{index}].role", plan.role, "the role of a graph of this bundle")
+        return tuple(plans)
 
     def mapping(self, key: str, *, optional: bool = False) -> Mapping[str, Any]:
         value = self.content.get(key, {} if optional else None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from immunecam.commands.options import Json
@@ -33,12 +33,12 @@ def doctor(
     )
     console.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
     sha256, cpu = _try_cpu(bundle)
-    rows = [cpu, _finder(), _cuda_provider(), _cuda_kernels(), _tensorrt(), _training(), _cameras()]
+    rows = [cpu, _finder(), _cuda_provider(), _cuda_kernels(), _tensorrt(bundle), _training(), _cameras()]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("part", "here", "why"):
         table.add_column(heading)
     for row in rows:
-        table.add_row(row["part"], "[green]yes[/]" if row["available"] else "[yellow]no[/]", row["why"])
+        table.add_row(row["part"], "[green]yes[/]" if row["available"] else "[yellow]no[/]", escape(row["why"]))
     console.print(table)
     if json_report is not None:
         write_report(json_report, "immunecam.doctor/1", rows, bundle_sha256=sha256)
@@ -90,16 +90,33 @@ def _cuda_provider() -> dict[str, Any]:
 
 
 def _cuda_kernels() -> dict[str, Any]:
+    from immunecam.kernels.cuda import SOURCES, Card, open_device
+    from immunecam.kernels.cuda.prebuilt import find_prebuilt
+
     part = "CUDA kernels"
-    driver = _driver()
-    return _row(part, False, "this version has none yet" + (f"; also, {driver}" if driver else ""))
+    try:
+        card = Card.of(open_device())
+    except ImmuneCamError as error:
+        return _row(part, False, str(error))
+    built = sum(find_prebuilt(name, card.compute_capability) is not None for name in SOURCES)
+    how = "built ahead of time" if built == len(SOURCES) else "compiled by NVRTC at first use"
+    return _row(part, True, f"{card.name} ({card.architecture}): {how}")
 
 
-def _tensorrt() -> dict[str, Any]:
+def _tensorrt(bundle: Path | None) -> dict[str, Any]:
+    """Whether it is there, and whether the bundle has plans for it."""
+    from immunecam.kernels.cuda import open_device
+    from immunecam.runtime.bundle import Bundle, default_bundle
+    from immunecam.runtime.engines.plans import PlanMachine, choose_plans
+    from immunecam.runtime.engines.tensorrt_library import import_tensorrt
+
     part = "TensorRT"
-    if importlib.util.find_spec("tensorrt") is None:
-        return _row(part, False, "the tensorrt package is not installed; this version has no TensorRT engine yet")
-    return _row(part, False, "tensorrt is installed, but this version has no TensorRT engine yet")
+    try:
+        machine = PlanMachine.here(import_tensorrt(), open_device())
+        choose_plans(Bundle.load(bundle or default_bundle()), machine)
+    except ImmuneCamError as error:
+        return _row(part, False, str(error))
+    return _row(part, True, f"{machine}: the bundle has plans for it")
 
 
 def _training() -> dict[str, Any]:

@@ -75,7 +75,12 @@ class OnnxRuntimeEngine:
             If a graph cannot be run or does not have the inputs, outputs and K of the manifest.
         """
         threads = _check_threads(threads)
-        choice = choose_provider(provider, bundle)
+        choice = choose_provider(provider, bundle, tensorrt=False)
+        if choice.name == "tensorrt":
+            raise BackendMissingError(
+                "The provider 'tensorrt' was asked for and is here, but ONNX Runtime's engine does not run it: use "
+                "TensorRTEngine, or --provider cuda."
+            )
         engine = OnnxRuntimePurifier if whole and bundle.graph("purifier") else OnnxRuntimeEngine
         try:
             return engine(bundle, choice, threads)

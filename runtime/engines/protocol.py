@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "WholePurifier"]
+__all__ = ["CardEngine", "Engine", "WholePurifier"]
 
 
 @runtime_checkable
@@ -47,4 +47,48 @@ class WholePurifier(Engine, Protocol):
 
         The antibody is p itself if ``expected``, else the bits ``uniforms < p``; ``uniforms`` is (N, K).
         """
+        ...
+
+
+@runtime_checkable
+class CardEngine(Protocol):
+    """Runs a bundle's networks between buffers of a card, on a stream that is given.
+
+    Calls start the work and come back; the stream tells when it is done. Buffers are addresses on the card, aligned to
+    256 bytes, and hold float32.
+    """
+
+    @property
+    def provider(self) -> str:
+        """The backend in use: "cuda" or "tensorrt"."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Number of eigenfaces, K."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Faces of a call at most."""
+        ...
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its launches may stand in a CUDA graph, after one call with the same sizes, on the same thread."""
+        ...
+
+    def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
+        """Activation probabilities (n, K) of faces (n, 112, 112) in [-1, 1]; `stream` is a `cuda.core.Stream`."""
+        ...
+
+    def restore_on(self, n: int, *, faces: int, projected: int, restored: int, stream: Any) -> None:
+        """Restored faces, not clipped, of faces and projected faces in [-1, 1], (n, 112, 112) each.
+
+        Called only for a bundle that has a restorer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the card's memory back, once the streams of all calls are done."""
         ...

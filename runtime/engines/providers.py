@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from immunecam.errors import BackendMissingError, UsageError
+from immunecam.errors import BackendMissingError, ImmuneCamError, UsageError
+from immunecam.kernels.cuda import open_device
+from immunecam.runtime.engines.plans import PlanMachine, choose_plans
+from immunecam.runtime.engines.tensorrt_library import import_tensorrt
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
@@ -31,9 +35,9 @@ class ProviderChoice:
     Attributes
     ----------
     name : str
-        "cpu" or "cuda".
+        "cpu", "cuda" or "tensorrt".
     execution_provider : str
-        ONNX Runtime's name of it.
+        ONNX Runtime's name of it; empty for "tensorrt", which runs without ONNX Runtime.
     reason : str
         Why, as half a sentence.
     automatic : bool
@@ -46,48 +50,76 @@ class ProviderChoice:
     automatic: bool
 
 
-def choose_provider(provider: str, bundle: Bundle) -> ProviderChoice:
+def choose_provider(provider: str, bundle: Bundle, *, tensorrt: bool = True) -> ProviderChoice:
     """The backend that a bundle will run on.
 
     Parameters
     ----------
     provider : {"auto", "cpu", "cuda", "tensorrt"}
-        ``auto`` takes CUDA where the installed ONNX Runtime was built with it, else the CPU.
+        ``auto`` takes TensorRT where it imports, a card answers and the bundle has plans built on a machine just like
+        this; else CUDA where the installed ONNX Runtime was built with it; else the CPU.
     bundle : Bundle
         What is to be run; named in the log.
+    tensorrt : bool
+        Whether ``auto`` may take TensorRT; false for what runs by ONNX Runtime only.
 
     Raises
     ------
     UsageError
         If the name is unknown.
     BackendMissingError
-        If the named backend is not installed.
+        If the named backend is not installed, or the named "tensorrt" finds no card or driver.
+    InputError
+        If the named "tensorrt" is there, but the bundle has no plan for this machine.
     """
     if provider not in PROVIDERS:
         raise UsageError(f"The provider is {provider!r}, but it must be one of {', '.join(PROVIDERS)}.")
-    if provider == "tensorrt":
-        raise BackendMissingError(
-            "The provider 'tensorrt' was asked for, but this version of immunecam has no TensorRT engine "
-            "yet: use --provider cpu, or --provider cuda with onnxruntime-gpu."
-        )
+    choice = _tensorrt(bundle) if provider == "tensorrt" else None
+    if provider == "auto" and tensorrt:
+        choice = _tensorrt_if_ready(bundle)
+    if choice is None:
+        choice = _onnxruntime(provider)
+    _log.info("Provider %s for the bundle %s: %s.", choice.name, bundle.name, choice.reason)
+    return choice
+
+
+def _onnxruntime(provider: str) -> ProviderChoice:
     ort = import_onnxruntime()
     built_with = ort.get_available_providers()
     if provider == "cpu":
-        choice = ProviderChoice("cpu", _CPU, "it was asked for", automatic=False)
-    elif provider == "cuda":
+        return ProviderChoice("cpu", _CPU, "it was asked for", automatic=False)
+    if provider == "cuda":
         if _CUDA not in built_with:
             raise BackendMissingError(
                 f"The provider 'cuda' was asked for, but the installed onnxruntime {ort.__version__} was "
                 "built without CUDA: install onnxruntime-gpu in its place, or use --provider cpu."
             )
-        choice = ProviderChoice("cuda", _CUDA, "it was asked for", automatic=False)
-    elif _CUDA in built_with:
-        choice = ProviderChoice("cuda", _CUDA, "onnxruntime was built with CUDA", automatic=True)
-    else:
-        reason = f"onnxruntime {ort.__version__} was built without CUDA"
-        choice = ProviderChoice("cpu", _CPU, reason, automatic=True)
-    _log.info("Provider %s for the bundle %s: %s.", choice.name, bundle.name, choice.reason)
-    return choice
+        return ProviderChoice("cuda", _CUDA, "it was asked for", automatic=False)
+    if _CUDA in built_with:
+        return ProviderChoice("cuda", _CUDA, "onnxruntime was built with CUDA", automatic=True)
+    return ProviderChoice("cpu", _CPU, f"onnxruntime {ort.__version__} was built without CUDA", automatic=True)
+
+
+def _tensorrt(bundle: Bundle) -> ProviderChoice:
+    """TensorRT, asked for by name; whatever it lacks is an error."""
+    trt = import_tensorrt()
+    machine = PlanMachine.here(trt, open_device())
+    choose_plans(bundle, machine)
+    return ProviderChoice("tensorrt", "", "it was asked for", automatic=False)
+
+
+def _tensorrt_if_ready(bundle: Bundle) -> ProviderChoice | None:
+    """TensorRT, if nothing of it is missing; why not is told in the log where it is installed at all."""
+    if importlib.util.find_spec("tensorrt") is None:
+        return None
+    try:
+        trt = import_tensorrt()
+        machine = PlanMachine.here(trt, open_device())
+        choose_plans(bundle, machine, exact=True)  # one that is merely compatible is taken when asked for
+    except ImmuneCamError as error:
+        _log.info("Not TensorRT for the bundle %s: %s", bundle.name, error)
+        return None
+    return ProviderChoice("tensorrt", "", f"the bundle has plans for {machine}", automatic=True)
 
 
 def import_onnxruntime() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -24,6 +25,8 @@ def test_doctor(run, tmp_path):
     assert rows["purifier on the CPU"]["available"]
     assert rows["face finder"]["available"]
     assert not rows["TensorRT"]["available"]
+    if importlib.util.find_spec("cuda") is None:
+        assert "immunecam[cuda]" in " ".join(done.stdout.split())  # brackets are no markup
     assert all(row["why"] for row in rows.values())
 
 

@@ -1,0 +1,127 @@
+"""Whether a converted graph, or the plan compiled from it, still computes what the bundle's graph computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.errors import InputError
+from immunecam.export.card_graph import Feeds
+from immunecam.kernels import dequantize_faces, mutate, project
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.engines import OnnxRuntimeEngine
+
+__all__ = ["LIMITS", "OUTPUTS", "PlanParity", "Reference", "run_graph"]
+
+OUTPUTS = {"analyzer": "probabilities", "restorer": "restored"}
+
+# Largest and mean difference allowed, by graph and precision: in a probability, and in grey levels of a restored face.
+# On a CPU the bundled model's fp16 is off by 7e-4 and 8e-6 in p and by 0.9 and 0.03 grey levels, its int8 by 3e-2 and
+# 1.3e-4 in p; a card rounds in another order, so it gets room.
+LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "analyzer": {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 5e-4), "int8": (1e-1, 3e-3)},
+    "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25)},
+}
+
+
+@dataclass(frozen=True)
+class PlanParity:
+    """Differences on real faces.
+
+    Attributes
+    ----------
+    faces : int
+        How many were compared.
+    unit : str
+        "probability" or "grey level".
+    largest, mean : float
+        Of the absolute difference from ONNX Runtime on the bundle's own graph, in that unit.
+    """
+
+    faces: int
+    unit: str
+    largest: float
+    mean: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest and reports."""
+        return asdict(self)
+
+
+class Reference:
+    """What a bundle's graphs give for real faces, by ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    faces : ndarray of float32, shape (N, 112, 112)
+        In [-1, 1].
+
+    Attributes
+    ----------
+    feeds : Mapping
+        Inputs of each graph by role.
+    outputs : Mapping of ndarray
+        Output of each graph by role.
+    """
+
+    def __init__(self, bundle: Bundle, faces: NDArray[np.float32]) -> None:
+        self._bundle = bundle
+        engine = OnnxRuntimeEngine.from_bundle(bundle, provider="cpu", whole=False)
+        p = engine.analyze(faces)
+        self.feeds: dict[str, Feeds] = {"analyzer": {"faces": faces}}
+        self.outputs: dict[str, NDArray[np.float32]] = {"analyzer": p}
+        if bundle.graph("restorer") is not None:
+            # The restorer is given what it is given at work: the face and its projection, rounded to pixels.
+            projected = dequantize_faces(project(faces, mutate(p, mode="threshold"), bundle.subspace))
+            self.feeds["restorer"] = {"faces": faces, "projected": projected}
+            self.outputs["restorer"] = engine.restore(faces, projected)
+
+    def compare(self, role: str, precision: str, run: Callable[[Feeds], NDArray[np.float32]], what: str) -> PlanParity:
+        """Run all faces through something else, and measure how far it is.
+
+        Parameters
+        ----------
+        role, precision : str
+            Which limits hold.
+        run : callable
+            From the graph's inputs to its output.
+        what : str
+            Its name in an error.
+
+        Raises
+        ------
+        InputError
+            If it differs by more than `LIMITS`, or gives what is no number.
+        """
+        found, wanted = run(self.feeds[role]), self.outputs[role]
+        unit, scale = ("probability", 1.0) if role == "analyzer" else ("grey level", 127.5)
+        off = np.abs(found.astype(np.float64) - wanted) * scale
+        parity = PlanParity(len(wanted), unit, float(off.max()), float(off.mean()))
+        largest, mean = LIMITS[role][precision]
+        if not (parity.largest <= largest and parity.mean <= mean):  # so written that NaN does not pass
+            raise InputError(
+                f"{what} differs from the bundle's {role} by {parity.largest:.2g} and on average by {parity.mean:.2g} "
+                f"in a {unit}, but in {precision} only {largest:g} and {mean:g} are allowed: nothing was stored, "
+                "take a finer precision."
+            )
+        return parity
+
+
+def run_graph(graph: bytes, output: str) -> Callable[[Feeds], NDArray[np.float32]]:
+    """A graph as a function of its inputs, by ONNX Runtime on the CPU."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def run(feeds: Feeds) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run([output], dict(feeds))[0]
+        return found
+
+    return run
