@@ -22,6 +22,7 @@ from immunecam.benchmarks.evaluation.run import Evaluation, Job, Victim
 from immunecam.benchmarks.evaluation.sanity import failed
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
+from immunecam.files import written_whole
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.report import machine, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
@@ -36,6 +37,7 @@ __all__ = [
     "find_victim",
     "load_faces",
     "page_with_plots",
+    "trained_on",
     "trained_with",
     "write_page",
 ]
@@ -136,6 +138,7 @@ def evaluate(
         "bundles": [defence.name for defence in ours],
         "bundle_files": {b.name: {n: r.sha256 for n, r in b.manifest.files.items()} for b in bundles},
         "trained_with": {bundle.name: trained_with(bundle, victims) for bundle in bundles},
+        "trained_on": {bundle.name: trained_on(bundle) for bundle in bundles},
         "threshold_pairs": {"same": int(known.same.sum()), "different": int((~known.same).sum())},
         "providers": {defence.name: defence.provider for defence in ours},
         "milliseconds": {d.name: round(d.milliseconds(pairs.left[:20]), 3) for d in [*classical, *ours]},
@@ -166,7 +169,7 @@ def write_page(report: dict[str, Any], file: Path) -> None:
     InputError
         If it cannot be written, or the report's sanity block fails.
     """
-    if faults := [check["name"] for check in report["sanity"] if check["holds"] is False]:
+    if faults := [check["name"] for check in report.get("sanity", ()) if check["holds"] is False]:
         raise InputError(f"there is no page of this report, because its sanity block fails: {'; '.join(faults)}")
     folder = file.with_suffix("")
     try:
@@ -175,7 +178,12 @@ def write_page(report: dict[str, Any], file: Path) -> None:
         plot_roc(report, folder / "roc.png")
         if _has_adaptive(report):
             plot_price(report, folder / "price.png")
-        file.write_text(page_with_plots(report, folder.name), encoding="utf-8")
+        with written_whole(file) as partial:
+            partial.write_text(page_with_plots(report, folder.name), encoding="utf-8")
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"the report lacks what a page shows ({type(error).__name__}: {error}): measure again with this version"
+        ) from None
     except OSError as error:
         raise InputError(
             f"the page {str(file)!r} cannot be written ({error.strerror}): check folder and space"
@@ -224,6 +232,24 @@ def trained_with(bundle: Bundle, victims: Sequence[Victim]) -> list[str]:
     hashes = {record["sha256"] for record in listed}
     known = {v.name for v in victims if v.name in names or v.recognizer.sha256 in hashes}
     return sorted(names | known)
+
+
+def trained_on(bundle: Bundle) -> str:
+    """The attacks that a bundle met in its last training run, as half a sentence; empty if its manifest tells none."""
+    config = bundle.manifest.provenance.get("config") or {}
+    said = []
+    if bank := config.get("bank"):
+        low, high = bank["epsilon"]
+        said.append(f"{', '.join(dict.fromkeys(bank['attacks']))} at {low:g} to {high:g}/255 on the bare recognisers")
+    if any(phase.get("adversarial") for phase in config.get("phases", ())):
+        (fewest, most), (low, high) = config["attack"]["steps"], config["attack"]["epsilon"]
+        said.append(
+            f"{fewest} to {most} steps at {low:g} to {high:g}/255, "
+            f"{100 * config['attack']['through']:.0f} % of them through the purifier"
+        )
+    if share := config.get("resampled"):
+        said.append(f"{100 * share:.0f} % of steps with faces resampled as in the columns of that name")
+    return "; ".join(said)
 
 
 def find_victim(recognizer: Recognizer, known: Pairs, store: Store, device: str) -> Victim:

@@ -34,7 +34,8 @@ class Parity:
     max_abs_p_random, max_abs_p_real : float
         In a probability.
     max_abs_face : float
-        In a projected pixel before rounding to 8 bits, in units of the range 0..1 (so 1/255 is one grey level).
+        In a projected pixel before rounding to 8 bits, between PyTorch and float64, in units of the range
+        0..1 (so 1/255 is one grey level).
     max_abs_restored : float
         The same of a restored pixel, both sides given the same projected face; 0 without a restorer.
     max_grey_levels : int
@@ -72,7 +73,8 @@ def check_parity(bundle: Bundle, trained: TrainedNetwork, *, seed: int = 0) -> P
     Raises
     ------
     InputError
-        If a probability differs by `LIMIT_P` or more, or a purified pixel by more than one grey level.
+        If a probability differs by `LIMIT_P` or more, or a purified pixel by more than one grey level, two where
+        there is a restorer.
     """
     real = trained.faces.numpy().astype(np.float32)
     rng = np.random.default_rng(seed)

@@ -61,8 +61,8 @@ class BankConfig:
         for name in self.attacks:
             if name not in ATTACKS or not isinstance(ATTACKS[name].attack, LinfAttack):
                 raise ValueError(f"a bank's attacks must be L-infinity attacks of the table, got {name!r}")
-        if not self.attacks or self.rounds < 1 or not 0 < self.epsilon[0] <= self.epsilon[1]:
-            raise ValueError(f"a bank needs attacks, rounds and two rising budgets, got {self}")
+        if not self.attacks or self.rounds < 1 or not 0 < self.epsilon[0] <= self.epsilon[1] <= 127:
+            raise ValueError(f"a bank needs attacks, rounds and two rising budgets up to 127, got {self}")
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"a bank's zoom must be two rising numbers above 0, got {self.zoom}")
 

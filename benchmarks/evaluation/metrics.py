@@ -46,7 +46,9 @@ def decisions(cosine: _Float, same: _Bool, threshold: float) -> tuple[_Float, _F
     return accepted[same], 1 - accepted[~same]
 
 
-def interval(*parts: _Float, confidence: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def interval(
+    *parts: _Float, confidence: float = 0.95, draws: int = 1000, seed: int = 0, rates: bool = False
+) -> tuple[float, float]:
     """Bootstrap interval of the mean of the parts' means.
 
     Pairs are drawn with replacement inside each part, so the numbers of same and of different ones stay what they are.
@@ -59,11 +61,24 @@ def interval(*parts: _Float, confidence: float = 0.95, draws: int = 1000, seed: 
         Probability that it is to hold the mean with.
     draws, seed : int
         Of the bootstrap.
+    rates : bool
+        Whether the values are rates in [0, 1]. Pairs that all agree tell a bootstrap nothing of those that were not
+        drawn; the mean of such a part is drawn from Beta(n, 1), whose quantiles are the bounds of Clopper and Pearson.
     """
     rng = np.random.default_rng(seed)
-    means = [part[rng.integers(0, len(part), (draws, len(part)))].mean(1) for part in parts]
+    means = [_means(part, rng, draws, rates) for part in parts]
     low, high = np.percentile(np.mean(means, axis=0), [50 * (1 - confidence), 50 * (1 + confidence)])
-    return float(low), float(high)
+    middle = float(np.mean([part.mean() for part in parts]))
+    return min(middle, float(low)), max(middle, float(high))
+
+
+def _means(part: _Float, rng: np.random.Generator, draws: int, rates: bool) -> _Float:
+    count = len(part)
+    if rates and ((part == 1).all() or (part == 0).all()):
+        beta = rng.beta(count, 1, draws)
+        return beta if part[0] == 1 else 1 - beta
+    found: _Float = part[rng.integers(0, count, (draws, count))].mean(1)
+    return found
 
 
 def roc(cosine: _Float, same: _Bool) -> tuple[_Float, _Float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from immunecam.benchmarks.evaluation.protocol import CHUNK
-
 __all__ = ["markdown_table", "page", "side_by_side"]
 
 _Row = Mapping[str, Any]
@@ -24,7 +22,6 @@ _COLUMNS = (
     ("L2-PGD", "grey-box", "L2-PGD", "L2 1.5"),
     ("CW-L2", "grey-box", "CW-L2", "L2 1.5"),
     ("patch 10 %", "grey-box", "patch", "10 %"),
-    ("universal patch 10 %", "grey-box", "universal patch", "10 %"),
     ("adaptive 4/255", "adaptive", "", "4/255"),
     ("adaptive 8/255", "adaptive", "", "8/255"),
     ("adaptive L2-PGD", "adaptive", "expected L2", "L2 1.5"),
@@ -77,7 +74,7 @@ def page(report: Mapping[str, Any]) -> str:
     parts += ["## Every threat model side by side", "", _reading(report), ""]
     for name in recognizers:
         table = markdown_table(*side_by_side(rows, name, defences))
-        parts += [f"### {name}", "", *_role(name, trained), "", *table, ""]
+        parts += [f"### {name}", "", *_role(name, trained), *_met(report), "", *table, ""]
     parts += ["## What purification costs clean faces", "", *_clean(report, recognizers, defences), ""]
     if report["other_cameras"]:
         parts += ["## Other cameras", "", *_other_cameras(report), ""]
@@ -127,6 +124,12 @@ def _role(name: str, trained: Mapping[str, set[str]]) -> list[str]:
     return [" ".join(said)]
 
 
+def _met(report: Mapping[str, Any]) -> list[str]:
+    """What the attacks of a table have in common with those of training."""
+    met = [f"{bundle}: {said}" for bundle, said in report.get("trained_on", {}).items() if said]
+    return ["", f"Attacks met in training ({'; '.join(met)})."] if met else []
+
+
 def _pick(rows: Sequence[_Row], recognizer: str, defence: str, threat: str, attack: str, budget: str) -> list[_Row]:
     found = [
         row
@@ -145,10 +148,8 @@ def _pick(rows: Sequence[_Row], recognizer: str, defence: str, threat: str, atta
 def _cell(found: Sequence[_Row]) -> str:
     if not found:
         return ""
-    return (
-        f"{min(row['same_accepted_percent'] for row in found):.0f} / "
-        f"{min(row['different_rejected_percent'] for row in found):.0f}"
-    )
+    lowest = (min(row[name] for row in found) for name in ("same_accepted_percent", "different_rejected_percent"))
+    return " / ".join(f"{value:.1f}".removesuffix(".0") for value in lowest)
 
 
 def side_by_side(rows: Sequence[_Row], recognizer: str, defences: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -293,16 +294,16 @@ def _details(rows: Sequence[_Row]) -> list[str]:
             row["defence"],
             row["purified"],
             f"{row['pairs']} x {row['draws']}",
-            f"{100 - row['same_accepted_percent']:.1f}",
-            f"{100 - row['different_rejected_percent']:.1f}",
+            _success(row, "same_accepted"),
+            _success(row, "different_rejected"),
             f"{100 - row['different_rejected_at_fmr_percent']:.1f}",
             _accuracy(row),
         ]
         for row in rows
         if row["threat"] != "clean"
     ]
-    head = ["recogniser", "threat", "attack", "budget", "defence", "purified", "pairs x draws", "dodging, %",
-            "impersonation, %", "impersonation at FMR 1e-3, %", "accuracy, % (95 %)"]  # fmt: skip
+    head = ["recogniser", "threat", "attack", "budget", "defence", "purified", "pairs x draws", "dodging, % (95 %)",
+            "impersonation, % (95 %)", "impersonation at FMR 1e-3, %", "accuracy, % (95 %)"]  # fmt: skip
     return [
         "<details><summary>All rows: success of the attacker by goal</summary>",
         "",
@@ -314,12 +315,12 @@ def _details(rows: Sequence[_Row]) -> list[str]:
 
 def _how(protocol: Mapping[str, Any]) -> list[str]:
     lines = []
-    for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
+    for column in ("grey_box", "resampled", "transfer", "adaptive", "adaptive_others"):
         for item in protocol.get(column, ()):
             settings = ", ".join(f"{name} {value}" for name, value in item["settings"].items() if value is not None)
+            settings += f", on what {item['after']} leaves" if "after" in item else ""
             lines.append([_THREATS.get(column, column), item["attack"], item["budget"], settings])
     levels = ", ".join(f"{level:g}" for level in protocol["adaptive_levels"])
-    universal = any(item["settings"].get("universal") for item in protocol["grey_box"])
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "
         f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255) and with drawn ones (straight-through, "
@@ -331,15 +332,21 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
             if protocol["square_levels"]
             else ""
         )
-        + "the best of them for each face, chosen in other draws than it is judged by, is the adaptive figure. Filters "
+        + "the best of them for each face, chosen in other draws than it is judged by, is the adaptive figure. The "
+        "enrolled face that they aim at is purified, too, so they are judged with both sides purified only. Filters "
         "without a gradient are attacked with the identity's (BPDA). Resampled: a grey-box attack's faces are put into "
         "a frame, enlarged or shrunk, turned by up to 20 degrees, and aligned back, as every face of a camera is. "
-        + (f"One universal patch is for the faces of a goal among {CHUNK} pairs. " if universal else "")
-        + "A "
+        "A "
         "sampling defence is judged by the mean of "
         f"{protocol['judge_draws']} draws. Attacked faces are 8-bit before any defence sees them."
     )
     return [*markdown_table(["threat", "attack", "budget", "settings"], lines), "", said]
+
+
+def _success(row: _Row, side: str) -> str:
+    """How often the attacker of one goal succeeds, which is what is missing there."""
+    low, high = row[f"{side}_95_percent"]
+    return f"{100 - row[f'{side}_percent']:.1f} ({100 - high:.1f} to {100 - low:.1f})"
 
 
 def _accuracy(row: _Row) -> str:

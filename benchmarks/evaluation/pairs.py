@@ -67,14 +67,14 @@ def read_table(path: Path, folds: range) -> list[tuple[str, str, bool]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
-                (row["left"], row["right"], row["same"] == "1")
+                (row["left"], row["right"], {"1": True, "0": False}[row["same"]])
                 for row in csv.DictReader(file)
                 if int(row["fold"]) in folds
             ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(
             f"{str(path)!r} is no table of pairs ({type(error).__name__}: {error}): "
-            "wanted a CSV file with the columns fold, left, right, same"
+            "wanted a CSV file with the columns fold, left, right, same (1 or 0)"
         ) from None
 
 

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.files import written_whole
+
 __all__ = ["contact_sheet", "plot_budgets", "plot_price", "plot_roc"]
 
 
@@ -111,7 +113,8 @@ def _grid(report: Mapping[str, Any], columns: int) -> tuple[Any, Any, list[str]]
 def _save(figure: Any, file: Path) -> None:
     from matplotlib import pyplot
 
-    figure.savefig(file, dpi=90)
+    with written_whole(file) as partial:
+        figure.savefig(partial, dpi=90, format="png")
     pyplot.close(figure)
 
 
@@ -129,4 +132,5 @@ def contact_sheet(
     sheet = cv2.copyMakeBorder(sheet, 18, 0, 0, 0, cv2.BORDER_CONSTANT, value=255)
     for number, title in enumerate(titles):
         cv2.putText(sheet, title, (number * 112 + 3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 0, 1, cv2.LINE_AA)
-    cv2.imwrite(str(file), sheet)
+    with written_whole(file) as partial:
+        partial.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())

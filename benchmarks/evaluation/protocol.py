@@ -6,9 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from immunecam.training.attacks import (
     APGD,
     CWL2,
@@ -20,7 +17,6 @@ from immunecam.training.attacks import (
     PGD,
     TIFGSM,
     FaceAttack,
-    Goal,
     Patch,
     Square,
 )
@@ -80,19 +76,11 @@ class Planned:
         written = f"{self.level:g}"
         return {"linf": f"{written}/255", "l2": f"L2 {written}", "patch": f"{100 * self.level:g} %"}[self.attack.norm]
 
-    def __call__(self, goal: Goal, faces: Tensor, tried: Tensor | None = None) -> Tensor:
-        """Attacked faces (N, 112, 112), given what the attack that comes first has made of them."""
-        if tried is None:
-            return self.attack(goal, faces, self.epsilon)
-        left = torch.nonzero(~goal.by(getattr(self.attack, "margin", None) or 0.0).reached(tried)).flatten()
-        if not len(left):
-            return tried
-        rest, out = goal.of(left), tried.clone()
-        found = self.attack(rest, faces[left], self.epsilon)
-        with torch.no_grad():
-            better = rest(found) > rest(tried[left])
-        out[left[better]] = found[better]
-        return out
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        settings = dataclasses.asdict(self.attack)  # type: ignore[call-overload]
+        first = {"after": self.after.name} if self.after is not None else {}
+        return {"attack": self.name, "budget": self.budget, "settings": settings, **first}
 
 
 @dataclass(frozen=True)
@@ -169,10 +157,10 @@ class Protocol:
         """Plain values for JSON, attacks with their settings."""
         plain = dataclasses.asdict(self)
         for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
-            plain[column] = [
-                {"attack": item.name, "budget": item.budget, "settings": dataclasses.asdict(item.attack)}  # type: ignore[call-overload]
-                for item in getattr(self, column)
-            ]
+            plain[column] = [item.to_dict() for item in getattr(self, column)]
+        through = [plan for level in self.adaptive_levels for plan in self.adaptive(level, draws=True)]
+        plain["adaptive"] = [plan.to_dict() for plan in through]
+        plain |= {"unbounded_level": UNBOUNDED, "pairs_attacked_together": CHUNK}
         return plain
 
     def adaptive(self, level: float, *, draws: bool) -> list[Planned]:
@@ -194,7 +182,9 @@ class Protocol:
             # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest. It is for
             # faces that gradients miss.
             square = Square(queries=self.square_queries, margin=0.2)
-            planned.append(Planned(f"expected Square-{self.square_queries}", square, level, after=planned[0]))
+            planned.append(
+                Planned(f"{planned[0].name}, then Square-{self.square_queries}", square, level, after=planned[0])
+            )
         return planned
 
 
@@ -211,7 +201,6 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
         Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
         Planned("CW-L2", CWL2(), 1.5),
         Planned("patch", Patch(steps=40), 0.1),
-        Planned("universal patch", Patch(steps=40, universal=True), 0.1),
     ]
     return tuple(planned)
 

@@ -19,7 +19,8 @@ from immunecam.benchmarks.evaluation.pairs import Pairs
 from immunecam.benchmarks.evaluation.protocol import CHUNK, STRAIGHT_THROUGH, UNBOUNDED, Planned, Protocol
 from immunecam.benchmarks.evaluation.purified import PurifiedFaces
 from immunecam.benchmarks.evaluation.store import Store, digest
-from immunecam.training.attacks import PGD, Goal, Square
+from immunecam.errors import UsageError
+from immunecam.training.attacks import PGD, Goal, Square, continued
 from immunecam.training.faces import from_uint8, to_uint8
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
@@ -143,6 +144,11 @@ class Evaluation:
         """Everything that has to be crafted and judged; the jobs of one set of faces follow one another."""
         protocol, everything = self.protocol, len(self.pairs)
         balanced = 2 * min(int(self.pairs.same.sum()), int((~self.pairs.same).sum()))
+        if protocol.adaptive_pairs % 2 or protocol.unbounded_pairs % 2:
+            raise UsageError(
+                f"the pairs of attacks through the defences are {protocol.adaptive_pairs} and "
+                f"{protocol.unbounded_pairs}: give even numbers, half of them are of same people"
+            )
         fewer = min(balanced, protocol.adaptive_pairs) if protocol.adaptive_pairs else everything
         few = min(balanced, protocol.unbounded_pairs)
         limitless = Planned("PGD-40", PGD(steps=40), UNBOUNDED)
@@ -225,13 +231,14 @@ class Evaluation:
 
     def _key(self, job: Job) -> dict[str, Any]:
         assert job.planned is not None
+        attack = job.planned.attack
         return {
             "kind": "crafted/2",
             "faces": self._faces,
             "pairs": job.pairs,
             "recognizer": job.source.recognizer.sha256,
             "threshold": job.source.best,
-            "attack": [type(job.planned.attack).__name__, dataclasses.asdict(job.planned.attack)],  # type: ignore[call-overload]
+            "attack": [type(attack).__name__, dataclasses.asdict(attack), *([v] if (v := attack.version) > 1 else [])],  # type: ignore[call-overload]
             "gradient": job.planned.name.split(" ")[0],
             "epsilon": job.planned.epsilon,
             "through": None if job.through is None else job.through.key,
@@ -262,7 +269,12 @@ class Evaluation:
             if len(rows):
                 goal = Goal(embed, reference[rows], impersonate, job.source.best)
                 tried = None if before is None else from_uint8(torch.from_numpy(before)).to(self._device)[rows]
-                out[rows] = job.planned(goal, left[rows], tried)
+                attack, epsilon = job.planned.attack, job.planned.epsilon
+                if tried is None:
+                    out[rows] = attack(goal, left[rows], epsilon)
+                else:
+                    enough = getattr(attack, "margin", None) or 0.0
+                    out[rows] = continued(attack, goal, left[rows], epsilon, tried, margin=enough)
         return to_uint8(out.cpu()).numpy()
 
     # -- judging -------------------------------------------------------------------------------------------------
@@ -412,8 +424,9 @@ class Evaluation:
         genuine, impostor = metrics.rates(cosine, same, victim.best)
         tar, true_reject = metrics.rates(cosine, same, victim.fmr)
         decided = metrics.decisions(cosine, same, victim.best)
-        low, high = metrics.interval(*decided)
-        tar_low, tar_high = metrics.interval(metrics.decisions(cosine, same, victim.fmr)[0])
+        low, high = metrics.interval(*decided, rates=True)
+        goals = [metrics.interval(part, rates=True) for part in decided]
+        tar_low, tar_high = metrics.interval(metrics.decisions(cosine, same, victim.fmr)[0], rates=True)
         row = {
             "recognizer": victim.name,
             "threat": threat or job.threat,
@@ -426,6 +439,8 @@ class Evaluation:
             "draws": len(np.atleast_2d(cosine)),
             "same_accepted_percent": _percent(genuine),
             "different_rejected_percent": _percent(impostor),
+            "same_accepted_95_percent": [_percent(value) for value in goals[0]],
+            "different_rejected_95_percent": [_percent(value) for value in goals[1]],
             "accuracy_percent": _percent((genuine + impostor) / 2),
             "accuracy_low_percent": _percent(low),
             "accuracy_high_percent": _percent(high),

@@ -90,6 +90,8 @@ def evaluate(
     if adaptive_pairs is None and not quick and device != "cpu":
         adaptive_pairs = 0
     if adaptive_pairs is not None:
+        if 0 < adaptive_pairs < 100 and not quick:
+            raise UsageError(f"--adaptive-pairs is {adaptive_pairs}, but the full form takes 100 or more: use --quick")
         protocol = dataclasses.replace(protocol, adaptive_pairs=adaptive_pairs)
     for file in (json_, docs):
         if file is not None and not file.parent.is_dir():

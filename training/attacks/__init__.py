@@ -2,6 +2,7 @@
 
 from immunecam.training.attacks.apgd import APGD
 from immunecam.training.attacks.base import FaceAttack, LinfAttack, round_to_8bit
+from immunecam.training.attacks.cascade import continued
 from immunecam.training.attacks.eot import EOTPGD, through
 from immunecam.training.attacks.foolbox_attacks import CWL2, FGSM, L2PGD, PGD
 from immunecam.training.attacks.goals import DrawnEmbedding, Goal, dodging, impersonation
@@ -31,6 +32,7 @@ __all__ = [
     "Patch",
     "Resubmission",
     "Square",
+    "continued",
     "dodging",
     "fgsm",
     "impersonation",

@@ -59,6 +59,8 @@ class EOTPGD(LinfAttack):
         Cosine beyond the threshold at which a face is left alone; None leaves none alone.
     """
 
+    version = 2
+
     steps: int = 40
     draws: int = 20
     restarts: int = 1

@@ -101,16 +101,6 @@ class Goal:
         threshold = self.threshold + (margin if self.impersonate else -margin)
         return dataclasses.replace(self, threshold=min(1.0, max(-1.0, threshold)))
 
-    def averaged(self, draws: int) -> Goal:
-        """Expectation over transformation (Athalye et al., ICML 2018): the mean embedding of `draws` calls.
-
-        The mean is not of unit length, so the loss is the mean of the draws' losses.
-        """
-        if draws < 1:
-            raise ValueError(f"draws must be at least 1, got {draws}")
-        embed = self.embed
-        return dataclasses.replace(self, embed=lambda faces: torch.stack([embed(faces) for _ in range(draws)]).mean(0))
-
 
 def dodging(embed: Callable[[Tensor], Tensor], own: Tensor, threshold: float = 0.0) -> Goal:
     """Not to be recognised: away from one's own unit embeddings (N, E)."""

@@ -23,7 +23,7 @@ from immunecam.benchmarks.evaluation.run import Evaluation
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.bundle import Bundle
-from immunecam.training.attacks import L2PGD, PGD, Goal, LinfAttack
+from immunecam.training.attacks import L2PGD, PGD
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
@@ -248,32 +248,6 @@ def test_pairs(data, tmp_path):
     with pytest.raises(InputError, match="columns fold, left, right, same"):
         read_table(tmp_path / "pairs.csv", range(8, 9))
     assert isinstance(few, Pairs)
-
-
-def test_an_attack_after_another_tries_what_that_left():
-    """Faces that are through by the margin stay, others get the better of both results."""
-
-    class Fixed(LinfAttack):
-        margin = 0.2
-
-        def _run(self, goal, faces, epsilon):
-            seen.append(faces)
-            return torch.full_like(faces, 0.25)
-
-    def embed(faces):  # the cosine is the mean of the face
-        cosine = faces.mean((1, 2))
-        return torch.stack([cosine, (1 - cosine * cosine).sqrt()], 1)
-
-    seen = []
-    goal = Goal(embed, torch.tensor([[1.0, 0.0]] * 3), True, 0.1)
-    faces = torch.zeros(3, 112, 112)
-    tried = torch.tensor([0.35, 0.1, 0.28])[:, None, None].expand(3, 112, 112).clone()
-    plan = Planned("second", Fixed(), 127.5, after=Planned("first", Fixed(), 127.5))
-    found = plan(goal, faces, tried).mean((1, 2))
-    torch.testing.assert_close(found, torch.tensor([0.35, 0.25, 0.28]), atol=0.01, rtol=0)
-    assert [len(x) for x in seen] == [2]
-    assert len(plan(goal, faces)) == 3
-    assert [len(x) for x in seen] == [2, 3]
 
 
 def test_drawn_pairs(data):

@@ -80,7 +80,6 @@ def test_wrong_calls(faces, epsilon, words):
         (lambda: Resubmission(FGSM(), candidates=0), "candidates"),
         (lambda: goal(threshold=2.0), "threshold"),
         (lambda: goal(reference=torch.ones(4)), r"\(N, E\)"),
-        (lambda: goal().averaged(0), "draws"),
         (lambda: goal().similarity(torch.zeros(3, 8, 8)), "3 faces for a goal of 2"),
         (lambda: resubmitted(goal(), torch.zeros(2, 8, 8), 0), "tries"),
         (lambda: Patch()(goal(), torch.zeros(2, 8, 8), 1.0), "below 1"),
