@@ -181,6 +181,7 @@ inline float from_half(unsigned short bits) {
 inline void __syncthreads() { cpu::wait(2); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
+inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST); }
 template <typename T>
 T __shfl_up_sync(unsigned, T value, int offset) {
     const int lane = cpu::block->current % 32;
