@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Engine", "WholePurifier"]
+__all__ = ["CardEngine", "Engine", "WholePurifier"]
 
 
 @runtime_checkable
@@ -47,4 +47,47 @@ class WholePurifier(Engine, Protocol):
 
         The antibody is p itself if ``expected``, else the bits ``uniforms < p``; ``uniforms`` is (N, K).
         """
+        ...
+
+
+class CardEngine(Protocol):
+    """Runs a bundle's networks between buffers of a card, on a stream that is given.
+
+    For one thread at a time. Calls launch and do not wait; what goes wrong raises an :class:`ImmuneCamError` or the
+    library's own exception.
+    """
+
+    @property
+    def provider(self) -> str:
+        """The backend in use: "tensorrt" or "cuda"."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Number of eigenfaces, K."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Faces of a call at most."""
+        ...
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its launches may stand in a CUDA graph."""
+        ...
+
+    def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
+        """Probabilities, float32 (n, K), of faces, float32 (n, 112, 112) in [-1, 1]; both by address on the card."""
+        ...
+
+    def restore_on(self, n: int, *, faces: int, projected: int, restored: int, stream: Any) -> None:
+        """Restored faces of faces and projected ones, float32 (n, 112, 112) each, by address on the card.
+
+        Called only for a bundle that has a restorer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; calling it again does nothing."""
         ...
