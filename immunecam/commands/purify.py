@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["purify"]
 
-_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "paste")
+_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "card", "paste")
 
 
 @dataclass

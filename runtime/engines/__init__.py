@@ -1,7 +1,7 @@
 """Engines: what turns aligned faces into antibody probabilities, one module a backend."""
 
 from immunecam.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimePurifier
-from immunecam.runtime.engines.protocol import Engine, WholePurifier
+from immunecam.runtime.engines.protocol import CardEngine, Engine, WholePurifier
 from immunecam.runtime.engines.providers import (
     PROVIDERS,
     ProviderChoice,
@@ -11,6 +11,7 @@ from immunecam.runtime.engines.providers import (
 
 __all__ = [
     "PROVIDERS",
+    "CardEngine",
     "Engine",
     "OnnxRuntimeEngine",
     "OnnxRuntimePurifier",

@@ -48,7 +48,7 @@ class OnnxRuntimeEngine:
 
     @staticmethod
     def from_bundle(
-        bundle: Bundle, *, provider: str = "auto", threads: int | None = None, whole: bool = True
+        bundle: Bundle, *, provider: str | ProviderChoice = "auto", threads: int | None = None, whole: bool = True
     ) -> OnnxRuntimeEngine:
         """Engine for a bundle.
 
@@ -56,7 +56,7 @@ class OnnxRuntimeEngine:
         ----------
         bundle : Bundle
             A loaded, hence verified, bundle: its bytes are run, its files are not opened again.
-        provider : {"auto", "cpu", "cuda", "tensorrt"}
+        provider : {"auto", "cpu", "cuda", "tensorrt"}, or ProviderChoice
             See :func:`immunecam.runtime.engines.providers.choose_provider`.
         threads : int, optional
             Threads an operator may use; None leaves it to ONNX Runtime (one a physical core).
@@ -78,7 +78,7 @@ class OnnxRuntimeEngine:
             If a graph cannot be run or does not have the inputs, outputs and K of the manifest.
         """
         threads = check_threads(threads)
-        choice = choose_provider(provider, bundle)
+        choice = choose_provider(provider, bundle) if isinstance(provider, str) else provider
         engine = OnnxRuntimePurifier if whole and bundle.graph("purifier") else OnnxRuntimeEngine
         try:
             return engine(bundle, choice, threads)

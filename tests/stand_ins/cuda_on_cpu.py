@@ -268,6 +268,9 @@ class Device:
     def set_current(self):
         self.current.add(threading.get_ident())
 
+    def create_event(self, options=None):
+        return Event()
+
     def create_stream(self, *, options=None):
         self.streams.append(Stream(self, lazy=True))
         return self.streams[-1]
