@@ -67,7 +67,19 @@ def compiled(name, folder):
     file = folder / f"{name}.cpp"
     file.write_text(f'#include "{HEADER}"\n{text}\n' + "\n".join(runs))
     library = folder / f"{name}.so"
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", "-Wno-unknown-pragmas", "-o", library, file]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+        "-U_FORTIFY_SOURCE",
+        "-Wno-unknown-pragmas",
+        "-o",
+        library,
+        file,
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[:3000]
     return ctypes.CDLL(str(library))
