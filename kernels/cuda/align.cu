@@ -81,7 +81,7 @@ __device__ __forceinline__ void align(const Frame& frame, const float* __restric
         grey = rintf(opened(tap.green, full_range));
     } else {
         const int blue = __float2int_rn(tap.blue), green = __float2int_rn(tap.green), red = __float2int_rn(tap.red);
-        grey = luminance(blue, green, red);
+        grey = grey_of(blue, green, red);
         if (crops) {
             uint8* crop = crops + 3 * (static_cast<size_t>(blockIdx.y) * kSide * kSide + at);
             crop[0] = static_cast<uint8>(blue), crop[1] = static_cast<uint8>(green), crop[2] = static_cast<uint8>(red);

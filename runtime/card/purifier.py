@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import ImmuneCamError, InputError, UsageError
 from immunecam.kernels import MutationMode, check_mutation_mode
 from immunecam.kernels.cuda import PixelKernels, Programs, SubspaceKernels
 from immunecam.kernels.cuda.card import one_line
@@ -291,7 +291,7 @@ class CardPurifier:
                 yield
             except Exception as error:
                 self._come_to_rest()
-                if isinstance(error, (InputError, UsageError)):
+                if isinstance(error, ImmuneCamError):
                     raise
                 raise failure(error, n) from None
 
