@@ -336,7 +336,12 @@ def test_align(core):
     kernels = FrameKernels(on_cpu.programs(on_cpu.card()), stream=STREAM)
     out = on_cpu.Buffer(4 * len(faces) * SIDE * SIDE)
     back = np.stack([cv2.invertAffineTransform(m) for m in wanted.matrices])
-    kernels.align(FrameOnCard(buffer.handle, 301, 243, pitch), back, out.handle, stream=STREAM)
+    crops, place = on_cpu.Buffer(3 * len(faces) * SIDE * SIDE), FrameOnCard(buffer.handle, 301, 243, pitch)
+    kernels.align(place, back, out.handle, crops=crops.handle, stream=STREAM)
+    coloured = np.abs(crops.view(np.uint8, *wanted.crops.shape).astype(int) - wanted.crops)
+    assert coloured.mean() < 0.4
+    assert coloured.max() < 6
+    crops.close()
     found = out.view(np.float32, len(faces), SIDE, SIDE)
     # OpenCV samples at 1/32 of a pixel.
     difference = 127.5 * np.abs(found - wanted.grey)
@@ -347,6 +352,8 @@ def test_align(core):
     buffer, pitch = on_card(nv12)
     kernels.align(FrameOnCard(buffer.handle, 300, 242, pitch, "nv12", full_range=True), back, out.handle, stream=STREAM)
     assert 127.5 * np.abs(out.view(np.float32, len(faces), SIDE, SIDE)[0] - wanted.grey[0]).mean() < 0.6
+    with pytest.raises(UsageError, match="only bgr"):
+        kernels.launch_align(FrameOnCard(0, 2, 2, 2, "nv12"), 1, 0, crops=1, stream=STREAM)
     out.close()
     kernels.close()
 

@@ -60,23 +60,21 @@ def test_faces_at_their_own_size_are_as_on_the_cpu(
         assert np.array_equal(found.crops, wanted.crops)
         assert np.abs(found.probabilities - wanted.probabilities).max() < 1e-6
         assert np.abs(found.purified.astype(int) - wanted.purified).max() <= 1
-        # The way from luminance and chroma to BGR may round once more.
-        assert np.abs(found.frame.astype(int) - wanted.frame).max() <= 2
-        assert (np.abs(found.frame.astype(int) - wanted.frame) > 1).mean() < 1e-3
+        assert np.abs(found.frame.astype(int) - wanted.frame).max() <= 1
         assert (found.frame != frame).mean() > 0.2
     card.close()
 
 
 def test_turned_and_resized_faces_are_nearly_as_on_the_cpu(on_card: Load, bundle: Bundle) -> None:
     """OpenCV interpolates at 1/32 of a pixel, so pixels differ where the picture is steep; on average by little."""
-    card, cpu = (p.load(bundle, provider="cpu", mutation="expected") for p in (Purifier, Purifier))
-    card = on_card(bundle, mutation="expected")
+    card, cpu = on_card(bundle, mutation="expected"), Purifier.load(bundle, provider="cpu", mutation="expected")
     finder = Finder((60.0, 20.0, 130.0, 0.2), (120.0, 90.0, 90.0, -0.3))  # they overlap
     found, wanted = (p.purify_frame(picture(), finder) for p in (card, cpu))
     for one, other in ((found.crops, wanted.crops), (found.purified, wanted.purified), (found.frame, wanted.frame)):
         difference = np.abs(one.astype(int) - other)
-        assert difference.mean() < 0.6
-        assert np.percentile(difference, 99) <= 8
+        assert difference.mean() < 0.4
+        assert np.percentile(difference, 99) <= 2
+    assert np.abs(found.crops.astype(int) - wanted.crops).max() <= 2
     assert np.abs(found.probabilities - wanted.probabilities).max() < 0.02
     card.close()
 
