@@ -181,8 +181,6 @@ class Purifier:
         """Give back what is held on a card, after which it cannot be used; on a CPU, nothing has to be."""
         if self._card is not None:
             self._card.close()
-            if self._card_frames is not None:
-                self._card_frames.close()
 
     def __enter__(self) -> Purifier:
         return self

@@ -90,9 +90,14 @@ def _cuda_provider() -> dict[str, Any]:
 
 
 def _cuda_kernels() -> dict[str, Any]:
+    from immunecam.kernels.cuda import Card, open_device
+
     part = "CUDA kernels"
-    driver = _driver()
-    return _row(part, False, "this version has none yet" + (f"; also, {driver}" if driver else ""))
+    try:
+        card = Card.of(open_device())
+    except ImmuneCamError as error:
+        return _row(part, False, str(error))
+    return _row(part, True, f"{card.name} ({card.architecture}); built ahead of time or by NVRTC at first use")
 
 
 def _tensorrt() -> dict[str, Any]:

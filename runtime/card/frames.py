@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +48,7 @@ class CardFrames:
     Parameters
     ----------
     card : CardPurifier
-        Its stream and its turn are used; it is not closed with this.
+        Its stream and its turn are used; this is closed with it.
     """
 
     def __init__(self, card: CardPurifier) -> None:
@@ -57,7 +56,7 @@ class CardFrames:
         self._device, self._stream = card.programs.device, card.stream
         self._kernels = FrameKernels(card.programs, stream=card.stream, max_faces=card.max_batch)
         self._held: dict[str, Any] = {}
-        self._closing = threading.Lock()
+        card.closers.append(self._close)
 
     def purify(
         self,
@@ -110,12 +109,10 @@ class CardFrames:
                     without_rounding(found).copy(),
                 )
 
-    def close(self) -> None:
-        """Give the memory back; before the card purifier is closed, when no call is under way."""
-        with self._closing:
-            while self._held:
-                self._held.popitem()[1].close()
-            self._kernels.close()
+    def _close(self) -> None:
+        while self._held:
+            self._held.popitem()[1].close()
+        self._kernels.close()
 
     def _launch(
         self,

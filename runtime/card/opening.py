@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from immunecam.errors import BackendMissingError, ImmuneCamError
@@ -32,6 +33,7 @@ def open_card(
     threads: int | None = None,
     device: int | None = None,
     max_batch: int | None = None,
+    prebuilt: Path | None = None,
     reason: str = "it was asked for",
 ) -> CardPurifier:
     """Purifier on a card.
@@ -49,6 +51,8 @@ def open_card(
         For what ONNX Runtime leaves to the CPU.
     device : int, optional
         Number of the card; None takes the first.
+    prebuilt : path, optional
+        Folder of kernels that were built ahead of time; None takes the package's.
     reason : str
         For the log.
 
@@ -63,7 +67,7 @@ def open_card(
         require_cuda(import_onnxruntime())
     tensorrt = _tensorrt(bundle) if provider == "tensorrt" else None
     opened = open_device(device)
-    programs = Programs(opened)
+    programs = Programs(opened, prebuilt=prebuilt)
     stream = opened.create_stream()
     engine: CardEngine | None = None
     try:

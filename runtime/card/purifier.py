@@ -94,6 +94,8 @@ class CardPurifier:
         self._closing = threading.Lock()
         self._slots: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._all_slots: list[Slot] = []
+        self.closers: list[Callable[[], None]] = []
+        """Called when the purifier is closed, after the last call and before the stream goes."""
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
         self._restored: Any = None
         try:
@@ -124,6 +126,10 @@ class CardPurifier:
     def k(self) -> int:
         """Number of eigenfaces, K."""
         return self._bundle.k
+
+    def has_graph(self, n: int) -> bool:
+        """Whether n faces are launched as a CUDA graph by now."""
+        return bool(self._graphs.get(n))
 
     def purify(
         self, faces: NDArray[Any], *, seed: int, first_image: int
@@ -391,6 +397,8 @@ class CardPurifier:
             if graph:
                 graph.close()
         self._graphs.clear()
+        while self.closers:
+            self.closers.pop()()
         self._engine.close()
         self.kernels.close()
         if self._restored is not None:

@@ -13,12 +13,15 @@ import cuda_on_cpu as on_cpu
 import cv2
 import numpy as np
 import pytest
+from host_engine import HostEngine, LaunchedEngine
 
 from immunecam.benchmarks import gpu
-from immunecam.benchmarks.card import frame_checks
+from immunecam.benchmarks.card import frame_checks, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
+from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.card import opening
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +69,34 @@ def test_failures():
     ):
         (said,) = failures(good | change)
         assert words in said
+
+
+@pytest.mark.parametrize("engine", [HostEngine, LaunchedEngine])
+def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
+    core.device = on_cpu.Device(on_cpu.card(cooperative=False))
+    monkeypatch.setattr(opening, "OnnxRuntimeCardEngine", engine)
+    monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
+    monkeypatch.setattr(opening, "_TENSORRT", "immunecam.runtime.engines.no_such_engine")
+    monkeypatch.setattr(runtime_times, "WARM_SECONDS", 0)
+
+    class Given:
+        def __init__(self, array):
+            self.array = array
+            self.__cuda_array_interface__ = array.__array_interface__ | {"stream": None}
+
+    faces = gpu._real_faces()[:2] if len(gpu._real_faces()) else np.zeros((2, 112, 112), np.float32)
+    rows = list(
+        runtime_times.runtime_times(Bundle.load(default_bundle()), faces, batches=(1,), repeats=2, to_card=Given)
+    )
+    assert [row.get("path") for row in rows] == ["host to host", "card to card", "networks and kernels", None]
+    for row in rows[:3]:
+        assert row["p50_us"] > 0
+        assert row["graph"] is engine.capturable
+        assert runtime_times.runtime_failures(row) == []
+    for row in rows[:2]:
+        assert row["largest_difference_grey"] <= 1
+    assert "tensorrt" in rows[3]["missing"]
+    assert runtime_times.runtime_failures({"mean_difference_grey": 3.0}) != []
 
 
 def test_timing():
@@ -130,6 +161,10 @@ def report():
         "forms": [form, form | {"form": "cuBLAS"}, {"form": "torch.compile", "basis": "float16", "batch": 1, "k": 1500,
                                                      "error": "no compiler"}],
         "purifications": [{"bundle": "edge", "batch": 1, "form": "graph", **TIMES, "mean_difference_grey": 0.02}],
+        "runtime": [{"provider": "cuda", "bundle": "edge", "batch": 8, "path": "host to host", "graph": False, **TIMES,
+                     "mean_difference_grey": 0.01, "largest_difference_grey": 1, "differing_pixels_percent": 0.02,
+                     "failures": []},
+                    {"provider": "tensorrt", "bundle": "edge", "missing": "TensorRT is missing.", "failures": []}],
         "left_out": ["forms: 8 minutes were over"],
     }  # fmt: skip
 
@@ -144,6 +179,8 @@ def test_table():
     assert "| 22 % |" in page
     assert "copies 4300 GB/s" in page
     assert "8 minutes were over" in page
+    assert "| cuda | edge | 8 | host to host | no | 20.0 | 22.0 | 0.01 | 1 | no |" in page
+    assert "- tensorrt, edge: TensorRT is missing." in page
     failed = report()
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)

@@ -249,6 +249,8 @@ def test_out_of_memory_during_a_call_leaves_smaller_ones_working(
     with pytest.raises(InputError, match=r"no memory left for 3 faces at once .*give fewer") as full:
         card.purify(pictures(3))
     assert len(str(full.value).splitlines()) == 1
+    stream = card._card.stream  # type: ignore[union-attr]
+    assert stream._done == stream._asked  # nothing is under way that the next call might disturb
     cpu.purify(pictures(3))
     for seed in range(3):
         agree(card.purify_batch(pictures(2, seed)), cpu.purify_batch(pictures(2, seed)))
