@@ -100,7 +100,7 @@ def _batch(
     for path, call in timed.items():
         for _ in range(3):
             call()
-        row = common | {"batch": n, "path": path, "graph": card.has_graph(n), **_time(call, repeats)}
+        row = common | {"batch": n, "path": path, "graph": card.pipeline.has_graph(n), **_time(call, repeats)}
         if path in calls:
             difference = np.abs(calls[path]().astype(int) - wanted)
             row["mean_difference_grey"] = round(float(difference.mean()), 4)
@@ -111,7 +111,7 @@ def _batch(
 
 def _networks(card: CardPurifier, n: int) -> None:
     with card.launching(n):
-        card.networks(n)
+        card.pipeline.run(n)
         card.stream.sync()
 
 

@@ -54,7 +54,8 @@ class CardFrames:
     def __init__(self, card: CardPurifier) -> None:
         self._card = card
         self._device, self._stream = card.programs.device, card.stream
-        self._kernels = FrameKernels(card.programs, stream=card.stream, max_faces=card.max_batch)
+        with card.launching(card.max_batch):
+            self._kernels = FrameKernels(card.programs, stream=card.stream, max_faces=card.max_batch)
         self._held: dict[str, Any] = {}
         card.closers.append(self._close)
 
@@ -137,12 +138,12 @@ class CardFrames:
         parts = [(start, min(card.max_batch, n - start)) for start in range(0, n, card.max_batch)]
         # All are cut out and purified before the first is put back: faces may overlap.
         for start, count in parts:
-            card.begin(count, slot, seed, first_image + start, at=start)
-            faces, colours = int(card.kernels.faces.handle), int(crops.handle) + 3 * start * _D
+            card.pipeline.begin(count, slot, seed, first_image + start, at=start)
+            faces, colours = int(card.pipeline.kernels.faces.handle), int(crops.handle) + 3 * start * _D
             self._kernels.align(place, back[start : start + count], faces, crops=colours, stream=stream)
-            card.networks(count)
-            card.give(count, part(purified, count * _D, start * _D))
-            card.end(count, slot, probabilities=True, at=start)
+            card.pipeline.run(count)
+            card.pipeline.give(count, part(purified, count * _D, start * _D))
+            card.pipeline.end(count, slot, probabilities=True, at=start)
         purified.copy_to(slot.place("purified", n * _D), stream=stream)
         if not integrated:
             crops.copy_to(slot.place("crops", 3 * n * _D), stream=stream)

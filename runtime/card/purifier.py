@@ -1,4 +1,4 @@
-"""CardPurifier: networks and kernels on one stream of a card, as one CUDA graph for each number of faces."""
+"""CardPurifier: faces from the host or the card, through a pipeline on the card, for any number of threads."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import ImmuneCamError, InputError, UsageError
-from immunecam.kernels import MutationMode, check_mutation_mode
-from immunecam.kernels.cuda import PixelKernels, Programs, SubspaceKernels
+from immunecam.errors import ImmuneCamError, UsageError
+from immunecam.kernels.cuda import Programs
 from immunecam.kernels.cuda.card import one_line
 from immunecam.kernels.cuda.memory import allocate, part
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.card.arrays import CardArray, faces_on_card
 from immunecam.runtime.card.failure import check_faults, failure
+from immunecam.runtime.card.pipeline import Pipeline
 from immunecam.runtime.card.slot import Slot
 from immunecam.runtime.engines.onnxruntime_session import without_rounding
 from immunecam.runtime.engines.protocol import CardEngine
@@ -43,9 +43,7 @@ class CardPurifier:
     same, while a context a thread would hold basis and networks once more each. Copying on the host and waiting happen
     outside the turn, with two sets of pinned memory.
 
-    The first call with a number of faces launches kernel by kernel, which is what loads and allocates; later ones
-    replay a CUDA graph of it, where the engine can be captured. Seed and numbers are read from memory, so they change
-    between replays. A call makes the card's primary context current in its thread.
+    A call makes the card's primary context current in its thread.
 
     Parameters
     ----------
@@ -82,33 +80,21 @@ class CardPurifier:
         mutation: str = "sample",
         max_batch: int | None = None,
     ) -> None:
-        self.mutation: MutationMode = check_mutation_mode(mutation)
-        if engine.k != bundle.k:
-            raise InputError(f"The engine has K = {engine.k}, but the bundle {bundle.path} has K = {bundle.k}.")
-        self.max_batch = min(_MAX_BATCH, engine.max_batch) if max_batch is None else max_batch
-        if self.max_batch > engine.max_batch:
-            raise UsageError(f"max_batch is {max_batch}, but the engine takes {engine.max_batch} faces at most.")
-        self._bundle, self._engine, self.programs, self.stream = bundle, engine, programs, stream
-        self._graphs: dict[int, Any] = {}  # by number of faces; None where only a first run has been
+        self.programs, self.stream = programs, stream
         self._lock = threading.Lock()  # of the stream: who holds it launches
         self._closing = threading.Lock()
         self._slots: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._all_slots: list[Slot] = []
         self.closers: list[Callable[[], None]] = []
         """Called when the purifier is closed, after the last call and before the stream goes."""
-        self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
-        self._restored: Any = None
+        self.pipeline = Pipeline(bundle, engine, programs, stream=stream, mutation=mutation, max_batch=max_batch)
+        self.k, self.max_batch, self.mutation = bundle.k, self.pipeline.max_batch, self.pipeline.mutation
         try:
-            self._pixels = PixelKernels(programs, self.kernels.d)
-            if bundle.graph("restorer") is not None:
-                size = 4 * self.max_batch * _D
-                self._restored = allocate(programs.device, size, stream=stream, advice=_ADVICE)
             options = _event_options(programs.card.integrated)
             for _ in range(2):
-                slot = Slot(programs.device.create_event(options))
-                self._all_slots.append(slot)
-                for name, size in self._rooms(self.max_batch).items():
-                    slot.room(name, size)
+                self._all_slots.append(Slot(programs.device.create_event(options)))
+                for name, size in self.pipeline.rooms(self.max_batch).items():
+                    self._all_slots[-1].room(name, size)
             # One face, so that what is missing or does not fit shows now.
             self._slots.put(self._all_slots[0])
             self.purify(np.zeros((1, _SIDE, _SIDE), np.uint8), seed=0, first_image=0)
@@ -120,16 +106,7 @@ class CardPurifier:
     @property
     def provider(self) -> str:
         """The backend of the networks: "cuda" or "tensorrt"."""
-        return self._engine.provider
-
-    @property
-    def k(self) -> int:
-        """Number of eigenfaces, K."""
-        return self._bundle.k
-
-    def has_graph(self, n: int) -> bool:
-        """Whether n faces are launched as a CUDA graph by now."""
-        return bool(self._graphs.get(n))
+        return self.pipeline.provider
 
     def purify(
         self, faces: NDArray[Any], *, seed: int, first_image: int
@@ -198,12 +175,12 @@ class CardPurifier:
             n = min(self.max_batch, given.n - start)
             with self.slot() as slot:
                 with self.launching(n):
-                    self.begin(n, slot, seed, first + start)
+                    self.pipeline.begin(n, slot, seed, first + start)
                     value = 4 if given.dtype == "float32" else 1
-                    self.take(n, given.address + value * start * _D, given.dtype)
-                    self.networks(n)
-                    self.give(n, part(buffer, n * _D, start * _D))
-                    self.end(n, slot, probabilities=False)
+                    self.pipeline.take(n, given.address + value * start * _D, given.dtype)
+                    self.pipeline.run(n)
+                    self.pipeline.give(n, part(buffer, n * _D, start * _D))
+                    self.pipeline.end(n, slot, probabilities=False)
                 with self.waiting(slot, n):
                     check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
         shape = (_SIDE, _SIDE) if given.single else (given.n, _SIDE, _SIDE)
@@ -229,53 +206,6 @@ class CardPurifier:
     ) -> None:
         self.close()
 
-    # -- steps of a call, for who holds the stream -------------------------------------------------------------------
-
-    def begin(self, n: int, slot: Slot, seed: int, first_image: int, at: int = 0) -> None:
-        """Bring seed and numbers of n faces to the card; `at` is where the slot has room for them, in faces."""
-        if at == 0:
-            self.kernels.faults.fill(0, stream=self.stream)
-        if self.mutation == "sample":
-            size, offset = 8 * (1 + n), 16 * at
-            numbers = slot.room("numbers", offset + size)[offset:].view(np.uint64)
-            numbers[0], numbers[1:] = seed, np.array(range(first_image, first_image + n), np.uint64)
-            slot.place("numbers", size, offset).copy_to(part(self.kernels.numbers, size), stream=self.stream)
-
-    def take(self, n: int, address: int, dtype: str) -> None:
-        """Bring n faces from an address that the card can read to where the networks look for them."""
-        self._pixels.take(n, address, dtype, int(self.kernels.faces.handle), faults=self.kernels.faults,
-                          stream=self.stream)  # fmt: skip
-
-    def networks(self, n: int) -> None:
-        """Analysis, mutation, projection and restoration of n faces; a graph from the second time on."""
-        if n not in self._graphs:
-            self._launch(n, self.stream)
-            self._graphs[n] = None
-            return
-        if self._graphs[n] is None and self._engine.capturable:
-            self._graphs[n] = self._captured(n)
-        if not self._graphs[n]:  # the engine cannot be captured, or it has failed
-            self._launch(n, self.stream)
-        else:
-            self._graphs[n].launch(self.stream)
-
-    def give(self, n: int, target: Any) -> None:
-        """Bring n purified faces as pixels to a buffer that the card can write."""
-        if self._restored is None:
-            part(self.kernels.pixels, n * _D).copy_to(target, stream=self.stream)
-        else:
-            self._pixels.quantize(n, int(self._restored.handle), int(target.handle), faults=self.kernels.faults,
-                                  stream=self.stream)  # fmt: skip
-
-    def end(self, n: int, slot: Slot, *, probabilities: bool, at: int = 0) -> None:
-        """Bring what was found wrong, and if wanted the probabilities, to the slot, and mark the end of the call."""
-        if probabilities:
-            size, offset = 4 * n * self.k, 4 * at * self.k
-            found = part(self.kernels.probabilities, size)
-            found.copy_to(slot.place("probabilities", size, offset), stream=self.stream)
-        self.kernels.faults.copy_to(slot.place("faults", 4), stream=self.stream)
-        self.stream.record(slot.done)
-
     @contextmanager
     def slot(self) -> Iterator[Slot]:
         """One of the two, when it is free."""
@@ -283,6 +213,7 @@ class CardPurifier:
         if slot is None:
             self._slots.put(None)
             raise UsageError("The purifier has been closed: load it again.")
+        self.programs.device.set_current()  # for pinned memory and events, in whatever thread this is
         try:
             yield slot
         finally:
@@ -319,70 +250,28 @@ class CardPurifier:
         purified: NDArray[np.uint8],
         probabilities: NDArray[np.float32],
     ) -> None:
-        n, integrated = len(faces), self.programs.card.integrated
+        n, size, pipeline, stream = len(faces), len(faces) * _D, self.pipeline, self.stream
         slot.room("faces", faces.nbytes)[:] = faces.reshape(-1).view(np.uint8)
         with self.launching(n):
-            self.begin(n, slot, seed, first_image)
-            staged, size = slot.place("faces", faces.nbytes), n * _D
-            if integrated:  # the card reads and writes the host's memory itself
-                self.take(n, int(staged.handle), faces.dtype.name)
+            pipeline.begin(n, slot, seed, first_image)
+            staged = slot.place("faces", faces.nbytes)
+            if self.programs.card.integrated:  # the card reads and writes the host's memory itself
+                pipeline.take(n, int(staged.handle), faces.dtype.name)
+                pipeline.run(n)
+                pipeline.give(n, slot.place("purified", size))
             else:
-                given = part(self._upload, faces.nbytes)
-                staged.copy_to(given, stream=self.stream)
-                self.take(n, int(given.handle), faces.dtype.name)
-            self.networks(n)
-            if integrated:
-                self.give(n, slot.place("purified", size))
-            else:
-                done = part(self.kernels.pixels, size)
-                if self._restored is not None:
-                    self.give(n, done)
-                done.copy_to(slot.place("purified", size), stream=self.stream)
-            self.end(n, slot, probabilities=True)
+                given, done = part(pipeline.upload, faces.nbytes), part(pipeline.kernels.pixels, size)
+                staged.copy_to(given, stream=stream)
+                pipeline.take(n, int(given.handle), faces.dtype.name)
+                pipeline.run(n)
+                pipeline.give(n, done)
+                done.copy_to(slot.place("purified", size), stream=stream)
+            pipeline.end(n, slot, probabilities=True)
         with self.waiting(slot, n):
             check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
             purified[...] = slot.room("purified", size).reshape(purified.shape)
             found = slot.room("probabilities", probabilities.nbytes).view(np.float32)
             probabilities[...] = without_rounding(found.reshape(probabilities.shape))
-
-    @property
-    def _upload(self) -> Any:
-        """Where faces from the host arrive; nothing else is there before the networks have run."""
-        return self.kernels.projected
-
-    def _launch(self, n: int, target: Any) -> None:
-        """The networks and kernels of n faces; kernels to a stream or graph builder, networks to the stream of it."""
-        kernels, stream = self.kernels, self.stream
-        faces, projected = int(kernels.faces.handle), int(kernels.projected.handle)
-        self._engine.analyze_on(n, faces=faces, probabilities=int(kernels.probabilities.handle), stream=stream)
-        kernels.mutate(n, mode=self.mutation, stream=target)
-        kernels.project(n, stream=target)
-        if self._restored is not None:
-            # The restorer gets the projected face rounded to 8 bits, on every backend.
-            self._pixels.take(n, int(kernels.pixels.handle), "uint8", projected, faults=kernels.faults, stream=target)
-            restored = int(self._restored.handle)
-            self._engine.restore_on(n, faces=faces, projected=projected, restored=restored, stream=stream)
-
-    def _captured(self, n: int) -> Any:
-        """A graph of the launches; False, with a warning, if that fails."""
-        # Thread-local: any other mode would forbid other pipelines of the process what they do meanwhile.
-        builder = self.stream.create_graph_builder().begin_building(mode="thread_local")
-        try:
-            try:
-                self._launch(n, builder)
-            finally:
-                builder.end_building()
-            return builder.complete()
-        except Exception as error:
-            _log.warning("No CUDA graph of %d faces (%s): they are launched kernel by kernel.", n, one_line(error))
-            return False
-        finally:
-            builder.close()
-
-    def _rooms(self, n: int) -> dict[str, int]:
-        """Bytes of a slot for n faces."""
-        return {"faces": 4 * n * _D, "numbers": 8 * (1 + n), "purified": n * _D, "probabilities": 4 * n * self.k,
-                "faults": 4}  # fmt: skip
 
     def _come_to_rest(self) -> None:
         try:
@@ -393,16 +282,9 @@ class CardPurifier:
     def _give_back(self) -> None:
         self.programs.device.set_current()
         self._come_to_rest()
-        for graph in self._graphs.values():
-            if graph:
-                graph.close()
-        self._graphs.clear()
         while self.closers:
             self.closers.pop()()
-        self._engine.close()
-        self.kernels.close()
-        if self._restored is not None:
-            self._restored.close()
+        self.pipeline.close()
         for slot in self._all_slots:
             slot.close()
         self.stream.close()

@@ -140,11 +140,14 @@ class Memory:
     """A memory resource; `limit` bytes may be taken at a time. Nothing goes back to the system before it does itself,
     so that a stale address finds poison."""
 
-    def __init__(self, limit=None):
-        self.limit, self.used, self._kept = limit, 0, []
+    def __init__(self, limit=None, core=None):
+        self.limit, self.used, self._kept, self._core = limit, 0, [], core
 
     def allocate(self, size, *, stream=None):
         assert stream is None or getattr(stream, "capturing", None) is None
+        for owner in (stream, self._core):
+            if owner is not None and owner.device is not None:
+                owner.device.check_current()
         if self.limit is not None and self.used + size > self.limit:
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
         self.used += size
@@ -180,7 +183,7 @@ class Stream:
     def enqueue(self, work, *, keep=()):
         assert not self.closed
         if self.device is not None:
-            assert threading.get_ident() in self.device.current, "no CUDA context is current in this thread"
+            self.device.check_current()
         with self._lock:
             if self.capturing is not None:
                 self.capturing.nodes.append((work, keep))
@@ -281,6 +284,9 @@ class Device:
 
     def set_current(self):
         self.current.add(threading.get_ident())
+
+    def check_current(self):
+        assert threading.get_ident() in self.current, "no CUDA context is current in this thread"
 
     def create_event(self, options=None):
         return Event()
@@ -386,12 +392,12 @@ class Core(types.ModuleType):
 
     def __init__(self, folder, libraries=None):
         super().__init__("cuda.core")
+        self.device = None
         self._libraries, self._folder, self.launched = {} if libraries is None else libraries, folder, []
         self._compiling = threading.Lock()
-        self.pinned = Memory()
+        self.pinned = Memory(core=self)
         self.LegacyPinnedMemoryResource = lambda: self.pinned
         self.EventOptions = self.ProgramOptions = types.SimpleNamespace
-        self.device = None
         self.utils = types.ModuleType("cuda.core.utils")
         self.utils.StridedMemoryView = StridedMemoryView
         self.utils.FileStreamProgramCache = lambda folder: None

@@ -170,7 +170,7 @@ def test_invalid_probabilities(
     on_card: Load, bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     card, cpu = on_card(bundle, seed=1), Purifier.load(bundle, provider="cpu", seed=1)
-    mutate, kernels = SubspaceKernels.mutate, card._card.kernels  # type: ignore[union-attr]
+    mutate, kernels = SubspaceKernels.mutate, card._card.pipeline.kernels  # type: ignore[union-attr]
 
     def spoiled(own: Any, n: int, *, mode: str, stream: Any) -> None:
         p = kernels.probabilities.view(np.float32, n, own.k)
@@ -190,7 +190,7 @@ def test_a_sigmoid_that_rounds_above_one_is_let_through(
     on_card: Load, bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = on_card(bundle, mutation="expected")
-    mutate, kernels = SubspaceKernels.mutate, card._card.kernels  # type: ignore[union-attr]
+    mutate, kernels = SubspaceKernels.mutate, card._card.pipeline.kernels  # type: ignore[union-attr]
 
     def lifted(own: Any, n: int, *, mode: str, stream: Any) -> None:
         p = kernels.probabilities.view(np.float32, n, own.k)
@@ -331,6 +331,6 @@ def test_wrong_parts(emulated: Any, bundle: Bundle, edge: Bundle) -> None:
         with pytest.raises(InputError, match=r"K = 64.*K = 512"):
             Purifier(edge, card)
         with pytest.raises(InputError, match=r"K = 64.*K = 512"):
-            type(card)(edge, card._engine, card.programs, stream=card.stream)
+            type(card)(edge, card.pipeline._engine, card.programs, stream=card.stream)
         with pytest.raises(UsageError, match="max_batch is 500"):
-            type(card)(bundle, card._engine, card.programs, stream=card.stream, max_batch=500)
+            type(card)(bundle, card.pipeline._engine, card.programs, stream=card.stream, max_batch=500)
