@@ -24,17 +24,15 @@ from immunecam.kernels import (
     quantize_faces,
     uniforms,
 )
+from immunecam.runtime.backend import open_backend
 from immunecam.runtime.bundle import Bundle, default_bundle
-from immunecam.runtime.card import CardArray, CardFrames, CardPurifier, lies_on_card, open_card
-from immunecam.runtime.card.opening import NAMES, open_best
-from immunecam.runtime.engines import Engine, OnnxRuntimeEngine, WholePurifier
-from immunecam.runtime.engines.onnxruntime_session import check_threads
-from immunecam.runtime.engines.providers import cpu_choice
+from immunecam.runtime.card import CardArray, CardFrames, CardPurifier, lies_on_card
+from immunecam.runtime.engines import Engine, WholePurifier
 from immunecam.runtime.face_batch import checked_faces, face_batch
 from immunecam.runtime.results import FrameResult, PurifiedFaces, Stopwatch
 
 if TYPE_CHECKING:
-    from immunecam.runtime.faces import ColourMode, Face, FaceFinder
+    from immunecam.runtime.faces import ColourMode, FaceFinder
 
 __all__ = ["MAX_BATCH", "FrameResult", "PurifiedFaces", "Purifier"]
 
@@ -138,13 +136,8 @@ class Purifier:
         check_mutation_mode(mutation)
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(default_bundle() if bundle is None else bundle)
-        return cls(
-            bundle,
-            _engine(bundle, provider, mutation, check_threads(threads)),
-            mutation=mutation,
-            seed=seed,
-            finder=finder,
-        )
+        backend = open_backend(bundle, provider, mutation=mutation, threads=threads)
+        return cls(bundle, backend, mutation=mutation, seed=seed, finder=finder)
 
     @property
     def bundle(self) -> Bundle:
@@ -305,7 +298,13 @@ class Purifier:
         found = finder.find(frame)
         watch.lap("find")
         if found and self._card is not None:
-            return self._frame_on_card(self._card, frame, found, paste, colour, timings)
+            done = self._frames_on(self._card).purify(
+                frame, found, seed=self._seed, first_image=self._numbers, paste=paste, colour=colour
+            )
+            watch.lap("card")
+            return FrameResult(
+                done.frame, found, done.crops, done.purified, done.probabilities, done.first_image, timings
+            )
         aligned = face_tools.align(frame, found)
         watch.lap("align")
         batch = self.purify_batch(aligned.grey)
@@ -352,31 +351,11 @@ class Purifier:
             watch.lap("restore")
         return purified, p
 
-    def _frame_on_card(
-        self,
-        card: CardPurifier,
-        frame: NDArray[np.uint8],
-        found: list[Face],
-        paste: bool,
-        colour: str,
-        timings: dict[str, float],
-    ) -> FrameResult:
-        """The rest of :meth:`purify_frame` for a frame with faces, which is uploaded once."""
-        from immunecam.runtime.faces import check_colour, check_frame, similarity
-
-        watch = Stopwatch(timings)
-        check_frame(frame)
-        check_colour(colour)
-        matrices = np.stack([similarity(face.landmarks) for face in found])
+    def _frames_on(self, card: CardPurifier) -> CardFrames:
         with self._finder_lock:
             if self._card_frames is None:
                 self._card_frames = CardFrames(card)
-        first = self._numbers(len(found))
-        result = self._card_frames.purify(
-            frame, matrices, seed=self._seed, first_image=first, paste=paste, grey=colour == "grey"
-        )
-        watch.lap("card")
-        return FrameResult(result.frame, found, result.crops, result.purified, result.probabilities, first, timings)
+            return self._card_frames
 
     def _uniforms(self, images: NDArray[np.uint64]) -> NDArray[np.float32]:
         """What the whole-purifier graph compares with p: ``0.5 < p`` is the mode ``threshold``."""
@@ -397,17 +376,6 @@ class Purifier:
             first = self._next_image
             self._next_image += count
         return first
-
-
-def _engine(bundle: Bundle, provider: str, mutation: str, threads: int | None) -> Engine | CardPurifier:
-    if provider in NAMES:
-        return open_card(bundle, provider, mutation=mutation, threads=threads)
-    if provider != "auto":
-        return OnnxRuntimeEngine.from_bundle(bundle, provider=provider, threads=threads)
-    card, reason = open_best(bundle, mutation=mutation, threads=threads)
-    if card is not None:
-        return card
-    return OnnxRuntimeEngine.from_bundle(bundle, provider=cpu_choice(bundle, reason), threads=threads)
 
 
 def _check_number(value: int, name: str) -> int:

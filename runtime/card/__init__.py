@@ -2,7 +2,7 @@
 
 from immunecam.runtime.card.arrays import CardArray, lies_on_card
 from immunecam.runtime.card.frames import CardFrames
-from immunecam.runtime.card.opening import open_card
+from immunecam.runtime.card.opening import open_best, open_card
 from immunecam.runtime.card.purifier import CardPurifier
 
-__all__ = ["CardArray", "CardFrames", "CardPurifier", "lies_on_card", "open_card"]
+__all__ = ["CardArray", "CardFrames", "CardPurifier", "lies_on_card", "open_best", "open_card"]

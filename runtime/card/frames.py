@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from immunecam.runtime.card.failure import check_faults
 from immunecam.runtime.card.purifier import CardPurifier
 from immunecam.runtime.card.slot import Slot
 from immunecam.runtime.engines.onnxruntime_session import without_rounding
+
+if TYPE_CHECKING:
+    from immunecam.runtime.faces import Face
 
 __all__ = ["CardFrames", "PurifiedFrame"]
 
@@ -34,12 +38,15 @@ class PurifiedFrame:
         The aligned faces before purification, BGR.
     purified : ndarray of uint8, shape (N, 112, 112)
     probabilities : ndarray of float32, shape (N, K)
+    first_image : int
+        Running number of the first face.
     """
 
     frame: NDArray[np.uint8]
     crops: NDArray[np.uint8] = field(repr=False)
     purified: NDArray[np.uint8] = field(repr=False)
     probabilities: NDArray[np.float32] = field(repr=False)
+    first_image: int
 
 
 class CardFrames:
@@ -62,12 +69,12 @@ class CardFrames:
     def purify(
         self,
         frame: NDArray[np.uint8],
-        matrices: NDArray[np.float64],
+        found: Sequence[Face],
         *,
         seed: int,
-        first_image: int,
+        first_image: int | Callable[[int], int],
         paste: bool = True,
-        grey: bool = False,
+        colour: str = "keep",
     ) -> PurifiedFrame:
         """Cut faces out, purify them and put them back.
 
@@ -75,19 +82,29 @@ class CardFrames:
         ----------
         frame : ndarray of uint8, shape (H, W, 3)
             BGR; not changed.
-        matrices : ndarray, shape (N, 2, 3)
-            From pixels of the frame to pixels of the crop; N is 1 or more.
-        seed, first_image : int
-            As for :meth:`CardPurifier.purify`.
-        paste, grey : bool
-            Whether faces are put back, and whether the region loses its colour.
+        found : sequence of Face
+            One at least.
+        seed, first_image
+            As for :meth:`CardPurifier.purify_on_card`.
+        paste : bool
+            Whether faces are put back.
+        colour : {"keep", "grey"}
+            See :func:`immunecam.runtime.faces.paste`.
 
         Raises
         ------
         InputError
-            As :meth:`CardPurifier.purify`, or if a matrix has no inverse or is not finite.
+            As :meth:`CardPurifier.purify`, or if the frame or a face's landmarks cannot be used.
+        UsageError
+            For another colour mode, or if the purifier is closed.
         """
+        from immunecam.runtime import faces as face_tools  # imports OpenCV, which purifying crops does not need
+
+        face_tools.check_frame(frame)
+        face_tools.check_colour(colour)
+        matrices = np.stack([face_tools.similarity(face.landmarks) for face in found])
         n, k = len(matrices), self._card.k
+        first = first_image(n) if callable(first_image) else first_image
         height, width = frame.shape[:2]
         region = paste_region(FrameOnCard(0, width, height, 3 * width), matrices)  # looks at the matrices, too
         region = region if paste else None
@@ -99,15 +116,16 @@ class CardFrames:
                 slot.room(name, size)
             np.copyto(slot.room("frame", frame.size).reshape(frame.shape), frame)
             with self._card.launching(n):
-                self._launch(frame, matrices, back, slot, seed, first_image, region, grey)
+                self._launch(frame, matrices, back, slot, seed, first, region, colour == "grey")
             with self._card.waiting(slot, n):
                 check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
-                found = slot.room("probabilities", 4 * n * k).view(np.float32).reshape(n, k)
+                p = slot.room("probabilities", 4 * n * k).view(np.float32).reshape(n, k)
                 return PurifiedFrame(
                     _with_rows(frame, slot, region),
                     slot.room("crops", 3 * n * _D).reshape(n, _SIDE, _SIDE, 3).copy(),
                     slot.room("purified", n * _D).reshape(n, _SIDE, _SIDE).copy(),
-                    without_rounding(found).copy(),
+                    without_rounding(p).copy(),
+                    first,
                 )
 
     def _close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cuda_on_cpu
@@ -76,6 +77,20 @@ def test_turned_and_resized_faces_are_nearly_as_on_the_cpu(on_card: Load, bundle
         assert np.percentile(difference, 99) <= 2
     assert np.abs(found.crops.astype(int) - wanted.crops).max() <= 2
     assert np.abs(found.probabilities - wanted.probabilities).max() < 0.02
+    card.close()
+
+
+def test_two_threads_at_once(on_card: Load, bundle: Bundle) -> None:
+    card, cpu = on_card(bundle, seed=5), Purifier.load(bundle, provider="cpu", seed=5)
+    finder, frames = Finder(*UPRIGHT), [picture(seed) for seed in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda frame: card.purify_frame(frame, finder), frames))
+    for frame, result in zip(frames, results, strict=True):
+        grey = np.stack([cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY) for crop in result.crops])
+        wanted = cpu.purify_batch(grey, first_image=result.first_image)
+        assert np.abs(result.purified.astype(int) - wanted.purified).max() <= 1
+        middle = (slice(60, 110), slice(50, 100))
+        assert not np.array_equal(result.frame[middle], frame[middle])
     card.close()
 
 
