@@ -59,6 +59,8 @@ def test_no_compiler_and_nothing_built(emulated: Any, bundle: Bundle, monkeypatc
     assert all(stream.closed for stream in emulated.device.streams)
 
 
+@without_cuda
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_provider_that_does_not_start(emulated: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
