@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 class Pipeline:
     """Networks and kernels on one stream, between buffers that stay where they are; for one thread at a time.
 
-    The first run with a number of faces launches kernel by kernel, which is what loads and allocates; the second is
-    captured as a CUDA graph, if the engine can be, and later ones replay it. Seed and numbers are read from memory, so
+    The first run with a number of faces launches kernel by kernel, which is what loads and allocates; then the same is
+    captured as a CUDA graph, if the engine can be, and later runs replay it. Seed and numbers are read from memory, so
     they change between replays.
 
     Parameters
@@ -63,7 +63,7 @@ class Pipeline:
         if self.max_batch > engine.max_batch:
             raise UsageError(f"max_batch is {max_batch}, but the engine takes {engine.max_batch} faces at most.")
         self._engine, self._stream = engine, stream
-        self._graphs: dict[int, Any] = {}  # by number of faces; None after the first run, False if none can be had
+        self._graphs: dict[int, Any] = {}  # by number of faces; False where none can be had
         self._restored: Any = None
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
         self.d = self.kernels.d
@@ -108,16 +108,13 @@ class Pipeline:
 
     def run(self, n: int) -> None:
         """Analysis, mutation, projection and restoration of n faces."""
-        if n not in self._graphs:
-            self._launch(n, self._stream)
-            self._graphs[n] = None
-            return
-        if self._graphs[n] is None and self._engine.capturable:
-            self._graphs[n] = self._captured(n)
-        if self._graphs[n]:
+        if self._graphs.get(n):
             self._graphs[n].launch(self._stream)
-        else:
-            self._launch(n, self._stream)
+            return
+        self._launch(n, self._stream)
+        if n not in self._graphs:
+            # Right after a run with as many faces, in which kernels were loaded and the engine's shapes have settled.
+            self._graphs[n] = self._captured(n) if self._engine.capturable else False
 
     def has_graph(self, n: int) -> bool:
         """Whether n faces are launched as a CUDA graph by now."""

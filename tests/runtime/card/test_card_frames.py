@@ -48,7 +48,7 @@ UPRIGHT = ((20.0, 30.0, 112.0, 0.0), (170.0, 100.0, 112.0, 0.0))
 def test_faces_at_their_own_size_are_as_on_the_cpu(
     emulated: Any, on_card: Load, bundle: Bundle, colour: Any, integrated: bool
 ) -> None:
-    """To within a grey level: nothing is interpolated. Three frames, so that the third is a replay."""
+    """To within a grey level: nothing is interpolated. Three frames, so that the last ones are replays."""
     emulated.device = cuda_on_cpu.Device(cuda_on_cpu.card(cooperative=False, integrated=integrated))
     card, cpu = on_card(bundle, seed=5), Purifier.load(bundle, provider="cpu", seed=5)
     for seed in range(3):
