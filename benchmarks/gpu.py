@@ -161,6 +161,14 @@ def _faces() -> NDArray[np.float32]:
     return faces if len(faces) else np.random.default_rng(0).uniform(-1, 1, (8, _SIDE, _SIDE)).astype(np.float32)
 
 
+def _picture() -> NDArray[np.uint8]:
+    """A real one where it is, or a random one, (H, W, 3)."""
+    picture = real_picture()
+    if picture is not None:
+        return picture
+    return np.random.default_rng().integers(0, 256, (40, 60, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+
+
 def _bundles(given: argparse.Namespace) -> list[Path]:
     return given.bundle or sorted((_ROOT / "immunecam" / "data").glob("*.immune"))
 
@@ -233,11 +241,7 @@ def _frames(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from immunecam.benchmarks.card.frame_checks import check_frames, frame_failures
 
     programs, stream = _opened(given)
-    picture = real_picture()
-    if picture is None:
-        small = np.random.default_rng().integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        picture = small.repeat(16, 0).repeat(16, 1)
-    for row in check_frames(programs, stream, picture):
+    for row in check_frames(programs, stream, _picture()):
         yield row | {"failures": frame_failures(row)}
 
 
@@ -270,7 +274,8 @@ def _runtime(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     _opened(given)
     _same_card(given)
     for path in _bundles(given):
-        for row in runtime_times(Bundle.load(path), _faces(), device=given.device, prebuilt=given.prebuilt):
+        bundle = Bundle.load(path)
+        for row in runtime_times(bundle, _faces(), frame=_picture(), device=given.device, prebuilt=given.prebuilt):
             yield row | {"failures": runtime_failures(row)}
 
 

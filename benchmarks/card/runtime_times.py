@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.benchmarks.card.frame_checks import random_faces
 from immunecam.benchmarks.card.timing import WARM_SECONDS, timing_of
 from immunecam.errors import ImmuneCamError
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.card import CardPurifier, open_card
 from immunecam.runtime.purifier import Purifier
+
+if TYPE_CHECKING:
+    from immunecam.runtime.faces import Face
 
 __all__ = ["PROVIDERS", "runtime_failures", "runtime_times"]
 
@@ -30,6 +35,7 @@ def runtime_times(
     bundle: Bundle,
     faces: NDArray[np.float32],
     *,
+    frame: NDArray[np.uint8] | None = None,
     device: int = 0,
     prebuilt: Path | None = None,
     batches: Sequence[int] = (1, 8, 32, 128),
@@ -42,6 +48,8 @@ def runtime_times(
     ----------
     faces : ndarray of float32, shape (M, 112, 112)
         In [-1, 1], one at least; repeated to fill a batch.
+    frame : ndarray of uint8, shape (H, W, 3), optional
+        BGR; four faces at random places of it go through `purify_frame`, where OpenCV is installed.
     device : int
         Number of the card.
     prebuilt : path, optional
@@ -52,9 +60,9 @@ def runtime_times(
     Yields
     ------
     dict
-        "provider", "bundle", and either "missing", or "batch", "path" ("host to host", "card to card", or "networks and
-        kernels", which leaves out the way in and out), "graph" (whether it is one), times by the host's clock, and of
-        the first two paths the difference from the CPU in grey levels.
+        "provider", "bundle", and either "missing", or "batch", "path" ("host to host", "card to card", "networks and
+        kernels", which leaves out the way in and out, or "frame"), "graph" (whether it is one), times by the host's
+        clock, and, where there are pixels, the difference from the CPU in grey levels.
     """
     place = _torch_to_card if to_card is None else to_card
     reference = Purifier.load(bundle, provider="cpu", seed=_SEED)
@@ -68,6 +76,8 @@ def runtime_times(
         with card:
             for n in batches:
                 yield from _batch(card, reference, np.resize(faces, (n, _SIDE, _SIDE)), common, repeats, place)
+            if frame is not None and importlib.util.find_spec("cv2") is not None:
+                yield _frame(card, reference, frame, common, repeats)
 
 
 def runtime_failures(row: dict[str, Any]) -> list[str]:
@@ -102,11 +112,46 @@ def _batch(
             call()
         row = common | {"batch": n, "path": path, "graph": card.pipeline.has_graph(n), **_time(call, repeats)}
         if path in calls:
-            difference = np.abs(calls[path]().astype(int) - wanted)
-            row["mean_difference_grey"] = round(float(difference.mean()), 4)
-            row["largest_difference_grey"] = int(difference.max())
-            row["differing_pixels_percent"] = round(100 * float((difference > 0).mean()), 4)
+            row |= _difference(calls[path]().astype(int) - wanted)
         yield row
+
+
+class _Places:
+    """A finder that knows where the faces are."""
+
+    def __init__(self, found: list[Face]) -> None:
+        self._found = found
+
+    def find(self, frame: NDArray[np.uint8]) -> list[Face]:
+        return self._found
+
+
+def _frame(
+    card: CardPurifier, reference: Purifier, frame: NDArray[np.uint8], common: dict[str, Any], repeats: int
+) -> dict[str, Any]:
+    purifier = Purifier(reference.bundle, card, seed=_SEED)
+    finder = _Places(random_faces(*frame.shape[:2], 4, np.random.default_rng()))
+    # Both give their first face the number 0, so that antibodies are the same.
+    reference = Purifier.load(reference.bundle, provider="cpu", seed=_SEED)
+    found, wanted = purifier.purify_frame(frame, finder), reference.purify_frame(frame, finder)
+    timing = _time(lambda: purifier.purify_frame(frame, finder), repeats)
+    difference = _difference(found.frame.astype(int) - wanted.frame)
+    return common | {
+        "batch": 4,
+        "path": "frame",
+        "graph": card.pipeline.has_graph(min(4, card.max_batch)),
+        **timing,
+        **difference,
+    }
+
+
+def _difference(values: NDArray[np.integer]) -> dict[str, Any]:
+    size = np.abs(values)
+    return {
+        "mean_difference_grey": round(float(size.mean()), 4),
+        "largest_difference_grey": int(size.max()),
+        "differing_pixels_percent": round(100 * float((size > 0).mean()), 4),
+    }
 
 
 def _networks(card: CardPurifier, n: int) -> None:
