@@ -61,7 +61,7 @@ class CardFrames:
     def __init__(self, card: CardPurifier) -> None:
         self._card = card
         self._device, self._stream = card.programs.device, card.stream
-        with card.launching(card.max_batch):
+        with card.slot(), card.launching(card.max_batch):
             self._kernels = FrameKernels(card.programs, stream=card.stream, max_faces=card.max_batch)
         self._held: dict[str, Any] = {}
         card.closers.append(self._close)

@@ -213,8 +213,8 @@ class CardPurifier:
         if slot is None:
             self._slots.put(None)
             raise UsageError("The purifier has been closed: load it again.")
-        self.programs.device.set_current()  # for pinned memory and events, in whatever thread this is
         try:
+            self.programs.device.set_current()  # for pinned memory and events, in whatever thread this is
             yield slot
         finally:
             self._slots.put(slot)
@@ -223,8 +223,8 @@ class CardPurifier:
     def launching(self, n: int) -> Iterator[None]:
         """The turn at the stream. Whatever goes wrong, the stream has come to rest afterwards, and errors are ours."""
         with self._lock:
-            self.programs.device.set_current()
             try:
+                self.programs.device.set_current()
                 yield
             except Exception as error:
                 self._come_to_rest()

@@ -132,6 +132,15 @@ def test_wrong_frames(on_card: Load, bundle: Bundle) -> None:
     card.close()
 
 
+def test_a_closed_purifier_takes_no_frames(on_card: Load, bundle: Bundle) -> None:
+    fresh, used = on_card(bundle), on_card(bundle)
+    used.purify_frame(picture(), Finder(*UPRIGHT))
+    for card in (fresh, used):
+        card.close()
+        with pytest.raises(UsageError, match="has been closed"):
+            card.purify_frame(picture(), Finder(*UPRIGHT))
+
+
 def test_a_frame_that_has_no_room_on_the_card(emulated: Any, on_card: Load, bundle: Bundle) -> None:
     card, memory = on_card(bundle, seed=5), emulated.device.memory_resource
     card.purify_frame(picture(), Finder(*UPRIGHT))
