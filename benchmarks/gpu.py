@@ -2,7 +2,8 @@
 
 ``python benchmarks/gpu.py --out benchmarks/results``
 
-It runs from a plain checkout with NumPy, PyTorch and cuda-core, and compiles by nvcc or NVRTC. Every part is a process
+It runs from a plain checkout with NumPy, PyTorch and cuda-core, and compiles by nvcc or NVRTC; where ONNX Runtime has
+CUDA, or TensorRT is there, the package's own purifier is run too, else it says why not. Every part is a process
 of its own with a time limit, because an error on a card spoils the process that made it; the report is written after
 each, so that what was measured stays.
 """
@@ -103,7 +104,7 @@ def _all(given: argparse.Namespace) -> int:
             _write(given.out, report)
             print(f"{name}: {len(report[name])} rows after {report['seconds']:.0f} s {reason or ''}", flush=True)
     print(markdown(_whole(report)))
-    checked = [*report["checks"], *report["frames"], *report["sanitizer"]]
+    checked = [*report["checks"], *report["frames"], *report["runtime"], *report["sanitizer"]]
     return 3 if not report["checks"] or any(row["failures"] for row in checked) else 0
 
 
@@ -152,6 +153,24 @@ def _real_faces() -> NDArray[np.float32]:
     height, width = grey.shape
     places = [(y, x) for y in range(0, height - _SIDE + 1, 48) for x in range(0, width - _SIDE + 1, 64)]
     return np.stack([grey[y : y + _SIDE, x : x + _SIDE] for y, x in places]) / np.float32(127.5) - 1
+
+
+def _faces() -> NDArray[np.float32]:
+    """Real ones where the picture is, or random ones."""
+    faces = _real_faces()
+    return faces if len(faces) else np.random.default_rng(0).uniform(-1, 1, (8, _SIDE, _SIDE)).astype(np.float32)
+
+
+def _picture() -> NDArray[np.uint8]:
+    """A real one where it is, or a random one, (H, W, 3)."""
+    picture = real_picture()
+    if picture is not None:
+        return picture
+    return np.random.default_rng().integers(0, 256, (40, 60, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+
+
+def _bundles(given: argparse.Namespace) -> list[Path]:
+    return given.bundle or sorted((_ROOT / "immunecam" / "data").glob("*.immune"))
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
@@ -222,11 +241,7 @@ def _frames(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from immunecam.benchmarks.card.frame_checks import check_frames, frame_failures
 
     programs, stream = _opened(given)
-    picture = real_picture()
-    if picture is None:
-        small = np.random.default_rng().integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        picture = small.repeat(16, 0).repeat(16, 1)
-    for row in check_frames(programs, stream, picture):
+    for row in check_frames(programs, stream, _picture()):
         yield row | {"failures": frame_failures(row)}
 
 
@@ -247,11 +262,21 @@ def _purifications(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     programs, _ = _opened(given)
     _same_card(given)
-    faces = _real_faces()
-    if not len(faces):
-        faces = np.random.default_rng(0).uniform(-1, 1, (8, _SIDE, _SIDE)).astype(np.float32)
-    for path in given.bundle or sorted((_ROOT / "immunecam" / "data").glob("*.immune")):
-        yield from purification_times(Bundle.load(path), programs, faces)
+    for path in _bundles(given):
+        yield from purification_times(Bundle.load(path), programs, _faces())
+
+
+def _runtime(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The package's own purifier, as an installation with a backend for it would run it."""
+    from immunecam.benchmarks.card.runtime_times import runtime_failures, runtime_times
+    from immunecam.runtime.bundle import Bundle
+
+    _opened(given)
+    _same_card(given)
+    for path in _bundles(given):
+        bundle = Bundle.load(path)
+        for row in runtime_times(bundle, _faces(), frame=_picture(), device=given.device, prebuilt=given.prebuilt):
+            yield row | {"failures": runtime_failures(row)}
 
 
 def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -295,6 +320,7 @@ PARTS = {
     "frames": Part(_frames, 40),
     "kernels": Part(_kernels, 150),
     "purifications": Part(_purifications, 90),
+    "runtime": Part(_runtime, 90),
     "forms": Part(_forms, 90),
     "sanitizer": Part(_sanitizer, 190),
 }

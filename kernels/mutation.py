@@ -10,12 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels.philox import uniforms
 
-__all__ = ["MUTATION_MODES", "MutationMode", "check_mutation_mode", "check_probabilities", "mutate"]
+__all__ = [
+    "INVALID_PROBABILITIES",
+    "MUTATION_MODES",
+    "MutationMode",
+    "check_mutation_mode",
+    "check_probabilities",
+    "mutate",
+]
 
 MutationMode: TypeAlias = Literal["sample", "threshold", "expected"]
 """``sample``: a Bernoulli draw (the papers). ``threshold``: p > 0.5. ``expected``: p itself as weights."""
 
 MUTATION_MODES: tuple[MutationMode, ...] = get_args(MutationMode)
+
+INVALID_PROBABILITIES = "The probabilities hold a value outside [0, 1] or NaN: check the analyzer."
+"""What is said of them, wherever they are looked at."""
 
 
 def mutate(
@@ -89,4 +99,4 @@ def check_probabilities(p: Any) -> None:
     if p.ndim != 2 or p.shape[1] < 1:
         raise InputError(f"The probabilities have the shape {p.shape}, but it must be (N, K).")
     if p.size and not (p.min() >= 0.0 and p.max() <= 1.0):  # so that NaN fails too
-        raise InputError("The probabilities hold a value outside [0, 1] or NaN: check the analyzer.")
+        raise InputError(INVALID_PROBABILITIES)

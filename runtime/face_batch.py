@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError
 from immunecam.kernels import dequantize_faces
 
-__all__ = ["face_batch"]
+__all__ = ["checked_faces", "face_batch"]
 
 _SIDE = 112
 # Interpolation and float rounding may overshoot a little; a wrong scale overshoots a lot.
@@ -35,6 +35,12 @@ def face_batch(faces: Any) -> NDArray[np.float32]:
         If it is no array, the shape or dtype is wrong, or a value is NaN, infinite or more than 0.001
         outside [-1, 1].
     """
+    batch = checked_faces(faces)
+    return dequantize_faces(batch) if batch.dtype == np.uint8 else batch
+
+
+def checked_faces(faces: Any) -> NDArray[Any]:
+    """The same as they were given: a contiguous batch (N, 112, 112) of float32 in [-1, 1] or uint8."""
     if not isinstance(faces, np.ndarray):
         raise InputError(f"The faces are a {type(faces).__name__}, but they must be a numpy array.")
     if faces.dtype not in (np.float32, np.uint8):
@@ -48,7 +54,7 @@ def face_batch(faces: Any) -> NDArray[np.float32]:
         )
     batch = np.ascontiguousarray(faces.reshape(-1, _SIDE, _SIDE))
     if batch.dtype == np.uint8:
-        return dequantize_faces(batch)
+        return batch
     if batch.size and not np.isfinite(batch).all():
         worst = int(np.flatnonzero(~np.isfinite(batch).all(axis=(1, 2)))[0])
         raise InputError(f"Face {worst} holds NaN or infinity, but every value must be a number in [-1, 1].")

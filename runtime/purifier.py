@@ -7,7 +7,8 @@ import operator
 import os
 import secrets
 import threading
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from immunecam.kernels import (
     quantize_faces,
     uniforms,
 )
+from immunecam.runtime.backend import open_backend
 from immunecam.runtime.bundle import Bundle, default_bundle
-from immunecam.runtime.engines import Engine, OnnxRuntimeEngine, WholePurifier
-from immunecam.runtime.face_batch import face_batch
+from immunecam.runtime.card import CardArray, CardFrames, CardPurifier, lies_on_card
+from immunecam.runtime.engines import Engine, WholePurifier
+from immunecam.runtime.face_batch import checked_faces, face_batch
 from immunecam.runtime.results import FrameResult, PurifiedFaces, Stopwatch
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class Purifier:
     def __init__(
         self,
         bundle: Bundle,
-        engine: Engine,
+        engine: Engine | CardPurifier,
         *,
         mutation: str = "sample",
         seed: int | None = None,
@@ -61,14 +64,19 @@ class Purifier:
         ----------
         bundle : Bundle
             Gives the subspace.
-        engine : Engine
-            Made from the same bundle; used whole if it is a :class:`WholePurifier`.
+        engine : Engine or CardPurifier
+            Made from the same bundle; used whole if it is a :class:`WholePurifier`. A card purifier has the same
+            mutation, and is closed with this.
         mutation, seed, finder
             As for :meth:`load`.
         """
         self._bundle = bundle
-        self._engine = engine
+        self._card = engine if isinstance(engine, CardPurifier) else None
+        self._cpu = None if isinstance(engine, CardPurifier) else engine
+        self._provider = engine.provider
         self._mutation = check_mutation_mode(mutation)
+        if self._card is not None and self._card.mutation != self._mutation:
+            raise UsageError(f"mutation is {mutation!r}, but the card purifier was made for {self._card.mutation!r}.")
         if engine.k != bundle.k:
             raise InputError(f"The engine has K = {engine.k}, but the bundle {bundle.path} has K = {bundle.k}.")
         self._fixed_seed = None if seed is None else _check_number(seed, "seed")
@@ -77,6 +85,7 @@ class Purifier:
         self._numbering = threading.Lock()
         self._finder = finder
         self._finder_lock = threading.Lock()
+        self._card_frames: CardFrames | None = None
         if self._mutation != "sample":
             _log.info("Mutation %s: no random numbers are used.", self._mutation)
         elif self._fixed_seed is None:
@@ -103,7 +112,9 @@ class Purifier:
         bundle : path or Bundle, optional
             None takes the bundle installed with the package.
         provider : {"auto", "cpu", "cuda", "tensorrt"}
-            Backend; a named one that is missing is an error, never replaced.
+            Backend; a named one that is missing is an error, never replaced. On "cuda" and "tensorrt" faces stay on
+            the card from their upload on: networks by ONNX Runtime's CUDA provider or TensorRT, the rest by our
+            kernels. "auto" says in the log what it took and why.
         mutation : {"sample", "threshold", "expected"}
             How probabilities become an antibody, see :func:`immunecam.kernels.mutate`.
         seed : int, optional
@@ -125,8 +136,8 @@ class Purifier:
         check_mutation_mode(mutation)
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(default_bundle() if bundle is None else bundle)
-        engine = OnnxRuntimeEngine.from_bundle(bundle, provider=provider, threads=threads)
-        return cls(bundle, engine, mutation=mutation, seed=seed, finder=finder)
+        backend = open_backend(bundle, provider, mutation=mutation, threads=threads)
+        return cls(bundle, backend, mutation=mutation, seed=seed, finder=finder)
 
     @property
     def bundle(self) -> Bundle:
@@ -136,7 +147,7 @@ class Purifier:
     @property
     def provider(self) -> str:
         """The backend in use: "cpu", "cuda" or "tensorrt"."""
-        return self._engine.provider
+        return self._provider
 
     @property
     def mutation(self) -> MutationMode:
@@ -159,23 +170,52 @@ class Purifier:
         with self._numbering:
             return self._next_image
 
-    def purify(self, faces: NDArray[Any]) -> NDArray[np.uint8]:
+    def close(self) -> None:
+        """Give back what is held on a card, after which it cannot be used; on a CPU, nothing has to be."""
+        if self._card is not None:
+            self._card.close()
+
+    def __enter__(self) -> Purifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @overload
+    def purify(self, faces: NDArray[Any]) -> NDArray[np.uint8]: ...
+
+    @overload
+    def purify(self, faces: Any) -> NDArray[np.uint8] | CardArray: ...
+
+    def purify(self, faces: Any) -> NDArray[np.uint8] | CardArray:
         """Purified faces.
 
         Parameters
         ----------
-        faces : ndarray of float32 or uint8, shape (N, 112, 112) or (112, 112)
-            Aligned grey faces: float32 in [-1, 1], or uint8 pixels. Any N; more than 32 are split.
+        faces : ndarray, or array on a card, of float32 or uint8, shape (N, 112, 112) or (112, 112)
+            Aligned grey faces: float32 in [-1, 1], or uint8 pixels. Any N; more than 32 are split. A purifier on a
+            card also takes contiguous arrays on it that offer DLPack or ``__cuda_array_interface__``, as those of
+            PyTorch, CuPy and PyCUDA do.
 
         Returns
         -------
         ndarray of uint8, same shape
+            Of an array on a card, a :class:`CardArray` there, finished.
 
         Raises
         ------
         InputError
             If the shape or dtype is wrong, or a value is NaN, infinite or outside [-1, 1].
         """
+        if lies_on_card(faces):
+            if self._card is None:
+                raise InputError(
+                    f"The faces lie on a CUDA card, but the purifier runs on {self.provider}: copy them to the host, "
+                    "or load it with provider='cuda'."
+                )
+            return self._card.purify_on_card(faces, seed=self._seed, first_image=self._numbers)
         single = isinstance(faces, np.ndarray) and faces.ndim == 2
         purified = self.purify_batch(faces).purified
         return purified[0] if single else purified
@@ -194,20 +234,27 @@ class Purifier:
         -------
         PurifiedFaces
             ``timings_ms`` has "mutate" and "engine" where one graph does it all (there "mutate" is the
-            drawing of random numbers), else "analyze", "mutate", "project" and, with a restorer, "restore".
+            drawing of random numbers), "card" on a card, else "analyze", "mutate", "project" and, with a restorer,
+            "restore".
 
         Raises
         ------
         InputError, UsageError
             As :meth:`purify`; or if ``first_image`` is out of its range.
         """
-        batch = face_batch(faces)
+        batch = checked_faces(faces)
         first = self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
         if first + len(batch) > 2**64:
             raise UsageError(f"first_image is {first}, which leaves too few numbers for {len(batch)} faces.")
+        timings: dict[str, float] = {}
+        if self._card is not None:
+            watch = Stopwatch(timings)
+            results = self._card.purify(batch, seed=self._seed, first_image=first)
+            watch.lap("card")
+            return PurifiedFaces(*results, first, timings)
+        batch = face_batch(batch)
         purified = np.empty(batch.shape, np.uint8)
         probabilities = np.empty((len(batch), self.k), np.float32)
-        timings: dict[str, float] = {}
         for start in range(0, len(batch), MAX_BATCH):
             part = slice(start, min(start + MAX_BATCH, len(batch)))
             images = np.array(range(first + part.start, first + part.stop), dtype=np.uint64)
@@ -250,6 +297,14 @@ class Purifier:
         watch = Stopwatch(timings)
         found = finder.find(frame)
         watch.lap("find")
+        if found and self._card is not None:
+            done = self._frames_on(self._card).purify(
+                frame, found, seed=self._seed, first_image=self._numbers, paste=paste, colour=colour
+            )
+            watch.lap("card")
+            return FrameResult(
+                done.frame, found, done.crops, done.purified, done.probabilities, done.first_image, timings
+            )
         aligned = face_tools.align(frame, found)
         watch.lap("align")
         batch = self.purify_batch(aligned.grey)
@@ -262,10 +317,13 @@ class Purifier:
 
     def analyze(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         """Activation probability of each eigenface, float32 (N, K); ``faces`` as for :meth:`purify`."""
+        if self._card is not None:
+            return self._card.purify(checked_faces(faces), seed=self._seed, first_image=0)[1]
+        assert self._cpu is not None
         batch = face_batch(faces)
         p = np.empty((len(batch), self.k), np.float32)
         for start in range(0, len(batch), MAX_BATCH):
-            p[start : start + MAX_BATCH] = self._engine.analyze(batch[start : start + MAX_BATCH])
+            p[start : start + MAX_BATCH] = self._cpu.analyze(batch[start : start + MAX_BATCH])
         check_probabilities(p)
         return p
 
@@ -274,23 +332,30 @@ class Purifier:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """One batch of 1 to 32 faces; its milliseconds are added to ``timings``."""
         watch = Stopwatch(timings)
-        if isinstance(self._engine, WholePurifier):
+        assert self._cpu is not None
+        if isinstance(self._cpu, WholePurifier):
             u = self._uniforms(images)
             watch.lap("mutate")
-            purified, p = self._engine.purify(faces, u, self._mutation == "expected")
+            purified, p = self._cpu.purify(faces, u, self._mutation == "expected")
             check_probabilities(p)
             watch.lap("engine")
             return purified, p
-        p = self._engine.analyze(faces)
+        p = self._cpu.analyze(faces)
         watch.lap("analyze")
         antibody = mutate(p, mode=self._mutation, seed=self._seed, images=images)
         watch.lap("mutate")
         purified = project(faces, antibody, self._bundle.subspace)
         watch.lap("project")
         if self._bundle.graph("restorer") is not None:
-            purified = quantize_faces(self._engine.restore(faces, dequantize_faces(purified)))
+            purified = quantize_faces(self._cpu.restore(faces, dequantize_faces(purified)))
             watch.lap("restore")
         return purified, p
+
+    def _frames_on(self, card: CardPurifier) -> CardFrames:
+        with self._finder_lock:
+            if self._card_frames is None:
+                self._card_frames = CardFrames(card)
+            return self._card_frames
 
     def _uniforms(self, images: NDArray[np.uint64]) -> NDArray[np.float32]:
         """What the whole-purifier graph compares with p: ``0.5 < p`` is the mode ``threshold``."""

@@ -57,7 +57,7 @@ class FrameResult:
     first_image : int
         Running number of the first face, as in :class:`PurifiedFaces`.
     timings_ms : Mapping of str to float
-        Milliseconds by stage: "find", "align", those of the purification, "paste".
+        Milliseconds by stage: "find", "align", those of the purification, "paste"; on a card "find" and "card".
     """
 
     frame: NDArray[np.uint8]

@@ -1,13 +1,17 @@
-"""Fixtures shared by all tests: where the local face data is, if it is there at all."""
+"""Fixtures shared by all tests: where the local face data is, if it is there at all, and `cuda.core` on a CPU."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import cuda_on_cpu
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,3 +66,20 @@ def world(request: pytest.FixtureRequest, stand_in: ModuleType, monkeypatch: pyt
     for name in [name for name in sys.modules if name.partition(".")[0] in ("polygraphy", "cuda")]:
         del sys.modules[name]
     sys.modules.update(before)
+
+
+@pytest.fixture(scope="session")
+def kernel_libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Where the CUDA kernels are compiled for the CPU, and those that were."""
+    return tmp_path_factory.mktemp("kernels"), {}
+
+
+@pytest.fixture
+def core(kernel_libraries: tuple[Path, dict[str, Any]]) -> Iterator[Any]:
+    """`cuda.core` on a CPU, in place of the real one; skipped where its compiler is missing."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    made = cuda_on_cpu.Core(*kernel_libraries)
+    with pytest.MonkeyPatch.context() as patch:
+        made.install(patch)
+        yield made

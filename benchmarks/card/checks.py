@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.kernels import MUTATION_MODES, Subspace, mutate
-from immunecam.kernels.cuda import FORMS, Programs, SubspaceKernels, one_pass
+from immunecam.kernels.cuda import FORMS, Fault, Programs, SubspaceKernels, one_pass
 from immunecam.kernels.cuda.staging import Staging
 
 __all__ = ["BASES", "check_kernels", "failures", "random_subspace"]
@@ -99,7 +99,7 @@ def failures(row: dict[str, Any]) -> list[str]:
     if not row["bit_equal_runs"]:
         found.append("two equal runs differ")
     if row["invalid"] != row["invalid_expected"]:
-        found.append(f"the flag of invalid probabilities is {row['invalid']}")
+        found.append(f"the faults that kernels report are {row['invalid']}")
     return found
 
 
@@ -158,7 +158,8 @@ def _one(
     if broken:
         given[-1, -1] = np.nan
         p[-1, -1] = 0.0  # which leaves its row inactive, as no number does
-    for array, buffer in ((given, kernels.probabilities), (images, kernels.images), (faces, kernels.faces)):
+    numbers = np.concatenate([np.array([key], np.uint64), images])
+    for array, buffer in ((given, kernels.probabilities), (numbers, kernels.numbers), (faces, kernels.faces)):
         staging = Staging(array.nbytes)
         staging.put(array, buffer, stream=stream)
         stream.sync()
@@ -168,7 +169,7 @@ def _one(
     for _ in range(2):
         for buffer in kernels.written:
             buffer.fill(_POISON, stream=stream)
-        kernels.mutate(n, mode=mode, seed=key, clone=clone, stream=stream)
+        kernels.mutate(n, mode=mode, clone=clone, stream=stream)
         kernels.project(n, stream=stream)
         runs.append([_bytes(buffer, stream) for buffer in outputs])
     bits, projected, pixels = runs[0]
@@ -188,8 +189,8 @@ def _one(
         "largest_grey_difference": int(grey.max()),
         "differing_pixels_percent": round(100 * float((grey > 0).mean()), 4),
         "bit_equal_runs": all(np.array_equal(a, b) for a, b in zip(*runs, strict=True)),
-        "invalid": int(_bytes(kernels.invalid, stream).view(np.uint32)[0]),
-        "invalid_expected": int(broken),
+        "invalid": int(_bytes(kernels.faults, stream).view(np.uint32)[0]),
+        "invalid_expected": int(Fault.PROBABILITY) if broken else 0,
     }
 
 

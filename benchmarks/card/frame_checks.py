@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from immunecam.kernels.cuda import FrameKernels, FrameOnCard, Programs
 from immunecam.kernels.cuda.frame_kernels import paste_region
 from immunecam.kernels.cuda.staging import Staging
 
-__all__ = ["check_frames", "frame_failures"]
+if TYPE_CHECKING:
+    from immunecam.runtime.faces import Face
+
+__all__ = ["check_frames", "frame_failures", "random_faces"]
 
 _SIDE = 112
 # OpenCV samples at 1/32 of a pixel and rounds more often: grey levels, on average and at most in 99 % of the pixels.
@@ -34,18 +37,10 @@ def check_frames(programs: Programs, stream: Any, frame: NDArray[np.uint8], face
         Without OpenCV, which the runtime's alignment is made with.
     """
     from immunecam.runtime.faces import align, paste
-    from immunecam.runtime.faces.align import TEMPLATE
-    from immunecam.runtime.faces.face import Face
 
     rng = np.random.default_rng()
     height, width = frame.shape[:2]
-    found = []
-    for _ in range(faces):
-        turn = rng.uniform(0.5, 2.0) * np.exp(1j * rng.uniform(-0.5, 0.5))
-        place = complex(rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height)
-        points = (TEMPLATE[:, 0] - 56 + 1j * (TEMPLATE[:, 1] - 56)) * turn + place
-        landmarks = np.stack([points.real, points.imag], 1).astype(np.float32)
-        found.append(Face(np.array([0, 0, width, height], np.float32), landmarks, 1.0))
+    found = random_faces(height, width, faces, rng)
     aligned = align(frame, found)
     back = np.stack([np.linalg.inv(np.vstack([m, [0, 0, 1]]))[:2] for m in aligned.matrices])
     purified = rng.integers(0, 256, (faces, 14, 14), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
@@ -82,6 +77,20 @@ def check_frames(programs: Programs, stream: Any, frame: NDArray[np.uint8], face
             row |= timing.to_dict()
         yield row
     kernels.close()
+
+
+def random_faces(height: int, width: int, count: int, rng: np.random.Generator) -> list[Face]:
+    """Faces of half to twice the template's size, turned by up to half a radian, in a frame of that size."""
+    from immunecam.runtime.faces import TEMPLATE, Face
+
+    found = []
+    for _ in range(count):
+        turn = rng.uniform(0.5, 2.0) * np.exp(1j * rng.uniform(-0.5, 0.5))
+        place = complex(rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.8) * height)
+        points = (TEMPLATE[:, 0] - 56 + 1j * (TEMPLATE[:, 1] - 56)) * turn + place
+        landmarks = np.stack([points.real, points.imag], 1).astype(np.float32)
+        found.append(Face(np.array([0, 0, width, height], np.float32), landmarks, 1.0))
+    return found
 
 
 def frame_failures(row: dict[str, Any]) -> list[str]:

@@ -76,7 +76,7 @@ def kernel_times(
 def _launch(name: str, sets: Sequence[SubspaceKernels], n: int, i: int, target: Any) -> None:
     kernels = sets[i % len(sets)]
     if "mutate" in name:
-        kernels.mutate(n, mode="sample", seed=i, stream=target)
+        kernels.mutate(n, mode="sample", stream=target)
     if "project" in name:
         kernels.project(n, stream=target)
 
@@ -85,14 +85,14 @@ def _filled(kernels: SubspaceKernels, n: int, rng: np.random.Generator, stream: 
     """Random faces, and probabilities of a half."""
     for array, buffer in (
         (np.full((n, kernels.k), 0.5, np.float32), kernels.probabilities),
-        (np.arange(n, dtype=np.uint64), kernels.images),
+        (np.arange(1 + n, dtype=np.uint64), kernels.numbers),
         (rng.uniform(-1, 1, (n, kernels.d)).astype(np.float32), kernels.faces),
     ):
         staging = Staging(array.nbytes)
         staging.put(array, buffer, stream=stream)
         stream.sync()
         staging.close()
-    kernels.mutate(n, mode="sample", seed=0, stream=stream)
+    kernels.mutate(n, mode="sample", stream=stream)
     return kernels
 
 

@@ -38,18 +38,19 @@ class CardPurification:
     def __init__(self, bundle: Bundle, programs: Programs, batch: int, seed: int = 0) -> None:
         from cuda.core import Stream
 
-        self.batch, self.seed = batch, seed
+        self.batch = batch
         self.stream = torch.cuda.Stream()
         self._core = Stream.from_handle(self.stream.cuda_stream)
         self.networks: Purification = purification_from_bundle(bundle, device="cuda")
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=self._core, max_batch=batch)
         k, side = self.kernels.k, (112, 112)
         self.faces = _view(self.kernels.faces, torch.float32, batch, *side)
-        self.images = _view(self.kernels.images, torch.int64, batch)
+        self.numbers = _view(self.kernels.numbers, torch.int64, 1 + batch)  # the seed, then the faces'
         self._p = _view(self.kernels.probabilities, torch.float32, batch, k)
         self._projected = _view(self.kernels.projected, torch.float32, batch, *side)
         self._pixels = _view(self.kernels.pixels, torch.uint8, batch, *side)
         self.purified = torch.empty((batch, *side), dtype=torch.uint8, device="cuda")
+        self.numbers.copy_(torch.tensor([seed, *range(batch)]))
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @torch.no_grad()
@@ -78,7 +79,7 @@ class CardPurification:
 
     def _launch(self) -> None:
         self._p.copy_(self.networks.analyze(self.faces))
-        self.kernels.mutate(self.batch, mode="sample", seed=self.seed, stream=self._core)
+        self.kernels.mutate(self.batch, mode="sample", stream=self._core)
         self.kernels.project(self.batch, stream=self._core)
         if self.networks.restore is None:
             self.purified.copy_(self._pixels)
@@ -110,7 +111,6 @@ def purification_times(
         made = CardPurification(bundle, programs, n, seed=7)
         batch = np.resize(faces, (n, 112, 112)).astype(np.float32)
         made.faces.copy_(torch.from_numpy(batch))
-        made.images.copy_(torch.arange(n))
         torch.cuda.synchronize()
         common = {"bundle": bundle.name, "batch": n, "k": made.kernels.k, "networks": "PyTorch, float32"}
         yield common | {"form": "launches", **time_calls(made.run, repeats=repeats, stream=made.stream).to_dict()}

@@ -18,6 +18,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         ("Mutation and projection", _kernels(report["kernels"])),
         ("The same in PyTorch", _forms(report["forms"], report["kernels"])),
         ("Whole purifications", _purifications(report["purifications"])),
+        ("The runtime's purifier", _runtime(report["runtime"])),
         ("Frames", _frames(report["frames"])),
         ("Left out", [f"- {reason}" for reason in report["left_out"]]),
     ):
@@ -124,6 +125,23 @@ def _purifications(rows: Sequence[_Row]) -> list[str]:
         "",
         *_table(head, lines),
     ]
+
+
+def _runtime(rows: Sequence[_Row]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        [row["provider"], row["bundle"], str(row["batch"]), row["path"], "yes" if row["graph"] else "no",
+         f"{row['p50_us']:.1f}", f"{row['p95_us']:.1f}", str(row.get("mean_difference_grey", "")),
+         str(row.get("largest_difference_grey", "")), "; ".join(row["failures"]) or "no"]
+        for row in rows
+        if "missing" not in row
+    ]  # fmt: skip
+    head = ["provider", "bundle", "batch", "path", "graph", "us (p50)", "us (p95)", "mean grey levels from the CPU",
+            "largest", "failed"]  # fmt: skip
+    said = [f"- {row['provider']}, {row['bundle']}: {row['missing']}" for row in rows if "missing" in row]
+    explained = "By the host's clock, from the call to its results; waiting is in it."
+    return [*([explained, "", *_table(head, lines)] if lines else []), *([""] if lines and said else []), *said]
 
 
 def _frames(rows: Sequence[_Row]) -> list[str]:

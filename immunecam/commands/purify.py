@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["purify"]
 
-_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "paste")
+_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "card", "paste")
 
 
 @dataclass
@@ -88,30 +88,31 @@ def purify(
         finder=face_finder(finder),
     )
     rows: list[dict[str, Any]] = []
-    for text, target in zip(sources, targets, strict=True):
-        with FrameSource.open(text) as source:
-            tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
-        seconds = time.perf_counter() - tally.began
-        row: dict[str, Any] = {
-            "source": source.name,
-            "out": str(target) if target else None,
-            "frames": tally.frames,
-            "faces": tally.faces,
-            "seconds": round(seconds, 3),
-            "frames_per_s": round(tally.frames / seconds, 3),
-            **{f"face_{name}": value for name, value in percentiles_ms(tally.per_face_s).items()},
-        }
-        for stage in _STAGES:
-            row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
-        rows.append(row)
-        per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
-        where = f", wrote {target}" if target else ""
-        console.print(
-            f"{tally.frames} frames, {tally.faces} faces, {per_face} "
-            f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{where}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    with purifier:
+        for text, target in zip(sources, targets, strict=True):
+            with FrameSource.open(text) as source:
+                tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
+            seconds = time.perf_counter() - tally.began
+            row: dict[str, Any] = {
+                "source": source.name,
+                "out": str(target) if target else None,
+                "frames": tally.frames,
+                "faces": tally.faces,
+                "seconds": round(seconds, 3),
+                "frames_per_s": round(tally.frames / seconds, 3),
+                **{f"face_{name}": value for name, value in percentiles_ms(tally.per_face_s).items()},
+            }
+            for stage in _STAGES:
+                row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
+            rows.append(row)
+            per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
+            where = f", wrote {target}" if target else ""
+            console.print(
+                f"{tally.frames} frames, {tally.faces} faces, {per_face} "
+                f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{where}",
+                highlight=False,
+                soft_wrap=True,
+            )
     if json_report is not None:
         write_report(
             json_report,

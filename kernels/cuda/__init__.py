@@ -5,6 +5,7 @@ is made from its result touch a card.
 """
 
 from immunecam.kernels.cuda.card import Card, open_device
+from immunecam.kernels.cuda.fault import Fault
 from immunecam.kernels.cuda.frame_kernels import FrameKernels, FrameOnCard
 from immunecam.kernels.cuda.launch_plan import (
     MAX_BATCH,
@@ -15,8 +16,11 @@ from immunecam.kernels.cuda.launch_plan import (
     mutate_launch,
     one_pass,
     paste_launch,
+    quantize_launch,
     reconstruct_launch,
+    take_launch,
 )
+from immunecam.kernels.cuda.pixel_kernels import PixelKernels
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.sources import SOURCES, kernel_names, source
 from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels
@@ -26,10 +30,12 @@ __all__ = [
     "MAX_BATCH",
     "SOURCES",
     "Card",
+    "Fault",
     "FrameKernels",
     "FrameOnCard",
     "Launch",
     "OnePass",
+    "PixelKernels",
     "Programs",
     "SubspaceKernels",
     "align_launch",
@@ -39,6 +45,8 @@ __all__ = [
     "one_pass",
     "open_device",
     "paste_launch",
+    "quantize_launch",
     "reconstruct_launch",
     "source",
+    "take_launch",
 ]

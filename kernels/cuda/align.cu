@@ -66,10 +66,11 @@ __device__ __forceinline__ Tap sampled(const Frame& frame, float x, float y, flo
     return {sum.blue / total, sum.green / total, sum.red / total};
 }
 
-// faces (N, 112, 112) in [-1, 1]; back (N, 2, 3) from pixels of the crop to pixels of the frame.
+// faces (N, 112, 112) in [-1, 1]; back (N, 2, 3) from pixels of the crop to pixels of the frame. crops
+// (N, 112, 112, 3), if not null, the same in the colours of a BGR frame.
 template <bool kPlanar>
 __device__ __forceinline__ void align(const Frame& frame, const float* __restrict__ back, int full_range,
-                                      float* __restrict__ faces) {
+                                      float* __restrict__ faces, uint8* __restrict__ crops) {
     const int at = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= kSide * kSide) return;
     const float* m = back + 6 * blockIdx.y;
@@ -79,17 +80,22 @@ __device__ __forceinline__ void align(const Frame& frame, const float* __restric
     if constexpr (kPlanar) {
         grey = rintf(opened(tap.green, full_range));
     } else {
-        grey = luminance(__float2int_rn(tap.blue), __float2int_rn(tap.green), __float2int_rn(tap.red));
+        const int blue = __float2int_rn(tap.blue), green = __float2int_rn(tap.green), red = __float2int_rn(tap.red);
+        grey = grey_of(blue, green, red);
+        if (crops) {
+            uint8* crop = crops + 3 * (static_cast<size_t>(blockIdx.y) * kSide * kSide + at);
+            crop[0] = static_cast<uint8>(blue), crop[1] = static_cast<uint8>(green), crop[2] = static_cast<uint8>(red);
+        }
     }
     faces[static_cast<size_t>(blockIdx.y) * kSide * kSide + at] = grey / 127.5f - 1.0f;
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
-    align_bgr(uint8* pixels, int width, int height, int pitch, const float* back, float* faces) {
-    align<false>({pixels, nullptr, width, height, pitch}, back, 1, faces);
+    align_bgr(uint8* pixels, int width, int height, int pitch, const float* back, float* faces, uint8* crops) {
+    align<false>({pixels, nullptr, width, height, pitch}, back, 1, faces, crops);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
     align_nv12(uint8* pixels, int width, int height, int pitch, const float* back, int full_range, float* faces) {
-    align<true>({pixels, nullptr, width, height, pitch}, back, full_range, faces);
+    align<true>({pixels, nullptr, width, height, pitch}, back, full_range, faces, nullptr);
 }

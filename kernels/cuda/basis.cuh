@@ -1,7 +1,7 @@
 // Rows of the basis in 16-byte pieces, as float32.
 #pragma once
 
-#include "types.cuh"
+#include "pixel.cuh"
 
 // A piece of a row in the format it is stored in: 4 float32, 8 float16 or 16 int8.
 template <typename B>
@@ -51,9 +51,4 @@ __device__ __forceinline__ void add_scaled(const Piece<B>& piece, float weight, 
         sums[I] = fmaf(weight, value<I>(piece), sums[I]);
         add_scaled<B, I + 1>(piece, weight, sums);
     }
-}
-
-// The pixel of a face in [-1, 1]: clipped, halves to even, as kernels/pixels.py does it.
-__device__ __forceinline__ uint8 pixel(float face) {
-    return static_cast<uint8>(__float2uint_rn(fminf(fmaxf((face + 1.0f) * 127.5f, 0.0f), 255.0f)));
 }

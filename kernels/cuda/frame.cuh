@@ -12,7 +12,12 @@ struct Frame {
     int width, height, pitch;
 };
 
-// BT.601 in 14 bits, rounded, as OpenCV's BGR2GRAY and the Y of BGR2YCrCb.
+// BT.601 in 15 bits, rounded: OpenCV's BGR2GRAY.
+__device__ __forceinline__ int grey_of(int blue, int green, int red) {
+    return (3735 * blue + 19235 * green + 9798 * red + (1 << 14)) >> 15;
+}
+
+// The same in 14 bits: the Y of OpenCV's BGR2YCrCb.
 __device__ __forceinline__ int luminance(int blue, int green, int red) {
     return (1868 * blue + 9617 * green + 4899 * red + (1 << 13)) >> 14;
 }

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels.cuda.launch_plan import MAX_BATCH, align_launch, paste_launch
 from immunecam.kernels.cuda.launching import launch
+from immunecam.kernels.cuda.memory import allocate
 from immunecam.kernels.cuda.programs import Programs
-from immunecam.kernels.cuda.staging import Staging
+from immunecam.kernels.cuda.staging import StagingRing
 
 __all__ = ["LAYOUTS", "FrameKernels", "FrameOnCard", "paste_region"]
 
@@ -90,10 +91,13 @@ class FrameKernels:
             raise UsageError(f"max_faces is {max_faces}, but it must be from 1 to {MAX_BATCH}.")
         self.max_faces, self._programs = max_faces, programs
         size = max_faces * 6 * 4
-        self._staging = [Staging(size) for _ in range(2)]
-        self._matrices = [programs.device.memory_resource.allocate(size, stream=stream) for _ in range(2)]
+        self._staging = [StagingRing(size) for _ in range(2)]
+        advice = "close another user of it"
+        self._matrices = [allocate(programs.device, size, stream=stream, advice=advice) for _ in range(2)]
 
-    def align(self, frame: FrameOnCard, back: NDArray[np.float64], faces: int, *, stream: Any) -> None:
+    def align(
+        self, frame: FrameOnCard, back: NDArray[np.float64], faces: int, *, crops: int | None = None, stream: Any
+    ) -> None:
         """Cut faces out, aligned and grey.
 
         Parameters
@@ -104,18 +108,24 @@ class FrameKernels:
             From pixels of the crop to pixels of the frame.
         faces : int
             Address of (N, 112, 112) float32, which become the faces in [-1, 1].
+        crops : int, optional
+            Address of (N, 112, 112, 3) uint8, which become the same in the colours of a BGR frame.
 
         Raises
         ------
         InputError
             If the matrices have another shape, there are too many, or a value is not finite.
+        UsageError
+            If crops are asked of an NV12 frame.
         """
         if n := self._put(0, back, stream):
-            self.launch_align(frame, n, faces, stream=stream)
+            self.launch_align(frame, n, faces, crops=crops, stream=stream)
 
-    def launch_align(self, frame: FrameOnCard, n: int, faces: int, *, stream: Any) -> None:
+    def launch_align(self, frame: FrameOnCard, n: int, faces: int, *, crops: int | None = None, stream: Any) -> None:
         """The launch of `align` alone, with the matrices of its last call: what may be captured in a CUDA graph."""
-        last = (faces,) if frame.layout == "bgr" else (np.int32(frame.full_range), faces)
+        if crops is not None and frame.layout != "bgr":
+            raise UsageError(f"Crops in colour were asked of a frame in {frame.layout}, but only bgr gives them.")
+        last = (faces, crops) if frame.layout == "bgr" else (np.int32(frame.full_range), faces)
         launch(self._programs, align_launch(n, frame.layout), stream, *_members(frame, chroma=False),
                      self._matrices[0], *last)  # fmt: skip
 
@@ -177,8 +187,6 @@ class FrameKernels:
         if not np.isfinite(values).all():
             raise InputError("The matrices hold NaN or infinity: align the faces again.")
         if len(values):
-            # The copy of the frame before may not have read its matrices yet.
-            stream.sync()
             self._staging[which].put(values, self._matrices[which], stream=stream)
         return len(values)
 

@@ -17,7 +17,9 @@ __all__ = [
     "mutate_launch",
     "one_pass",
     "paste_launch",
+    "quantize_launch",
     "reconstruct_launch",
+    "take_launch",
 ]
 
 MAX_BATCH = 128
@@ -128,6 +130,18 @@ def one_pass(card: Card, k: int, d: int, basis: str) -> OnePass | None:
         f"project_once_{basis}", (blocks, 1), _ONCE_THREADS, shared=capacity * strip * PIECE + besides, cooperative=True
     )
     return OnePass(launch, strip, capacity, partial=k * blocks)
+
+
+def take_launch(n: int, d: int, dtype: str) -> Launch:
+    """n faces as they are given, "uint8" or "float32"."""
+    _check(n, 1)
+    return Launch(f"take_{dtype}", (_blocks(d, _THREADS), n), _THREADS)
+
+
+def quantize_launch(n: int, d: int) -> Launch:
+    """n faces to 8-bit pixels."""
+    _check(n, 1)
+    return Launch("quantize_float32", (_blocks(d, _THREADS), n), _THREADS)
 
 
 def align_launch(n: int, layout: str) -> Launch:

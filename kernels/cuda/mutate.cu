@@ -3,10 +3,13 @@
 // One block a face. A thread draws the four uniforms of one Philox counter and decides four rows of the basis. The list
 // is compacted by scans, not by atomics, so it is sorted and the same in every run.
 
+#include "fault.cuh"
 #include "philox.cuh"
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+
+constexpr float kRounding = 1e-6f;  // by which a sigmoid in single precision may leave [0, 1]
 
 enum Mode { kSample = 0, kThreshold = 1, kExpected = 2 };
 
@@ -33,17 +36,17 @@ __device__ __forceinline__ int scanned(int count, int* warp_sums, int& total) {
     return before + inclusive - count;
 }
 
-// p (N, K), images (N) running numbers, bits (N, ceil(K / 32)), rows (N, K) and weights (N, K) of which the first
-// counts[n] are written. invalid is set to 1 if a probability is outside [0, 1] or NaN, and left alone otherwise.
+// p (N, K), numbers (1 + N): the seed, then the faces' running numbers; in memory, so that a captured launch draws anew
+// at every replay. bits (N, ceil(K / 32)), rows (N, K) and weights (N, K) of which the first counts[n] are written.
 template <typename P>
-__device__ __forceinline__ void mutate(const P* __restrict__ p, const uint64* __restrict__ images, uint64 seed,
-                                       uint32 clone, int k, int mode, uint32* __restrict__ bits,
-                                       uint16* __restrict__ rows, float* __restrict__ weights,
-                                       uint32* __restrict__ counts, uint32* __restrict__ invalid) {
+__device__ __forceinline__ void mutate(const P* __restrict__ p, const uint64* __restrict__ numbers, uint32 clone, int k,
+                                       int mode, uint32* __restrict__ bits, uint16* __restrict__ rows,
+                                       float* __restrict__ weights, uint32* __restrict__ counts,
+                                       uint32* __restrict__ faults) {
     __shared__ int warp_sums[kWarps];
     const size_t face = blockIdx.x;
     const int words = (k + 31) / 32;
-    const uint64 image = mode == kSample ? images[face] : 0;
+    const uint64 seed = mode == kSample ? numbers[0] : 0, image = mode == kSample ? numbers[1 + face] : 0;
     p += face * k, bits += face * words, rows += face * k, weights += face * k;
     int written = 0;
     bool wrong = false;
@@ -56,8 +59,9 @@ __device__ __forceinline__ void mutate(const P* __restrict__ p, const uint64* __
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             const bool inside = first + j < k;
-            value[j] = inside ? to_float(p[first + j]) : 0.0f;
-            wrong |= !(value[j] >= 0.0f && value[j] <= 1.0f);
+            const float given = inside ? to_float(p[first + j]) : 0.0f;
+            value[j] = fminf(fmaxf(given, 0.0f), 1.0f);  // 0 of NaN
+            wrong |= !(fabsf(given - value[j]) <= kRounding);
             const float above = mode == kSample ? uniform(drawn.w[j]) : mode == kThreshold ? 0.5f : 0.0f;
             nibble |= static_cast<uint32>(inside && value[j] > above) << j;
         }
@@ -78,17 +82,17 @@ __device__ __forceinline__ void mutate(const P* __restrict__ p, const uint64* __
         if (threadIdx.x % 8 == 0 && first < 32 * words) bits[first / 32] = word;
     }
     if (threadIdx.x == 0) counts[face] = written;
-    if (wrong) *invalid = 1;
+    if (wrong) report(faults, kProbability);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    mutate_float32(const float* p, const uint64* images, uint64 seed, uint32 clone, int k, int mode,
-                   uint32* bits, uint16* rows, float* weights, uint32* counts, uint32* invalid) {
-    mutate(p, images, seed, clone, k, mode, bits, rows, weights, counts, invalid);
+    mutate_float32(const float* p, const uint64* numbers, uint32 clone, int k, int mode, uint32* bits, uint16* rows,
+                   float* weights, uint32* counts, uint32* faults) {
+    mutate(p, numbers, clone, k, mode, bits, rows, weights, counts, faults);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    mutate_float16(const float16* p, const uint64* images, uint64 seed, uint32 clone, int k, int mode,
-                   uint32* bits, uint16* rows, float* weights, uint32* counts, uint32* invalid) {
-    mutate(p, images, seed, clone, k, mode, bits, rows, weights, counts, invalid);
+    mutate_float16(const float16* p, const uint64* numbers, uint32 clone, int k, int mode, uint32* bits, uint16* rows,
+                   float* weights, uint32* counts, uint32* faults) {
+    mutate(p, numbers, clone, k, mode, bits, rows, weights, counts, faults);
 }

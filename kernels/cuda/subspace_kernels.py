@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from immunecam.errors import InputError, UsageError
-from immunecam.kernels.cuda.card import one_line
+from immunecam.errors import UsageError
 from immunecam.kernels.cuda.launch_plan import (
     MAX_BATCH,
     coefficients_launch,
@@ -16,6 +15,7 @@ from immunecam.kernels.cuda.launch_plan import (
     reconstruct_launch,
 )
 from immunecam.kernels.cuda.launching import launch
+from immunecam.kernels.cuda.memory import allocate
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.staging import Staging
 from immunecam.kernels.mutation import check_mutation_mode
@@ -55,13 +55,14 @@ class SubspaceKernels:
 
     Attributes
     ----------
-    probabilities, images, faces : cuda.core.Buffer
-        Inputs: p (N, K); running numbers (N,) uint64; faces (N, D) float32 in [-1, 1].
+    probabilities, numbers, faces : cuda.core.Buffer
+        Inputs: p (N, K); the seed and the faces' running numbers (1 + N,) uint64, which only the mode "sample" reads;
+        faces (N, D) float32 in [-1, 1].
     bits, rows, weights, counts : cuda.core.Buffer
         Antibodies as packed bits (N, ceil(K / 32)) uint32, and as the active rows (N, K) uint16 with their weights
         (N, K) float32, of which the first counts (N,) uint32 are there.
-    invalid : cuda.core.Buffer
-        One uint32: becomes 1 if a probability was outside [0, 1] or NaN. It is not cleared by launches.
+    faults : cuda.core.Buffer
+        One uint32, a :class:`Fault`: what was wrong with values. Launches set bits, and clear none.
     pixels, projected : cuda.core.Buffer
         Outputs: projected faces (N, D) uint8, and float32 in [-1, 1] for a restorer.
 
@@ -99,19 +100,26 @@ class SubspaceKernels:
                 f"{programs.card.multiprocessors} multiprocessors of {programs.card.shared_memory} bytes cannot hold "
                 "half of the rows: use the two-pass form."
             )
-        n, k, d = max_batch, self.k, self.d
         self._stream, self._buffers = stream, list[Any]()
+        try:
+            self._allocate(subspace)
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self, subspace: Subspace) -> None:
+        n, k, d = self.max_batch, self.k, self.d
         self.mean, self.rows_of_basis = self._copy(subspace.mean), self._copy(subspace.basis)
         self.scale = None if subspace.scale is None else self._copy(subspace.scale)
-        self.probabilities = self._room(n * k * np.dtype(probabilities).itemsize)
-        self.images, self.faces = self._room(8 * n), self._room(4 * n * d)
-        self.bits, self.counts, self.invalid = self._room(4 * n * ((k + 31) // 32)), self._room(4 * n), self._room(4)
+        self.probabilities = self._room(n * k * np.dtype(self.probability_dtype).itemsize)
+        self.numbers, self.faces = self._room(8 * (1 + n)), self._room(4 * n * d)
+        self.bits, self.counts, self.faults = self._room(4 * n * ((k + 31) // 32)), self._room(4 * n), self._room(4)
         self.rows, self.weights, self._found = self._room(2 * n * k), self._room(4 * n * k), self._room(4 * n * k)
         self.pixels, self.projected = self._room(n * d), self._room(4 * n * d)
         self._partial = None if self._once is None else self._room(4 * self._once.partial)
         self._barrier = self._room(8)
-        self.clear(stream=stream)
-        stream.sync()  # memory of a stream's pool is there for other streams only now
+        self.clear(stream=self._stream)
+        self._stream.sync()  # memory of a stream's pool is there for other streams only now
 
     @property
     def written(self) -> tuple[Any, ...]:
@@ -121,17 +129,17 @@ class SubspaceKernels:
         return (*antibodies, self._found, *scratch, self.projected, self.pixels)
 
     def clear(self, *, stream: Any) -> None:
-        """Forget that a probability was invalid, and set the barrier of the one-pass form anew."""
-        self.invalid.fill(0, stream=stream)
+        """Forget the faults, and set the barrier of the one-pass form anew."""
+        self.faults.fill(0, stream=stream)
         self._barrier.fill(0, stream=stream)
 
-    def mutate(self, n: int, *, mode: str, seed: int = 0, clone: int = 0, stream: Any) -> None:
-        """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `images`."""
+    def mutate(self, n: int, *, mode: str, clone: int = 0, stream: Any) -> None:
+        """Antibodies of the first n faces from `probabilities` and, in the mode "sample", `numbers`."""
         mode = check_mutation_mode(mode)
         plan = mutate_launch(self._within(n), self.k, self.probability_dtype)
         launch(
-            self._programs, plan, stream, self.probabilities, self.images, np.uint64(seed), np.uint32(clone),
-            np.int32(self.k), np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.invalid,
+            self._programs, plan, stream, self.probabilities, self.numbers, np.uint32(clone), np.int32(self.k),
+            np.int32(_MODES[mode]), self.bits, self.rows, self.weights, self.counts, self.faults,
         )  # fmt: skip
 
     def project(self, n: int, *, stream: Any) -> None:
@@ -157,8 +165,8 @@ class SubspaceKernels:
 
     def close(self) -> None:
         """Give the card's memory back."""
-        for buffer in self._buffers:
-            buffer.close()
+        while self._buffers:
+            self._buffers.pop().close()
 
     def _within(self, n: int) -> int:
         if not 1 <= n <= self.max_batch:
@@ -166,16 +174,9 @@ class SubspaceKernels:
         return n
 
     def _room(self, size: int) -> Any:
-        try:
-            buffer = self._programs.device.memory_resource.allocate(size, stream=self._stream)
-        except Exception as error:
-            self.close()
-            raise InputError(
-                f"The card has no {size} bytes left ({one_line(error)}): close another user of it, "
-                f"or make max_batch = {self.max_batch} smaller."
-            ) from None
-        self._buffers.append(buffer)
-        return buffer
+        advice = f"close another user of it, or make max_batch = {self.max_batch} smaller"
+        self._buffers.append(allocate(self._programs.device, size, stream=self._stream, advice=advice))
+        return self._buffers[-1]
 
     def _copy(self, array: Any) -> Any:
         staging, buffer = Staging(array.nbytes), self._room(array.nbytes)

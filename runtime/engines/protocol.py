@@ -54,8 +54,9 @@ class WholePurifier(Engine, Protocol):
 class CardEngine(Protocol):
     """Runs a bundle's networks between buffers of a card, on a stream that is given.
 
-    Calls start the work and come back; the stream tells when it is done. Buffers are addresses on the card, aligned to
-    256 bytes, and hold float32.
+    For one thread at a time, unless an engine says more. Calls start the work and come back; the stream tells when it
+    is done. Buffers are addresses on the card, aligned to 256 bytes, and hold float32. What goes wrong raises an
+    :class:`ImmuneCamError` or the library's own exception.
     """
 
     @property
@@ -90,5 +91,5 @@ class CardEngine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the card's memory back, once the streams of all calls are done."""
+        """Give back what it holds, once the streams of all calls are done; calling it again does nothing."""
         ...

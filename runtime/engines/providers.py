@@ -15,7 +15,16 @@ from immunecam.runtime.engines.tensorrt_library import import_tensorrt
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
 
-__all__ = ["PROVIDERS", "ProviderChoice", "ProviderName", "choose_provider", "import_onnxruntime"]
+__all__ = [
+    "PROVIDERS",
+    "ProviderChoice",
+    "ProviderName",
+    "choose_provider",
+    "cpu_choice",
+    "has_cuda",
+    "import_onnxruntime",
+    "require_cuda",
+]
 
 ProviderName: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt"]
 """``auto``: the best that this machine has; every other name is that backend or an error."""
@@ -89,11 +98,7 @@ def _onnxruntime(provider: str) -> ProviderChoice:
     if provider == "cpu":
         return ProviderChoice("cpu", _CPU, "it was asked for", automatic=False)
     if provider == "cuda":
-        if _CUDA not in built_with:
-            raise BackendMissingError(
-                f"The provider 'cuda' was asked for, but the installed onnxruntime {ort.__version__} was "
-                "built without CUDA: install onnxruntime-gpu in its place, or use --provider cpu."
-            )
+        require_cuda(ort)
         return ProviderChoice("cuda", _CUDA, "it was asked for", automatic=False)
     if _CUDA in built_with:
         return ProviderChoice("cuda", _CUDA, "onnxruntime was built with CUDA", automatic=True)
@@ -120,6 +125,26 @@ def _tensorrt_if_ready(bundle: Bundle) -> ProviderChoice | None:
         _log.info("Not TensorRT for the bundle %s: %s", bundle.name, error)
         return None
     return ProviderChoice("tensorrt", "", f"the bundle has plans for {machine}", automatic=True)
+
+
+def cpu_choice(bundle: Bundle, reason: str) -> ProviderChoice:
+    """The CPU, for a reason that the log gives."""
+    _log.info("Provider cpu for the bundle %s: %s.", bundle.name, reason)
+    return ProviderChoice("cpu", _CPU, reason, automatic=True)
+
+
+def has_cuda(ort: Any) -> bool:
+    """Whether this ONNX Runtime was built with CUDA."""
+    return _CUDA in ort.get_available_providers()
+
+
+def require_cuda(ort: Any) -> None:
+    """Raise a BackendMissingError unless this ONNX Runtime was built with CUDA."""
+    if not has_cuda(ort):
+        raise BackendMissingError(
+            f"The provider 'cuda' was asked for, but the installed onnxruntime {ort.__version__} was "
+            "built without CUDA: install onnxruntime-gpu in its place, or use --provider cpu."
+        )
 
 
 def import_onnxruntime() -> Any:

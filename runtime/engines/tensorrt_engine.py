@@ -41,7 +41,7 @@ class TensorRTEngine:
         self._plans = {role: _Plan.open(trt, self._runtime, bundle, record) for role, record in records.items()}
 
     @staticmethod
-    def from_bundle(bundle: Bundle, *, device: Any = None) -> TensorRTEngine:
+    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False) -> TensorRTEngine:
         """Engine for a bundle.
 
         Parameters
@@ -50,6 +50,8 @@ class TensorRTEngine:
             A loaded, hence verified, bundle.
         device : cuda.core.Device, optional
             From :func:`immunecam.kernels.cuda.open_device`; None opens the first.
+        exact : bool
+            Take only plans that were built on a machine just like this, not merely compatible ones.
 
         Raises
         ------
@@ -61,7 +63,9 @@ class TensorRTEngine:
         """
         trt = import_tensorrt()
         device = open_device() if device is None else device
-        return TensorRTEngine(bundle, trt, device, dict(choose_plans(bundle, PlanMachine.here(trt, device))))
+        return TensorRTEngine(
+            bundle, trt, device, dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact))
+        )
 
     @property
     def provider(self) -> str:
@@ -134,7 +138,7 @@ class TensorRTEngine:
         with self._opening:
             self._closed = True
             for contexts in list(self._all):
-                contexts.by_role.clear()
+                contexts.made.clear()
             self._plans.clear()
             self._runtime = None
 
@@ -144,12 +148,12 @@ class TensorRTEngine:
             raise UsageError(
                 "The stream is the default one, but TensorRT wants one of its own: make it by create_stream."
             )
-        self._context(role).run(n, addresses, handle)
+        self._context(role, n).run(n, addresses, handle)
 
-    def _context(self, role: str) -> _Context:
+    def _context(self, role: str, n: int) -> _Context:
         mine: _Contexts | None = getattr(self._local, "contexts", None)
-        if mine is not None and role in mine.by_role:
-            return mine.by_role[role]
+        if mine is not None and (role, n) in mine.made:
+            return mine.made[role, n]
         with self._opening:
             if self._closed:
                 raise UsageError("This TensorRT engine was closed, but it was asked to run: make another.")
@@ -159,15 +163,19 @@ class TensorRTEngine:
                 self._device.set_current()  # a new thread has no card of its own yet
                 mine = self._local.contexts = _Contexts()
                 self._all.add(mine)
-            mine.by_role[role] = self._plans[role].context(self._logger)
-            return mine.by_role[role]
+            mine.made[role, n] = self._plans[role].context(n, self._logger)
+            return mine.made[role, n]
 
 
 class _Contexts:
-    """Execution contexts of one thread; they go when the thread does."""
+    """Execution contexts of one thread; they go when the thread does.
+
+    One for each number of faces: a CUDA graph holds the state of the context that it was captured from, which must not
+    get other shapes after that.
+    """
 
     def __init__(self) -> None:
-        self.by_role: dict[str, _Context] = {}
+        self.made: dict[tuple[str, int], _Context] = {}
 
 
 class _Plan:
@@ -207,7 +215,12 @@ class _Plan:
         ranges = [engine.get_tensor_profile_shape(tensor, 0) for tensor in inputs]
         return cls(engine, name, tuple(inputs), (max(r[0][0] for r in ranges), min(r[2][0] for r in ranges)))
 
-    def context(self, logger: TensorRTLogger) -> _Context:
+    def context(self, n: int, logger: TensorRTLogger) -> _Context:
+        if not self.batch[0] <= n <= self.batch[1]:
+            raise UsageError(
+                f"{self.name} takes {self.batch[0]} to {self.batch[1]} faces at once, but there are {n}: split them, "
+                "or build a plan for more (--batch)."
+            )
         logger.forget()
         context = self.engine.create_execution_context()
         if context is None:
@@ -227,11 +240,6 @@ class _Context:
 
     def run(self, n: int, addresses: dict[str, int], stream: int) -> None:
         plan = self._plan
-        if not plan.batch[0] <= n <= plan.batch[1]:
-            raise UsageError(
-                f"{plan.name} takes {plan.batch[0]} to {plan.batch[1]} faces at once, but there are {n}: split them, "
-                "or build a plan for more (--batch)."
-            )
         self._logger.forget()
         if n != self._n:
             self._n = 0  # until all of it is set: a failure in between must not be taken for done

@@ -1,10 +1,10 @@
 """From a frame to aligned faces and back: finding, landmarks, alignment, paste."""
 
-from immunecam.runtime.faces.align import SIDE, TEMPLATE, AlignedFaces, align, similarity
+from immunecam.runtime.faces.align import SIDE, TEMPLATE, AlignedFaces, align, check_frame, similarity
 from immunecam.runtime.faces.cascade import CascadeFinder
 from immunecam.runtime.faces.face import Face
 from immunecam.runtime.faces.finder import FaceFinder, face_finder
-from immunecam.runtime.faces.paste import COLOUR_MODES, ColourMode, paste
+from immunecam.runtime.faces.paste import COLOUR_MODES, ColourMode, check_colour, paste
 from immunecam.runtime.faces.yunet import YuNetFinder
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "FaceFinder",
     "YuNetFinder",
     "align",
+    "check_colour",
+    "check_frame",
     "face_finder",
     "paste",
     "similarity",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.faces.align import SIDE, check_frame
 
-__all__ = ["COLOUR_MODES", "ColourMode", "paste"]
+__all__ = ["COLOUR_MODES", "ColourMode", "check_colour", "paste"]
 
 ColourMode = Literal["keep", "grey"]
 COLOUR_MODES = ("keep", "grey")
@@ -66,8 +66,7 @@ def paste(
         For another colour mode.
     """
     check_frame(frame)
-    if colour not in COLOUR_MODES:
-        raise UsageError(f"colour is {colour!r}, but it must be one of {', '.join(COLOUR_MODES)}")
+    check_colour(colour)
     if purified.dtype != np.uint8 or purified.ndim != 3 or purified.shape[1:] != (SIDE, SIDE):
         raise InputError(
             f"the purified faces are {purified.dtype} {purified.shape}, but they must be uint8 (N, {SIDE}, {SIDE})"
@@ -83,6 +82,12 @@ def paste(
     for face, matrix in zip(purified, matrices, strict=True):
         _paste_one(result, face, matrix, colour)
     return result
+
+
+def check_colour(colour: str) -> None:
+    """Raise a UsageError unless it is one of :data:`COLOUR_MODES`."""
+    if colour not in COLOUR_MODES:
+        raise UsageError(f"colour is {colour!r}, but it must be one of {', '.join(COLOUR_MODES)}")
 
 
 def _paste_one(

@@ -5,44 +5,32 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
+import cuda_on_cpu as on_cpu
 import cv2
 import numpy as np
 import pytest
+from host_engine import HostEngine, LaunchedEngine
 
 from immunecam.benchmarks import gpu
-from immunecam.benchmarks.card import frame_checks
+from immunecam.benchmarks.card import frame_checks, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
+from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.card import opening
 
 ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location("cuda_on_cpu", ROOT / "tests" / "kernels" / "cuda_on_cpu.py")
-on_cpu = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(on_cpu)
-
-
-@pytest.fixture
-def core(tmp_path, monkeypatch):
-    core = on_cpu.Core(tmp_path)
-    package = types.ModuleType("cuda")
-    package.core = core
-    monkeypatch.setitem(sys.modules, "cuda", package)
-    monkeypatch.setitem(sys.modules, "cuda.core", core)
-    return core
 
 
 def checked(faces, **more):
-    programs = on_cpu.Programs(on_cpu.card())
+    programs = on_cpu.programs(on_cpu.card())
     return list(check_kernels(programs, on_cpu.Stream(), faces, k=40, batches=(1, 3), seed=0, **more))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
     faces = np.linspace(-1, 1, 2 * 160, dtype=np.float32).reshape(2, 10, 16)
     rows = checked(faces)
@@ -52,7 +40,7 @@ def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
     launch = core.launch
 
     def wrong(stream, config, kernel, *arguments):
-        if kernel != "reconstruct_float32":  # what is not launched leaves the poison
+        if kernel.name != "reconstruct_float32":  # what is not launched leaves the poison
             launch(stream, config, kernel, *arguments)
 
     monkeypatch.setattr(core, "launch", wrong)
@@ -76,11 +64,44 @@ def test_failures():
         ({"relative_error": 1e30}, "relative error"),
         ({"largest_grey_difference": 2}, "2 grey levels"),
         ({"bit_equal_runs": False}, "two equal runs"),
-        ({"invalid": 1}, "invalid"),
+        ({"invalid": 1}, "faults"),
         ({"error": "CUDA_ERROR_ILLEGAL_ADDRESS"}, "ILLEGAL"),
     ):
         (said,) = failures(good | change)
         assert words in said
+
+
+@pytest.mark.parametrize("engine", [HostEngine, LaunchedEngine])
+def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
+    core.device = on_cpu.Device(on_cpu.card(cooperative=False))
+    monkeypatch.setattr(opening, "OnnxRuntimeCardEngine", engine)
+    monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
+    monkeypatch.setattr(opening, "_TENSORRT", "immunecam.runtime.engines.no_such_engine")
+    monkeypatch.setattr(runtime_times, "WARM_SECONDS", 0)
+
+    class Given:
+        def __init__(self, array):
+            self.array = array
+            self.__cuda_array_interface__ = array.__array_interface__ | {"stream": None}
+
+    faces = gpu._real_faces()[:2] if len(gpu._real_faces()) else np.zeros((2, 112, 112), np.float32)
+    frame = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8), (0, 0), 6)
+    rows = list(
+        runtime_times.runtime_times(
+            Bundle.load(default_bundle()), faces, frame=frame, batches=(1,), repeats=1, to_card=Given
+        )
+    )
+    paths = ["host to host", "card to card", "networks and kernels", "frame"]
+    assert [row.get("path") for row in rows] == [*paths, None]
+    for row in rows[:4]:
+        assert row["p50_us"] > 0
+        assert row["graph"] is engine.capturable
+        assert runtime_times.runtime_failures(row) == []
+    for row in rows[:2]:
+        assert row["largest_difference_grey"] <= 1
+    assert 0 < rows[3]["differing_pixels_percent"] < 50
+    assert "tensorrt" in rows[4]["missing"]
+    assert runtime_times.runtime_failures({"mean_difference_grey": 3.0}) != []
 
 
 def test_timing():
@@ -105,13 +126,12 @@ def test_the_real_picture(monkeypatch, tmp_path):
     assert -1 <= faces.min() < -0.3 < 0.3 < faces.max() <= 1
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 def test_frames_are_compared_with_the_runtime(core, monkeypatch):
     monkeypatch.setattr(
         frame_checks, "time_replays", lambda stream, work, **more: work(0, stream) or timing_of([100.0], together=10)
     )
     frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
-    programs = on_cpu.Programs(on_cpu.card())
+    programs = on_cpu.programs(on_cpu.card())
     rows = list(frame_checks.check_frames(programs, on_cpu.Stream(), cv2.GaussianBlur(frame, (0, 0), 6)))
     assert [row["kernel"] for row in rows] == ["align", "paste, keep", "paste, grey"]
     for row in rows:
@@ -146,6 +166,10 @@ def report():
         "forms": [form, form | {"form": "cuBLAS"}, {"form": "torch.compile", "basis": "float16", "batch": 1, "k": 1500,
                                                      "error": "no compiler"}],
         "purifications": [{"bundle": "edge", "batch": 1, "form": "graph", **TIMES, "mean_difference_grey": 0.02}],
+        "runtime": [{"provider": "cuda", "bundle": "edge", "batch": 8, "path": "host to host", "graph": False, **TIMES,
+                     "mean_difference_grey": 0.01, "largest_difference_grey": 1, "differing_pixels_percent": 0.02,
+                     "failures": []},
+                    {"provider": "tensorrt", "bundle": "edge", "missing": "TensorRT is missing.", "failures": []}],
         "left_out": ["forms: 8 minutes were over"],
     }  # fmt: skip
 
@@ -160,6 +184,8 @@ def test_table():
     assert "| 22 % |" in page
     assert "copies 4300 GB/s" in page
     assert "8 minutes were over" in page
+    assert "| cuda | edge | 8 | host to host | no | 20.0 | 22.0 | 0.01 | 1 | no |" in page
+    assert "- tensorrt, edge: TensorRT is missing." in page
     failed = report()
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)

@@ -281,7 +281,7 @@ def test_the_builder_fails(world, small, faces):
     with pytest.raises(InputError, match=r"cannot compile the analyzer \(.*out of memory"):
         export_plans(small.path, QUICK, faces=faces)
     world.memory = 2**21  # the plans are built, but their trial finds no room
-    with pytest.raises(InputError, match=r"OUT_OF_MEMORY.*--batch"):
+    with pytest.raises(InputError, match=r"OUT_OF_MEMORY.*close another"):
         export_plans(small.path, BuildOptions("fp32", (1, 2, 64)), faces=faces)
     assert content(small.path) == before
 

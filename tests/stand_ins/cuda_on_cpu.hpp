@@ -2,6 +2,7 @@
 // indices and of barriers; it says nothing of a card's memory model, its rounding of intrinsics, or its speed.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -39,7 +40,9 @@ namespace cpu {
 constexpr size_t kStack = 64 << 10;
 
 struct Fibre {
-    ucontext_t context;
+    ucontext_t context;  // of its beginning; from there on jumps, which ask nothing of the system and are much quicker
+    jmp_buf at;
+    bool started = false;
     std::unique_ptr<char[]> stack;
     Dim thread;
     bool finished = false;
@@ -49,7 +52,7 @@ struct Fibre {
 struct Block {
     std::vector<Fibre> fibres;
     std::vector<unsigned> exchange;  // a word of every thread, for shuffles
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     int current = 0;
     std::function<void()> body;
 };
@@ -59,16 +62,22 @@ inline thread_local Dim block_index, block_size, grid_size;
 inline thread_local char* dynamic_shared = nullptr;
 
 inline void enter() {
-    Fibre& fibre = block->fibres[block->current];
     block->body();
-    fibre.finished = true;
-    swapcontext(&fibre.context, &block->scheduler);
+    block->fibres[block->current].finished = true;
+    _longjmp(block->scheduler, 1);
 }
 
 inline void wait(int scope) {
     Fibre& fibre = block->fibres[block->current];
     fibre.waits = scope;
-    swapcontext(&fibre.context, &block->scheduler);
+    if (_setjmp(fibre.at) == 0) _longjmp(block->scheduler, 1);
+}
+
+__attribute__((noinline)) inline void resume(Block& own, Fibre& fibre) {
+    if (_setjmp(own.scheduler) != 0) return;
+    if (fibre.started) _longjmp(fibre.at, 1);
+    fibre.started = true;
+    setcontext(&fibre.context);
 }
 
 // Lets the threads go on that a barrier held, once all that still run have come to it.
@@ -105,7 +114,7 @@ inline void run_block(Dim index, Dim size, Dim grid, size_t shared, const std::f
         getcontext(&fibre.context);
         fibre.context.uc_stack.ss_sp = fibre.stack.get();
         fibre.context.uc_stack.ss_size = kStack;
-        fibre.context.uc_link = &own.scheduler;
+        fibre.context.uc_link = nullptr;
         makecontext(&fibre.context, enter, 0);
     }
     for (;;) {
@@ -116,7 +125,7 @@ inline void run_block(Dim index, Dim size, Dim grid, size_t shared, const std::f
             left = true;
             if (fibre.waits) continue;
             own.current = i;
-            swapcontext(&own.scheduler, &fibre.context);
+            resume(own, fibre);
             moved = true;
         }
         if (!left) break;
@@ -181,6 +190,7 @@ inline float from_half(unsigned short bits) {
 inline void __syncthreads() { cpu::wait(2); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
+inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST); }
 template <typename T>
 T __shfl_up_sync(unsigned, T value, int offset) {
     const int lane = cpu::block->current % 32;
