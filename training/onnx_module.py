@@ -115,7 +115,7 @@ def _ints(value: Tensor | None) -> list[int]:
 
 
 def _padding(attributes: _Attributes, spatial: int) -> tuple[list[int], list[int]]:
-    """Symmetric padding for the operator, and what must be padded beforehand (F.pad order) if it is not symmetric."""
+    """Symmetric padding for the operator, and what is padded apart from it (F.pad order) if it is not symmetric."""
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         raise ValueError(f"auto_pad {attributes['auto_pad']!r} has no form here: write explicit pads")
     pads = list(attributes.get("pads", [0] * 2 * spatial))
@@ -137,6 +137,27 @@ def _conv(values: list[Any], attributes: _Attributes) -> Tensor:
     if x.ndim == 4 and x.device.type == "cpu":  # a tenth faster there, forwards and backwards
         x = x.contiguous(memory_format=torch.channels_last)
     return operator(x, weight, bias, stride, tuple(padding), dilation, attributes.get("group", 1))
+
+
+def _conv_transpose(values: list[Any], attributes: _Attributes) -> Tensor:
+    x, weight = values[0], values[1]
+    bias = values[2] if len(values) > 2 else None
+    if "output_shape" in attributes:
+        raise ValueError("a transposed convolution with output_shape has no form here: write explicit pads")
+    spatial = weight.ndim - 2
+    padding, after = _padding(attributes, spatial)
+    y = {3: F.conv_transpose1d, 4: F.conv_transpose2d}[weight.ndim](
+        x,
+        weight,
+        bias,
+        tuple(attributes.get("strides", [1] * spatial)),
+        tuple(padding),
+        tuple(attributes.get("output_padding", [0] * spatial)),
+        attributes.get("group", 1),
+        tuple(attributes.get("dilations", [1] * spatial)),
+    )
+    # Pads are what a transposed convolution takes away from its result.
+    return F.pad(y, [-p for p in after]) if after else y
 
 
 def _batch_norm(values: list[Any], attributes: _Attributes) -> Tensor:
@@ -316,6 +337,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "Concat": _concat,
     "ConstantOfShape": _fill,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
     "Div": _elementwise(lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")),
     "Dropout": lambda values, attributes: values[0],

@@ -177,19 +177,39 @@ def test_weights_of_another_run_are_taken_where_they_fit(faces, recognizer, tmp_
 
 
 def test_noise_teaches_to_drop_what_is_mostly_noise(faces, tmp_path):
-    """With strong noise and no identity term, trailing eigenfaces of no energy must become improbable."""
+    """With strong noise and no identity term, trailing eigenfaces of no energy must become improbable.
+
+    The last 8 of the 16 are directions that no face has anything of; the first 8 stay.
+    """
     config = TINY.replace(
-        phases=(Phase("warm-up", steps=60),),
+        phases=(Phase("warm-up", steps=40),),
         identity_weight=0.0,
+        sparsity_weight=0.0,  # which would drop them without any noise
         noise_level=0.4,
         pixel_weight=1.0,
         lr=1e-2,
         augment=False,
     )
-    trainer = Trainer(config, faces, [], tmp_path)
-    seen = []
-    trainer.run(on_step=lambda step, phase, values: seen.append(float(values.loss.detach())))
-    assert sum(seen[-10:]) < sum(seen[:10])
+    fitted = Eigenspace.fit(faces.batches(500), 39)  # all that forty faces span
+    torch.manual_seed(0)
+    rest = torch.linalg.qr(torch.cat([fitted.basis, fitted.mean[None], torch.randn(8, 12544)]).T)[0].T[-8:]
+    space = Eigenspace(
+        fitted.mean, torch.cat([fitted.basis[:8], rest]), torch.cat([fitted.variance[:8], torch.zeros(8)])
+    )
+    clean = next(faces.batches(16))
+    assert space.coefficients(clean)[:, 8:].abs().max() < 1e-3
+    trainer = Trainer(config, faces, [], tmp_path, eigenspace=space)
+
+    def probability() -> torch.Tensor:
+        with torch.no_grad():
+            return torch.sigmoid(trainer.network.eval().logits(clean)).mean(0)
+
+    before = probability()
+    trainer.run()
+    after = probability()
+    assert float(before[8:].mean()) > 0.5
+    assert float(after[8:].mean()) < 0.25
+    assert float(after[:8].mean()) > 0.9
 
 
 @pytest.mark.parametrize("estimator", ["reinforce", "straight-through"])
@@ -258,6 +278,52 @@ def test_slow_copy_averages_buffers_too():
     assert not slow.network.training
     with pytest.raises(ValueError, match="decay"):
         ExponentialMovingAverage(network, 1.0)
+
+
+def test_the_attacker_is_aimed_at_a_slow_copy_that_follows_every_step(faces, recognizer, tmp_path):
+    attack = Attack(steps=(1, 1), through=1.0, gradient="expected")
+    config = TINY.replace(phases=(Phase("adversarial", steps=3, adversarial=1.0),), ema_decay=0.5, attack=attack)
+    trainer = Trainer(config, faces, [recognizer], tmp_path)
+    wanted = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    aimed_at = []
+    trainer.slow.network.register_forward_hook(lambda *call: aimed_at.append(trainer.step))
+
+    def follow(step, phase, values):
+        for name, value in trainer.network.state_dict().items():
+            wanted[name] = 0.5 * wanted[name] + 0.5 * value if value.is_floating_point() else value.clone()
+
+    first = {name: value.clone() for name, value in wanted.items()}
+    trainer.run(on_step=follow)
+    assert aimed_at == [0, 1, 2]
+    found = weights(tmp_path)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[f"slow.{name}"], value, msg=name)
+    moved = "generator.linear.weight"
+    assert not torch.allclose(found[f"slow.{moved}"], first[moved])
+    assert not torch.allclose(found[f"slow.{moved}"], found[f"network.{moved}"])
+
+
+def test_as_many_steps_are_resampled_as_asked_for(faces, tmp_path):
+    """Their faces are the same ones, off the grid of their pixels."""
+    batches = {}
+    for share in (0.0, 0.5, 1.0):
+        config = TINY.replace(resampled=share, augment=False, identity_weight=0.0, phases=(Phase("warm-up", steps=1),))
+        trainer = Trainer(config, faces, [], tmp_path / str(share))
+        batches[share] = []
+        for seed in range(12):
+            torch.manual_seed(seed)
+            batches[share].append(trainer._batch(config.phases[0])[0])
+    changed = {
+        share: [not torch.equal(a, b) for a, b in zip(batches[0.0], found, strict=True)]
+        for share, found in batches.items()
+    }
+    assert sum(changed[0.0]) == 0
+    assert 2 < sum(changed[0.5]) < 10
+    assert sum(changed[1.0]) == 12
+    known = from_uint8(faces.pixels).flatten(1)
+    for plain, resampled in zip(batches[0.0], batches[1.0], strict=True):
+        assert all((known == face).all(1).any() for face in plain.flatten(1))
+        assert torch.cosine_similarity(plain.flatten(1), resampled.flatten(1)).min() > 0.8
 
 
 def test_resuming_a_finished_run_changes_nothing(faces, recognizer, tmp_path):

@@ -32,6 +32,7 @@ from immunecam.training.attacks import (
     dodging,
     fgsm,
     impersonation,
+    pgd,
     resubmitted,
     round_to_8bit,
     through,
@@ -41,11 +42,13 @@ from immunecam.training.attacks.base import linf_box
 from immunecam.training.attacks.patch import patch_place
 from immunecam.training.attacks.square import area_schedule
 from immunecam.training.attacks.transfer import gaussian_kernel
-from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.faces import FaceSet, from_uint8, to_uint8
 from immunecam.training.recognizer import Recognizer
 
 # The threshold of best accuracy of mobilefacenet_y1 on the pairs of folds 1 to 7.
 _Y1_THRESHOLD = 0.239
+
+_GREY = 128
 
 
 def small(attack):
@@ -212,6 +215,25 @@ def test_carlini_and_wagner_beyond_the_budget(recognizer, clean):
     assert torch.equal(CWL2(steps=3, confidence=0.5)(hopeless, clean, 1e3), clean)
 
 
+@pytest.mark.parametrize(("decay", "wanted"), [(0.0, 100), (0.5, 100), (1.0, 108)])
+def test_two_steps_of_mi_fgsm_by_hand(decay, wanted):
+    """Slopes (3, 1), then (-4, 4), of mean length 1: (1.5, 0.5) decayed and (-1, 1) are summed.
+
+    The first pixel goes up by half the budget, and then on by (0.5, 1.5), or back by (-0.25, 1.25) and (-1, 1).
+    """
+    faces = from_uint8(torch.full((1, 1, 2), 100, dtype=torch.uint8)).double()
+
+    def goal() -> Goal:
+        slopes = iter(torch.tensor([[[3.0, 1.0]], [[-4.0, 4.0]]], dtype=torch.float64))
+        return Goal(lambda x: (x * next(slopes)).sum((1, 2))[:, None], torch.ones(1, 1).double(), True)
+
+    epsilon = 8 / 127.5
+    ours = MIFGSM(steps=2, decay=decay)(goal(), faces, epsilon)
+    trained_against = pgd(goal(), faces, epsilon, steps=2, step_size=epsilon / 2, momentum=decay, random_start=False)
+    for found in (ours, trained_against):
+        assert to_uint8(found).tolist() == [[[wanted, 108]]]
+
+
 def test_momentum_is_the_special_case(goal, clean):
     wanted = MIFGSM(steps=4)(goal, clean, 0.1)
     assert torch.equal(DIFGSM(steps=4, probability=0.0)(goal, clean, 0.1), wanted)
@@ -221,12 +243,64 @@ def test_momentum_is_the_special_case(goal, clean):
     assert not torch.equal(TIFGSM(steps=4)(goal, clean, 0.1), wanted)
 
 
-def test_apgd_keeps_its_best_point_and_beats_pgd(goal, clean):
+class Climbed:
+    """A goal of given losses (N,) of faces, which keeps every point that it is asked about."""
+
+    def __init__(self, loss, count: int) -> None:
+        self._loss = loss
+        self.points: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []
+        self.goal = Goal(self._embed, torch.ones(count, 1, dtype=torch.float64), True)
+
+    def _embed(self, faces: torch.Tensor) -> torch.Tensor:
+        loss = self._loss(faces, len(self.points))
+        self.points.append(round_to_8bit(faces.detach()))
+        self.losses.append(loss.detach())
+        return loss[:, None]
+
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """For every face its point of the largest loss, and which it was."""
+        number = torch.stack(self.losses).argmax(0)
+        return torch.stack(self.points)[number, torch.arange(len(number))], number
+
+
+def test_apgd_is_not_weaker_than_pgd(goal, clean):
     torch.manual_seed(0)
     with torch.no_grad():
         ours = goal(APGD(steps=20)(goal, clean, 0.05))
         theirs = goal(PGD(steps=20)(goal, clean, 0.05))
     assert ours.mean() >= theirs.mean() - 0.02
+
+
+@pytest.fixture
+def wanted() -> torch.Tensor:
+    """Two faces of 4 x 4 within 12 grey levels of a grey one, float64."""
+    torch.manual_seed(0)
+    return (_GREY + 12 * (2 * torch.rand(2, 4, 4) - 1).double()) / 127.5 - 1
+
+
+def test_apgd_returns_its_best_point(wanted):
+    """The loss rises from step to step, but for one fall from which it does not recover: what is before it is best.
+
+    It is late enough for no checkpoint to lead the climb back.
+    """
+    climbed = Climbed(lambda x, n: n - (x - wanted).abs().mean((1, 2)) - 1000 * (n > 95), len(wanted))
+    found = APGD(steps=100)(climbed.goal, torch.full_like(wanted, _GREY / 127.5 - 1), 16 / 127.5)
+    best, number = climbed.best()
+    assert len(climbed.points) == 101
+    assert number.tolist() == [95, 95]
+    assert torch.equal(found, best)
+    assert not torch.equal(found, climbed.points[-1])
+
+
+def test_apgd_halves_its_step_where_it_leaps_over_the_best_face(wanted):
+    """A first step is as wide as the box, so a face inside it is leapt over until the steps are short enough."""
+    climbed = Climbed(lambda x, n: -(x - wanted).abs().mean((1, 2)), len(wanted))
+    clean = torch.full_like(wanted, _GREY / 127.5 - 1)
+    found = APGD(steps=40)(climbed.goal, clean, 16 / 127.5)
+    before, after = (float((x - wanted).abs().mean()) * 127.5 for x in (clean, found))
+    assert before > 4
+    assert after < 1
 
 
 def test_apgd_checkpoints_are_the_papers():
@@ -345,6 +419,31 @@ def test_eot_starts_from_where_the_attack_on_the_expected_draw_ends(recognizer, 
     assert cosines[1] < cosines[0]
     # A threshold that everything is below: nothing is left to do after the start, with a gradient or without.
     assert torch.equal(loss(knows, 0.0, 1.0), loss(dataclasses.replace(knows, draw=knows.expected), 0.0, 1.0))
+
+
+def test_eot_keeps_the_best_of_its_restarts(recognizer, clean):
+    """Three attempts of two steps: two slopes and one judgement each, from starts of their own; no one wins always."""
+    with torch.no_grad():
+        goal = dodging(recognizer, recognizer(clean))
+    asked, ends = [], []
+
+    def embed(faces):
+        asked.append(faces.detach().clone())
+        if not torch.is_grad_enabled():
+            ends.append(asked[-1])
+        return recognizer(faces)
+
+    torch.manual_seed(0)
+    attack = EOTPGD(steps=2, draws=1, restarts=3, margin=None)
+    found = attack(dataclasses.replace(goal, embed=embed), clean, 0.02)
+    assert len(asked) == 3 * (2 + 1)
+    starts = asked[::3]
+    assert not any(torch.equal(*two) for two in itertools.combinations(starts, 2))
+    with torch.no_grad():
+        winner = torch.stack([goal(faces) for faces in ends]).argmax(0)
+    assert len(ends) == 3
+    assert len(winner.unique()) > 1
+    assert torch.equal(found, torch.stack(ends)[winner, torch.arange(len(clean))])
 
 
 def test_eot_never_changes_a_face_that_is_through_by_the_margin(recognizer, clean):
