@@ -182,9 +182,8 @@ class Protocol:
             # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest. It is for
             # faces that gradients miss.
             square = Square(queries=self.square_queries, margin=0.2)
-            planned.append(
-                Planned(f"{planned[0].name}, then Square-{self.square_queries}", square, level, after=planned[0])
-            )
+            name = f"expected Square-{self.square_queries} after PGD-{steps}"
+            planned.append(Planned(name, square, level, after=planned[0]))
         return planned
 
 

@@ -76,7 +76,7 @@ def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
     core.device = on_cpu.Device(on_cpu.card(cooperative=False))
     monkeypatch.setattr(opening, "OnnxRuntimeCardEngine", engine)
     monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
-    monkeypatch.setattr(opening, "_TENSORRT", "immunecam.runtime.engines.no_such_engine")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(runtime_times, "WARM_SECONDS", 0)
 
     class Given:

@@ -22,7 +22,7 @@ from immunecam.benchmarks.evaluation.purified import PurifiedFaces
 from immunecam.benchmarks.evaluation.run import Evaluation
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
-from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.training.attacks import L2PGD, PGD
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
@@ -93,7 +93,7 @@ def test_it_measures_everything(whole, bundle):
         assert once
         assert again["same_accepted_percent"] <= once[0]["same_accepted_percent"] + 1e-6
     names = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="8/255")}
-    drawn = {"straight-through EOT-PGD-8x2", "expected Square-20", "strongest of 4"}
+    drawn = {"straight-through EOT-PGD-8x2", "expected Square-20 after PGD-8", "strongest of 4"}
     assert names == {"expected PGD-8", "expected PGD-2", *drawn}
     assert {row["purified"] for row in rows(report, threat="adaptive", defence="small (expected)")} == {"both"}
     norms = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="L2 1.5")}
@@ -126,10 +126,21 @@ def test_the_page(whole):
     (clean,) = rows(report, recognizer="linear2", threat="clean", defence="none", purified="both")
     assert f"{clean['accuracy_percent']:.1f} ({clean['accuracy_low_percent']:.1f}" in text
     assert "Never seen in the training of: small." in text
+    settings = "queries 20, first_area 0.3, margin 0.2, on what expected PGD-8 leaves"
+    assert f"| expected Square-20 after PGD-8 | 8/255 | {settings} |" in text
     for plot in ("budgets.png", "roc.png", "price.png"):
         assert f"(page/{plot})" in text
         assert (folder / "page" / plot).stat().st_size > 5000
     assert (folder / "work" / "contact_sheet.png").is_file()
+
+
+def test_the_page_says_what_training_met(whole, bundle):
+    report, _ = whole
+    assert robustness.trained_on(bundle) == ""
+    said = robustness.trained_on(Bundle.load(default_bundle()))
+    assert said.startswith("PGD-10, MI-FGSM-10, APGD-10, FGSM at 3 to 10/255 on the bare recognisers; 70 % of steps")
+    known = {**report, "trained_on": {"small": said}}
+    assert f"Attacks met in training (small: {said})." in robustness.page_with_plots(known, "page")
 
 
 def test_nothing_is_done_twice(whole, data, recognizers, bundle, monkeypatch):
@@ -244,9 +255,10 @@ def test_pairs(data, tmp_path):
             pairs.first(count)
     with pytest.raises(InputError, match="0 same and 0 different"):
         load_pairs(data / "lfw" / "pairs.csv", faces, range(9, 10))
-    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="columns fold, left, right, same"):
-        read_table(tmp_path / "pairs.csv", range(8, 9))
+    for wrong in ("a,b\n1,2\n", "fold,left,right,same\n8,a,b,True\n", "fold,left,right,same\n8,a,b," + "1" * 200_000):
+        (tmp_path / "pairs.csv").write_text(wrong)
+        with pytest.raises(InputError, match="columns fold, left, right, same"):
+            read_table(tmp_path / "pairs.csv", range(8, 9))
     assert isinstance(few, Pairs)
 
 
@@ -370,6 +382,9 @@ def test_command(data, recognizers, bundle, tmp_path):
     ("arguments", "code", "words"),
     [
         ([], 2, "give both"),
+        (["--data", "D", "--recognizer", "R", "--adaptive-pairs", "60"], 2, "100 or more"),
+        (["--data", "D", "--recognizer", "R", "--quick", "--adaptive-pairs", "61"], 2, "even numbers"),
+        (["--page-of", "EMPTY", "--docs", "b.md"], 3, "measure again"),
         (["--page-of", "a.json"], 2, "--docs"),
         (["--page-of", "a.json", "--docs", "page"], 2, "page.md"),
         (["--data", "D", "--recognizer", "R", "--mode", "sample", "--mode", "sample"], 2, "given twice"),
@@ -385,7 +400,9 @@ def test_command(data, recognizers, bundle, tmp_path):
     ],
 )
 def test_wrong_calls(arguments, code, words, data, recognizers, tmp_path):
-    given = [{"D": data, "R": recognizers[0]}.get(argument, argument) for argument in arguments]
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"schema": "immunecam.robustness/1"}')
+    given = [{"D": data, "R": recognizers[0], "EMPTY": empty}.get(argument, argument) for argument in arguments]
     done = command(*given, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -61,6 +61,16 @@ def test_rates_and_roc(rows):
         assert any(np.allclose(at, point) for point in zip(fmr, tar, strict=True))
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_pairs_that_all_agree_leave_what_clopper_and_pearson_leave(value):
+    bound = 0.025 ** (1 / 30)
+    found = interval(np.full(30, value), rates=True, draws=20_000)
+    wanted = (bound, 1.0) if value else (0.0, 1 - bound)
+    assert found == pytest.approx(wanted, abs=0.005)
+    both = interval(np.full(30, value), np.array([0.0, 1.0] * 15), rates=True)
+    assert both[0] < (value + 0.5) / 2 < both[1]
+
+
 def test_intervals_hold_the_truth_and_shrink():
     rng = np.random.default_rng(0)
     widths = []
