@@ -39,12 +39,14 @@ class FaceAttack(ABC):
     norm : str
         What the budget bounds: "linf" or "l2" of the change, in the range [-1, 1] (8/255 of the picture's range is
         16/255 here), or "patch", the fraction of the picture's area that may be overwritten.
-    version : int
-        Raised when the same settings make other faces, so that kept ones are not taken for them.
     """
 
     norm: ClassVar[str]
-    version: ClassVar[int] = 1
+
+    @property
+    def version(self) -> int:
+        """Raised when the same settings come to make other faces, so that kept ones are not taken for them."""
+        return 1
 
     def __call__(self, goal: Goal, faces: Tensor, epsilon: float) -> Tensor:
         """Attacked faces.

@@ -59,13 +59,16 @@ class EOTPGD(LinfAttack):
         Cosine beyond the threshold at which a face is left alone; None leaves none alone.
     """
 
-    version = 2
-
     steps: int = 40
     draws: int = 20
     restarts: int = 1
     step_size: float | None = None
     margin: float | None = 0.2
+
+    @property
+    def version(self) -> int:
+        """2 of several draws, which have not always started from where the attack on the expected one ends."""
+        return 1 if self.draws == 1 else 2
 
     def __post_init__(self) -> None:
         check_count(self, "steps", "draws", "restarts")
