@@ -29,8 +29,6 @@ __all__ = ["CardPurifier"]
 
 _SIDE = 112
 _D = _SIDE * _SIDE
-_MAX_BATCH = 32
-_ADVICE = "close another user of it, or make max_batch smaller"
 
 _log = logging.getLogger(__name__)
 

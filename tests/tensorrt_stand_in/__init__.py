@@ -6,8 +6,8 @@ No figure rests on it.
 """
 
 from .cuda_stand_in import cuda_modules
-from .library import VERSIONS, tensorrt_module
 from .small_bundle import crops, small_bundle
+from .tensorrt_module import VERSIONS, tensorrt_module
 from .world import World
 
 __all__ = ["VERSIONS", "World", "crops", "cuda_modules", "small_bundle", "tensorrt_module"]
