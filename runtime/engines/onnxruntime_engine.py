@@ -78,12 +78,7 @@ class OnnxRuntimeEngine:
             If a graph cannot be run or does not have the inputs, outputs and K of the manifest.
         """
         threads = check_threads(threads)
-        choice = choose_provider(provider, bundle, tensorrt=False) if isinstance(provider, str) else provider
-        if choice.name == "tensorrt":
-            raise BackendMissingError(
-                "The provider 'tensorrt' was asked for and is here, but ONNX Runtime's engine does not run it: use "
-                "TensorRTEngine, or --provider cuda."
-            )
+        choice = choose_provider(provider, bundle) if isinstance(provider, str) else provider
         engine = OnnxRuntimePurifier if whole and bundle.graph("purifier") else OnnxRuntimeEngine
         try:
             return engine(bundle, choice, threads)

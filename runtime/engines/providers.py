@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from immunecam.errors import BackendMissingError, ImmuneCamError, UsageError
-from immunecam.kernels.cuda import open_device
-from immunecam.runtime.engines.plans import PlanMachine, choose_plans
-from immunecam.runtime.engines.tensorrt_library import import_tensorrt
+from immunecam.errors import BackendMissingError, UsageError
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
@@ -44,9 +40,9 @@ class ProviderChoice:
     Attributes
     ----------
     name : str
-        "cpu", "cuda" or "tensorrt".
+        "cpu" or "cuda".
     execution_provider : str
-        ONNX Runtime's name of it; empty for "tensorrt", which runs without ONNX Runtime.
+        ONNX Runtime's name of it.
     reason : str
         Why, as half a sentence.
     automatic : bool
@@ -59,35 +55,31 @@ class ProviderChoice:
     automatic: bool
 
 
-def choose_provider(provider: str, bundle: Bundle, *, tensorrt: bool = True) -> ProviderChoice:
-    """The backend that a bundle will run on.
+def choose_provider(provider: str, bundle: Bundle) -> ProviderChoice:
+    """The provider of ONNX Runtime that a bundle will run on; :func:`open_backend` chooses among all backends.
 
     Parameters
     ----------
-    provider : {"auto", "cpu", "cuda", "tensorrt"}
-        ``auto`` takes TensorRT where it imports, a card answers and the bundle has plans built on a machine just like
-        this; else CUDA where the installed ONNX Runtime was built with it; else the CPU.
+    provider : {"auto", "cpu", "cuda"}
+        ``auto`` takes CUDA where the installed ONNX Runtime was built with it, else the CPU.
     bundle : Bundle
         What is to be run; named in the log.
-    tensorrt : bool
-        Whether ``auto`` may take TensorRT; false for what runs by ONNX Runtime only.
 
     Raises
     ------
     UsageError
         If the name is unknown.
     BackendMissingError
-        If the named backend is not installed, or the named "tensorrt" finds no card or driver.
-    InputError
-        If the named "tensorrt" is there, but the bundle has no plan for this machine.
+        If the named provider is not installed, or is "tensorrt", which another engine runs.
     """
     if provider not in PROVIDERS:
         raise UsageError(f"The provider is {provider!r}, but it must be one of {', '.join(PROVIDERS)}.")
-    choice = _tensorrt(bundle) if provider == "tensorrt" else None
-    if provider == "auto" and tensorrt:
-        choice = _tensorrt_if_ready(bundle)
-    if choice is None:
-        choice = _onnxruntime(provider)
+    if provider == "tensorrt":
+        raise BackendMissingError(
+            "The provider 'tensorrt' was asked for, but ONNX Runtime's engine does not run it: use TensorRTEngine, or "
+            "--provider cuda."
+        )
+    choice = _onnxruntime(provider)
     _log.info("Provider %s for the bundle %s: %s.", choice.name, bundle.name, choice.reason)
     return choice
 
@@ -103,28 +95,6 @@ def _onnxruntime(provider: str) -> ProviderChoice:
     if _CUDA in built_with:
         return ProviderChoice("cuda", _CUDA, "onnxruntime was built with CUDA", automatic=True)
     return ProviderChoice("cpu", _CPU, f"onnxruntime {ort.__version__} was built without CUDA", automatic=True)
-
-
-def _tensorrt(bundle: Bundle) -> ProviderChoice:
-    """TensorRT, asked for by name; whatever it lacks is an error."""
-    trt = import_tensorrt()
-    machine = PlanMachine.here(trt, open_device())
-    choose_plans(bundle, machine)
-    return ProviderChoice("tensorrt", "", "it was asked for", automatic=False)
-
-
-def _tensorrt_if_ready(bundle: Bundle) -> ProviderChoice | None:
-    """TensorRT, if nothing of it is missing; why not is told in the log where it is installed at all."""
-    if importlib.util.find_spec("tensorrt") is None:
-        return None
-    try:
-        trt = import_tensorrt()
-        machine = PlanMachine.here(trt, open_device())
-        choose_plans(bundle, machine, exact=True)  # one that is merely compatible is taken when asked for
-    except ImmuneCamError as error:
-        _log.info("Not TensorRT for the bundle %s: %s", bundle.name, error)
-        return None
-    return ProviderChoice("tensorrt", "", f"the bundle has plans for {machine}", automatic=True)
 
 
 def cpu_choice(bundle: Bundle, reason: str) -> ProviderChoice:

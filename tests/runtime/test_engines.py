@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.kernels import mutate, project, uniforms
+from immunecam.runtime.backend import open_backend
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import (
     Engine,
@@ -133,7 +134,7 @@ def test_missing_cuda(bundle: Bundle) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="tensorrt is installed")
 def test_missing_tensorrt(bundle: Bundle) -> None:
     with pytest.raises(BackendMissingError, match=r"TensorRT cannot be imported \(No module named 'tensorrt'\)"):
-        OnnxRuntimeEngine.from_bundle(bundle, provider="tensorrt")
+        open_backend(bundle, "tensorrt")
 
 
 def test_missing_onnxruntime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.engines import CardEngine, OnnxRuntimeEngine, TensorRTEngine, choose_provider
+from immunecam.runtime.card import opening
+from immunecam.runtime.engines import CardEngine, OnnxRuntimeEngine, TensorRTEngine
 from immunecam.runtime.plan_writer import store_plans
 from immunecam.runtime.purifier import Purifier
 
@@ -310,7 +311,7 @@ def test_library_missing_broken_or_too_old(compiled, monkeypatch):
         TensorRTEngine.from_bundle(compiled)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BackendMissingError, match=r"cannot be imported .*--provider cpu"):
-        choose_provider("tensorrt", compiled)
+        TensorRTEngine.from_bundle(compiled)
 
 
 # Plans that run elsewhere
@@ -329,8 +330,8 @@ def test_compatible_plans(world, stand_in, tmp_path):
 
     world.move(gpu="NVIDIA GeForce RTX 4060", capability=(8, 9), driver=12080)  # the first plans
     np.testing.assert_allclose(card.analyze(TensorRTEngine.from_bundle(stored), some_faces(2)), reference, atol=1e-6)
-    assert choose_provider("tensorrt", stored).name == "tensorrt"
-    assert choose_provider("auto", stored).name != "tensorrt"  # only what was built on a machine just like this
+    with pytest.raises(InputError, match="no TensorRT plan"):
+        TensorRTEngine.from_bundle(stored, exact=True)  # only what was built on a machine just like this
     world.move(gpu="Tesla T4", capability=(7, 5))
     with pytest.raises(InputError, match="Tesla T4"):
         TensorRTEngine.from_bundle(stored)
@@ -352,32 +353,36 @@ def test_the_plan_stored_last_is_taken(world, compiled, tmp_path):
 # Choice of the provider
 
 
-def test_auto_takes_tensorrt_only_with_a_plan_for_this_machine(world, compiled, caplog):
-    with caplog.at_level(logging.INFO):
-        choice = choose_provider("auto", compiled)
-    assert (choice.name, choice.automatic) == ("tensorrt", True)
-    assert (
-        f"Provider tensorrt for the bundle a: the bundle has plans for TensorRT {world.version}, NVIDIA" in caplog.text
-    )
-    assert choose_provider("tensorrt", compiled).reason == "it was asked for"
-    assert choose_provider("auto", compiled, tensorrt=False).name != "tensorrt"
+def test_auto_takes_tensorrt_only_with_a_plan_for_this_machine(world, compiled, caplog, monkeypatch):
+    """What opens a backend, with the kernels of a card left out."""
+    monkeypatch.setattr(opening, "CardPurifier", lambda bundle, engine, programs, **_: engine)
+    monkeypatch.setattr(opening, "has_cuda", lambda ort: False)
 
-    caplog.clear()
+    def opened(provider):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            if provider == "auto":
+                return opening.open_best(compiled)[0]
+            return opening.open_card(compiled, provider)
+
+    assert opened("auto").provider == "tensorrt"
+    assert "Provider tensorrt for the bundle a on NVIDIA H200: the first of tensorrt, cuda and cpu" in caplog.text
+    assert opened("tensorrt").provider == "tensorrt"
+    assert "it was asked for" in caplog.text
+
     world.move(gpu="Orin", capability=(8, 7))
-    with caplog.at_level(logging.INFO):
-        assert choose_provider("auto", compiled).name != "tensorrt"
-    assert "Not TensorRT for the bundle a: " in caplog.text
+    engine = opened("auto")
+    assert engine is None or engine.provider != "tensorrt"
+    assert "The provider tensorrt is not used: " in caplog.text
     assert "has no TensorRT plan of its analyzer for this machine" in caplog.text
     with pytest.raises(InputError, match="no TensorRT plan"):
-        choose_provider("tensorrt", compiled)
+        opened("tensorrt")
 
-    caplog.clear()
     world.move(driver=0)
-    with caplog.at_level(logging.INFO):
-        assert choose_provider("auto", compiled).name != "tensorrt"
+    assert opened("auto") is None
     assert "no CUDA-capable device" in caplog.text
     with pytest.raises(BackendMissingError, match="no CUDA-capable device"):
-        choose_provider("tensorrt", compiled)
+        opened("tensorrt")
 
 
 def test_onnx_runtime_still_runs_a_bundle_with_plans(compiled):
