@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from immunecam.kernels.cuda import FrameKernels, FrameOnCard
 from immunecam.kernels.cuda.frame_kernels import paste_region
 from immunecam.kernels.cuda.memory import allocate, part
-from immunecam.runtime.card.failure import check_faults
 from immunecam.runtime.card.purifier import CardPurifier
 from immunecam.runtime.card.slot import Slot
 from immunecam.runtime.engines.onnxruntime_session import without_rounding
@@ -117,16 +116,15 @@ class CardFrames:
             np.copyto(slot.room("frame", frame.size).reshape(frame.shape), frame)
             with self._card.launching(n):
                 self._launch(frame, matrices, back, slot, seed, first, region, colour == "grey")
-            with self._card.waiting(slot, n):
-                check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
-                p = slot.room("probabilities", 4 * n * k).view(np.float32).reshape(n, k)
-                return PurifiedFrame(
-                    _with_rows(frame, slot, region),
-                    slot.room("crops", 3 * n * _D).reshape(n, _SIDE, _SIDE, 3).copy(),
-                    slot.room("purified", n * _D).reshape(n, _SIDE, _SIDE).copy(),
-                    without_rounding(p).copy(),
-                    first,
-                )
+            self._card.wait(slot, n)
+            p = slot.room("probabilities", 4 * n * k).view(np.float32).reshape(n, k)
+            return PurifiedFrame(
+                _with_rows(frame, slot, region),
+                slot.room("crops", 3 * n * _D).reshape(n, _SIDE, _SIDE, 3).copy(),
+                slot.room("purified", n * _D).reshape(n, _SIDE, _SIDE).copy(),
+                without_rounding(p).copy(),
+                first,
+            )
 
     def _close(self) -> None:
         while self._held:

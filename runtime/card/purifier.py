@@ -179,8 +179,7 @@ class CardPurifier:
                     self.pipeline.run(n)
                     self.pipeline.give(n, part(buffer, n * _D, start * _D))
                     self.pipeline.end(n, slot, probabilities=False)
-                with self.waiting(slot, n):
-                    check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
+                self.wait(slot, n)
         shape = (_SIDE, _SIDE) if given.single else (given.n, _SIDE, _SIDE)
         return CardArray(buffer, shape, np.dtype(np.uint8), device=device)
 
@@ -230,14 +229,13 @@ class CardPurifier:
                     raise
                 raise failure(error, n) from None
 
-    @contextmanager
-    def waiting(self, slot: Slot, n: int) -> Iterator[None]:
-        """Until the slot's call is done."""
+    def wait(self, slot: Slot, n: int) -> None:
+        """Until the slot's call is done; an InputError if kernels found something wrong with its n faces."""
         try:
             slot.done.sync()
         except Exception as error:
             raise failure(error, n) from None
-        yield
+        check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
 
     def _purify_part(
         self,
@@ -265,11 +263,10 @@ class CardPurifier:
                 pipeline.give(n, done)
                 done.copy_to(slot.place("purified", size), stream=stream)
             pipeline.end(n, slot, probabilities=True)
-        with self.waiting(slot, n):
-            check_faults(int(slot.room("faults", 4).view(np.uint32)[0]))
-            purified[...] = slot.room("purified", size).reshape(purified.shape)
-            found = slot.room("probabilities", probabilities.nbytes).view(np.float32)
-            probabilities[...] = without_rounding(found.reshape(probabilities.shape))
+        self.wait(slot, n)
+        purified[...] = slot.room("purified", size).reshape(purified.shape)
+        found = slot.room("probabilities", probabilities.nbytes).view(np.float32)
+        probabilities[...] = without_rounding(found.reshape(probabilities.shape))
 
     def _come_to_rest(self) -> None:
         try:
