@@ -323,9 +323,9 @@ def _how(protocol: Mapping[str, Any]) -> list[str]:
     levels = ", ".join(f"{level:g}" for level in protocol["adaptive_levels"])
     said = (
         f"Adaptive: gradients through the purifier with the expected antibody (PGD, {protocol['adaptive_steps']} "
-        f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255) and with drawn ones (straight-through, "
-        f"mean of {protocol['adaptive_draws']} antibodies a step, from where the attack on the expected one ends, at "
-        f"{', '.join(f'{x:g}' for x in protocol['eot_levels'])}); "
+        f"steps, {protocol['adaptive_restarts']} starts, at {levels} of 255); for the faces that this leaves, with "
+        f"drawn ones (straight-through, mean of {protocol['adaptive_draws']} antibodies a step, from where an attack on "
+        f"the expected one ends, at {', '.join(f'{x:g}' for x in protocol['eot_levels'])}); "
         + (
             f"Square with {protocol['square_queries']} queries for the faces that gradients leave, at "
             f"{', '.join(f'{x:g}' for x in protocol['square_levels'])}; "

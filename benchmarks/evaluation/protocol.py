@@ -108,9 +108,9 @@ class Protocol:
     adaptive_steps, adaptive_draws, square_queries : int
         Of those.
     adaptive_restarts : int
-        Attempts by the expected antibody; the attack by drawn ones starts from where the first of these would end.
-    adaptive_baselines : bool
-        Whether the classical filters are attacked through, too.
+        Attempts by the expected antibody; the attack by drawn ones starts from where one of these would end.
+    baseline_levels : tuple of float
+        Budgets at which the classical filters are attacked through, too, by the expected antibody's attack.
     judge_draws : int
         Antibodies that a figure of a sampling defence is the mean of.
     resubmissions : int
@@ -145,7 +145,7 @@ class Protocol:
     adaptive_draws: int = 20
     adaptive_restarts: int = 2
     square_queries: int = 1000
-    adaptive_baselines: bool = True
+    baseline_levels: tuple[float, ...] = (4.0, 8.0)
     judge_draws: int = 4
     resubmissions: int = 10
     resubmitted: tuple[str, float] = ("PGD-40", 8.0)
@@ -175,9 +175,11 @@ class Protocol:
         if not draws:
             planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
         elif level in self.eot_levels:
-            # It starts from where the expected antibody's attacker ends, so it needs no second attempt.
+            # It starts from where the expected antibody's attacker ends, so it needs no second attempt, and nothing is
+            # left for it of faces that he gets through.
             attack = EOTPGD(steps=steps, draws=self.adaptive_draws)
-            planned.append(Planned(f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws}", attack, level))
+            name = f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws} after PGD-{steps}"
+            planned.append(Planned(name, attack, level, after=planned[0]))
         if level in self.square_levels:
             # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest. It is for
             # faces that gradients miss.
@@ -232,7 +234,7 @@ QUICK = Protocol(
     adaptive_steps=20,
     adaptive_draws=4,
     adaptive_restarts=1,
-    adaptive_baselines=False,
+    baseline_levels=(),
     judge_draws=2,
     other_faces=0,
 )

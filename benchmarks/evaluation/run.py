@@ -163,20 +163,24 @@ class Evaluation:
             jobs.append(Job("unbounded", victim, limitless, victim, None, few))
         if adaptive:
             for victim in self.victims:
-                for defence in [*self.defences, *(self.baselines[1:] if protocol.adaptive_baselines else ())]:
-                    ours = defence in self.defences
-                    for level in protocol.adaptive_levels:
-                        plans = protocol.adaptive(level, draws=defence.draws)
-                        # The classical filters are not what is in question: one attack tells enough.
-                        jobs += [
-                            Job("adaptive", victim, plan, victim, defence, fewer)
-                            for plan in (plans if ours else plans[:1])
-                        ]
-                    if ours:
-                        jobs += [
-                            Job("adaptive", victim, plan, victim, defence, fewer) for plan in protocol.adaptive_others
-                        ]
-                        jobs.append(Job("unbounded", victim, limitless, victim, defence, few))
+                for defence in self.defences:
+                    plans = [
+                        plan
+                        for level in protocol.adaptive_levels
+                        for plan in protocol.adaptive(level, draws=defence.draws)
+                    ]
+                    jobs += [
+                        Job("adaptive", victim, plan, victim, defence, fewer)
+                        for plan in (*plans, *protocol.adaptive_others)
+                    ]
+                    jobs.append(Job("unbounded", victim, limitless, victim, defence, few))
+                # The classical filters are not what is in question: one attack tells enough.
+                simplest = [protocol.adaptive(level, draws=False)[0] for level in protocol.baseline_levels]
+                jobs += [
+                    Job("adaptive", victim, plan, victim, defence, fewer)
+                    for defence in self.baselines[1:]
+                    for plan in simplest
+                ]
         return [job for group in self.groups(jobs) for job in group]
 
     def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:

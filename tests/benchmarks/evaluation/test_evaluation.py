@@ -41,7 +41,7 @@ SMALL = dataclasses.replace(
     square_levels=(8.0,),
     square_queries=20,
     adaptive_others=(Planned("expected L2-PGD-40", L2PGD(steps=8), 1.5),),
-    adaptive_baselines=True,
+    baseline_levels=(8.0,),
     projections=(16,),
     other_faces=12,
 )
@@ -93,7 +93,7 @@ def test_it_measures_everything(whole, bundle):
         assert once
         assert again["same_accepted_percent"] <= once[0]["same_accepted_percent"] + 1e-6
     names = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="8/255")}
-    drawn = {"straight-through EOT-PGD-8x2", "expected Square-20 after PGD-8", "strongest of 4"}
+    drawn = {"straight-through EOT-PGD-8x2 after PGD-8", "expected Square-20 after PGD-8", "strongest of 4"}
     assert names == {"expected PGD-8", "expected PGD-2", *drawn}
     assert {row["purified"] for row in rows(report, threat="adaptive", defence="small (expected)")} == {"both"}
     norms = {row["attack"] for row in rows(report, threat="adaptive", defence="small (sample)", budget="L2 1.5")}
