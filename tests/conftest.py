@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import shutil
 import sys
@@ -26,52 +26,53 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def _stand_in() -> ModuleType:
-    """The package of the stand-in for TensorRT, which lies beside this file and is imported nowhere else."""
-    folder = Path(__file__).with_name("tensorrt_stand_in")
-    spec = importlib.util.spec_from_file_location(
-        "tensorrt_stand_in", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    package = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    if not hasattr(package, "VERSIONS"):
-        spec.loader.exec_module(package)
-    return package
-
-
 @pytest.fixture(scope="session")
 def stand_in() -> ModuleType:
     """The stand-in's package: `World`, `tensorrt_module`, `small_bundle` and so on."""
     pytest.importorskip("onnx", reason="needs onnx to read graphs (pip install 'immunecam[train]')")
-    return _stand_in()
-
-
-@pytest.fixture(params=["10.3.0", "10.16.0", "11.0.0"])
-def world(request: pytest.FixtureRequest, stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """A machine with a card and TensorRT of a version, both made up; a second one is set up by `world.move(...)`."""
-    assert request.param in stand_in.VERSIONS
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in ("polygraphy", "cuda")}
-
-    def arrive(machine) -> None:
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("polygraphy", "cuda")]:
-            del sys.modules[name]  # Polygraphy keeps the first TensorRT that it meets
-        monkeypatch.setitem(sys.modules, "tensorrt", stand_in.tensorrt_module(machine))
-        sys.modules.update(stand_in.cuda_modules(machine))
-
-    machine = stand_in.World(version=request.param, arrive=arrive)
-    machine.move()
-    monkeypatch.setenv("IMMUNECAM_CACHE", str(tmp_path / "cache"))
-    yield machine
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("polygraphy", "cuda")]:
-        del sys.modules[name]
-    sys.modules.update(before)
+    return importlib.import_module("tensorrt_stand_in")
 
 
 @pytest.fixture(scope="session")
 def kernel_libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Where the CUDA kernels are compiled for the CPU, and those that were."""
     return tmp_path_factory.mktemp("kernels"), {}
+
+
+@pytest.fixture(params=["10.3.0", "10.16.0", "11.0.0"])
+def world(
+    request: pytest.FixtureRequest,
+    stand_in: ModuleType,
+    kernel_libraries: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Any]:
+    """A machine with a card and TensorRT of a version, both made up; a second one is set up by `world.move(...)`."""
+    assert request.param in stand_in.VERSIONS
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "polygraphy"}
+
+    def arrive(machine: Any) -> None:
+        _forget_polygraphy()  # it keeps the first TensorRT that it meets
+        monkeypatch.setitem(sys.modules, "tensorrt", stand_in.tensorrt_module(machine))
+        core = cuda_on_cpu.Core(*kernel_libraries)
+        core.driver.cuDriverGetVersion = lambda: (0, machine.driver)
+        if machine.driver:
+            card = cuda_on_cpu.card(name=machine.gpu, sm=machine.capability, cooperative=False)
+            core.device = cuda_on_cpu.Device(card, limit=lambda: machine.memory)
+            core.device.current = machine.current
+        core.install(monkeypatch)
+
+    machine = stand_in.World(version=request.param, arrive=arrive)
+    machine.move()
+    monkeypatch.setenv("IMMUNECAM_CACHE", str(tmp_path / "cache"))
+    yield machine
+    _forget_polygraphy()
+    sys.modules.update(before)
+
+
+def _forget_polygraphy() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "polygraphy"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ class Card:
     def view(self, name, *shape):
         import ctypes
 
+        self.stream.sync()
         count = int(np.prod(shape))
         return np.ctypeslib.as_array((ctypes.c_float * count).from_address(getattr(self, name))).reshape(shape)
 

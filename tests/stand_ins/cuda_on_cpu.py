@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,12 @@ def compiled(name, folder):
 
 
 class Buffer:
-    """Host memory with a guard behind it, poisoned as fresh memory of a card is, and again when it is given back."""
+    """Host memory with a guard behind it, aligned as a card's, poisoned as fresh memory of one is, and again when it
+    is given back."""
 
     def __init__(self, size, memory=None):
-        self.bytes = np.full(size + 64, 0xA5, np.uint8)
+        room = np.full(size + 320, 0xA5, np.uint8)
+        self.bytes = room[-room.ctypes.data % 256 :][: size + 64]
         self.size, self.handle, self.owner, self.memory = size, self.bytes.ctypes.data, None, memory
         self.closed = False
 
@@ -137,8 +140,8 @@ class Buffer:
 
 
 class Memory:
-    """A memory resource; `limit` bytes may be taken at a time. Nothing goes back to the system before it does itself,
-    so that a stale address finds poison."""
+    """A memory resource; `limit` bytes (a number, or who tells it) may be taken at a time. Nothing goes back to the
+    system before it does itself, so that a stale address finds poison."""
 
     def __init__(self, limit=None, core=None):
         self.limit, self.used, self._kept, self._core = limit, 0, [], core
@@ -148,7 +151,8 @@ class Memory:
         for owner in (stream, self._core):
             if owner is not None and owner.device is not None:
                 owner.device.check_current()
-        if self.limit is not None and self.used + size > self.limit:
+        limit = self.limit() if callable(self.limit) else self.limit
+        if limit is not None and self.used + size > limit:
             raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
         self.used += size
         buffer = Buffer(size, self)
@@ -174,10 +178,12 @@ class Stream:
     """Work in order. It is done at once, or, of a lazy stream, when somebody waits."""
 
     _handles = itertools.count(1000)
+    alive = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
 
     def __init__(self, device=None, *, lazy=False):
         self.device, self.lazy, self.capturing, self.closed = device, lazy, None, False
         self.handle = next(Stream._handles)
+        Stream.alive[self.handle] = self
         self._waiting, self._done, self._asked, self._lock = [], 0, 0, threading.RLock()
 
     def enqueue(self, work, *, keep=()):
@@ -368,8 +374,8 @@ class _Program:
         return _Code()
 
 
-def card(multiprocessors=4, shared_memory=100_000, *, cooperative=True, integrated=False):
-    return Card("a CPU", (9, 0), multiprocessors, shared_memory, cooperative, integrated)
+def card(multiprocessors=4, shared_memory=100_000, *, cooperative=True, integrated=False, name="a CPU", sm=(9, 0)):
+    return Card(name, sm, multiprocessors, shared_memory, cooperative, integrated)
 
 
 def programs(on, limit=None):
@@ -405,6 +411,7 @@ class Core(types.ModuleType):
         self.driver.CUfunction_attribute = types.SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
         self.driver.CUresult = types.SimpleNamespace(CUDA_SUCCESS=0)
         self.driver.cuKernelSetAttribute = lambda *_: (0,)
+        self.driver.cuDriverGetVersion = lambda: (0, 13000)
 
     def install(self, patch):
         """Put it where the package imports it from, until the patch is undone."""

@@ -22,7 +22,9 @@ class World:
     built : list of dict
         What each build was asked for.
     launches : list of tuple
-        Thread, stream and shapes of each execution.
+        Thread, stream and shapes of each execution that was asked for.
+    executed : int
+        Executions that a stream came to, those of graphs counted each time.
     shapes_set, addresses_set : int
         Calls of the setters.
     contexts : set of int
@@ -41,6 +43,7 @@ class World:
     timed: list = field(default_factory=list)
     built: list = field(default_factory=list)
     launches: list = field(default_factory=list)
+    executed: int = 0
     shapes_set: int = 0
     addresses_set: int = 0
     contexts: set = field(default_factory=set)
@@ -59,6 +62,13 @@ class World:
             assert hasattr(self, name), name
             setattr(self, name, value)
         self.arrive(self)
+
+    def start(self, logger, error):
+        """What TensorRT does first; it fails as the binding does where the driver is missing or too old."""
+        if self.driver < self.oldest_driver:
+            code = 100 if self.driver == 0 else 35
+            logger.log(error, f"CUDA initialization failure with error: {code}. Please check your CUDA.")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     @property
     def numbers(self) -> tuple[int, int]:

@@ -101,10 +101,7 @@ def build_types(world, enums, ILogger, network_kind):
         def __init__(self, logger):
             if not isinstance(logger, ILogger):
                 raise TypeError("Builder: incompatible constructor arguments")
-            if world.driver < world.oldest_driver:
-                code = 100 if world.driver == 0 else 35
-                logger.log(ILogger.ERROR, f"CUDA initialization failure with error: {code}. Please check your CUDA.")
-                raise TypeError("pybind11::init(): factory function returned nullptr")
+            world.start(logger, ILogger.ERROR)
             self._ = types.SimpleNamespace(logger=logger)
 
         def create_network(self, flags=0):

@@ -1,4 +1,5 @@
-"""Runtime, engine, execution contexts and inspector: the remembered ONNX file by ONNX Runtime, on the host's memory."""
+"""Runtime, engine, execution contexts and inspector: the remembered ONNX file by ONNX Runtime, on streams
+and memory of `cuda_on_cpu`."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import types
 
 import numpy as np
 import onnxruntime
+from cuda_on_cpu import Stream
 
 from .base import Sealed, property_of
 from .plan import read_plan
@@ -61,6 +63,8 @@ def run_types(world, enums, ILogger):
             if not isinstance(memory, int):
                 raise TypeError("set_tensor_address: incompatible function arguments")
             world.addresses_set += 1
+            if memory % 256:
+                return self._fail(f"Error Code 3: API Usage Error (the address of {name} is not aligned to 256 bytes.)")
             if name not in self._.tensors:
                 return self._fail(f"Error Code 3: API Usage Error (no tensor {name}.)")
             self._.addresses[name] = memory
@@ -86,15 +90,22 @@ def run_types(world, enums, ILogger):
                 return self._fail("Error Code 1: Cuda Runtime (invalid device context)")
             if callable(world.on_execute) and world.on_execute() is False:
                 return self._fail("Error Code 1: Cuda Runtime (out of memory)")
-            feeds = {
-                name: _array(self._.addresses[name], self._.tensors[name][1], shape).copy()
-                for name, shape in self._.shapes.items()
-            }
-            outputs = [name for name, (mode, _) in self._.tensors.items() if mode == "OUTPUT"]
-            for name, value in zip(outputs, self._.session.run(outputs, feeds), strict=True):
-                target = _array(self._.addresses[name], self._.tensors[name][1], value.shape)
-                target[...] = value + np.asarray(world.perturb, value.dtype)
-            world.launches.append((threading.get_ident(), stream, dict(self._.shapes)))
+            # The stream comes to it later, and a graph again: with these shapes and addresses, whatever is set by then.
+            session, tensors = self._.session, self._.tensors
+            shapes, addresses = dict(self._.shapes), dict(self._.addresses)
+
+            def work():
+                feeds = {
+                    name: _array(addresses[name], tensors[name][1], shape).copy() for name, shape in shapes.items()
+                }
+                outputs = [name for name, (mode, _) in tensors.items() if mode == "OUTPUT"]
+                for name, value in zip(outputs, session.run(outputs, feeds), strict=True):
+                    target = _array(addresses[name], tensors[name][1], value.shape)
+                    target[...] = value + np.asarray(world.perturb, value.dtype)
+                world.executed += 1
+
+            Stream.alive[stream].enqueue(work, keep=(self,))
+            world.launches.append((threading.get_ident(), stream, shapes))
             return True
 
         def _fail(self, said):
@@ -154,10 +165,7 @@ def run_types(world, enums, ILogger):
         def __init__(self, logger):
             if not isinstance(logger, ILogger):
                 raise TypeError("Runtime: incompatible constructor arguments")
-            if world.driver < world.oldest_driver:
-                code = 100 if world.driver == 0 else 35
-                logger.log(ILogger.ERROR, f"CUDA initialization failure with error: {code}. Please check your CUDA.")
-                raise TypeError("pybind11::init(): factory function returned nullptr")
+            world.start(logger, ILogger.ERROR)
             self._ = types.SimpleNamespace(logger=logger, host_code=False)
 
         def deserialize_cuda_engine(self, serialized_engine):
