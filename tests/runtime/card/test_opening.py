@@ -73,30 +73,6 @@ def test_no_tensorrt(bundle: Bundle) -> None:
     assert "tensorrt" in missing(bundle, "tensorrt")
 
 
-def test_tensorrt_by_its_own_engine(emulated: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its engine is used with our kernels; by ``auto`` only with plans of a machine just like this."""
-    from host_engine import HostEngine
-
-    class TensorRTEngine(HostEngine):
-        provider = "tensorrt"
-
-        @staticmethod
-        def from_bundle(bundle: Bundle, *, device: Any, exact: bool) -> TensorRTEngine:
-            asked.append((device, exact))
-            return TensorRTEngine(bundle, stream=emulated.device.streams[-1])
-
-    asked: list[Any] = []
-    monkeypatch.setattr(opening, "import_tensorrt", lambda: None)
-    monkeypatch.setattr(opening, "TensorRTEngine", TensorRTEngine)
-    for provider in ("tensorrt", "auto"):
-        with Purifier.load(bundle, provider=provider, seed=1) as card:
-            assert card.provider == "tensorrt"
-            faces = np.random.default_rng(0).integers(0, 256, (2, 112, 112), np.uint8)
-            wanted = Purifier.load(bundle, provider="cpu", seed=1).purify(faces)
-            assert np.abs(card.purify(faces).astype(int) - wanted).max() <= 1
-    assert asked == [(emulated.device, False), (emulated.device, True)]
-
-
 def test_auto_takes_the_card_and_says_so(emulated: Any, bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     del emulated
     with caplog.at_level(logging.INFO), Purifier.load(bundle) as card:
