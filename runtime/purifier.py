@@ -196,8 +196,8 @@ class Purifier:
         ----------
         faces : ndarray, or array on a card, of float32 or uint8, shape (N, 112, 112) or (112, 112)
             Aligned grey faces: float32 in [-1, 1], or uint8 pixels. Any N; more than 32 are split. A purifier on a
-            card also takes contiguous arrays on it that offer DLPack or ``__cuda_array_interface__``, as those of
-            PyTorch, CuPy and PyCUDA do.
+            card also takes arrays on it that offer DLPack or ``__cuda_array_interface__``, as those of PyTorch, CuPy
+            and PyCUDA do, and one face as OpenCV's ``cv2.cuda.GpuMat``.
 
         Returns
         -------

@@ -1,6 +1,7 @@
 // Faces on their way in and out: 8-bit pixels or float32 to what the networks take, and float32 to 8-bit pixels.
 //
-// A thread has one value: callers' arrays begin anywhere, and a face is small beside the basis.
+// A thread has one value: callers' arrays begin anywhere, their rows may lie apart (as those of pitched memory do), and
+// a face is small beside the basis.
 
 #include "fault.cuh"
 #include "pixel.cuh"
@@ -14,18 +15,26 @@ __device__ __forceinline__ long long own_value(int d) {
     return at < d ? static_cast<long long>(blockIdx.y) * d + at : -1;
 }
 
-// faces (N, D) in [-1, 1] from pixels (N, D).
-extern "C" __global__ void __launch_bounds__(kThreads) take_uint8(const uint8* given, int d, float* faces) {
-    const long long at = own_value(d);
-    if (at >= 0) faces[at] = face_value(given[at]);
+// The same value in a caller's array, whose rows of `width` values, and whose faces, may lie apart.
+__device__ __forceinline__ unsigned long long given_value(int width, uint64 row_step, uint64 face_step) {
+    const unsigned at = blockIdx.x * kThreads + threadIdx.x, row = at / static_cast<unsigned>(width);
+    return blockIdx.y * face_step + row * row_step + (at - row * static_cast<unsigned>(width));
 }
 
-// faces (N, D) from float32 (N, D), with what is wrong with them.
+// faces (N, D) in [-1, 1] from pixels.
 extern "C" __global__ void __launch_bounds__(kThreads)
-    take_float32(const float* given, int d, float* faces, uint32* faults) {
+    take_uint8(const uint8* given, int width, uint64 row_step, uint64 face_step, int d, float* faces) {
+    const long long at = own_value(d);
+    if (at >= 0) faces[at] = face_value(given[given_value(width, row_step, face_step)]);
+}
+
+// faces (N, D) from float32, with what is wrong with them.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    take_float32(const float* given, int width, uint64 row_step, uint64 face_step, int d, float* faces,
+                 uint32* faults) {
     const long long at = own_value(d);
     if (at < 0) return;
-    const float value = given[at], size = fabsf(value);
+    const float value = given[given_value(width, row_step, face_step)], size = fabsf(value);
     if (!(size <= 1.0f + kSlack)) report(faults, size < __uint_as_float(0x7f800000u) ? kFaceOutOfRange : kFaceNotFinite);
     faces[at] = value;
 }

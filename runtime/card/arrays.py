@@ -16,13 +16,14 @@ __all__ = ["CardArray", "FacesOnCard", "faces_on_card", "lies_on_card"]
 
 _SIDE = 112
 _CARD_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+_OPENCV_TYPES = {0: "uint8", 5: "float32"}  # CV_8UC1 and CV_32FC1
 
 
 def lies_on_card(given: Any) -> bool:
-    """Whether an array offers itself on a card, by ``__cuda_array_interface__`` or DLPack."""
+    """Whether an array offers itself on a card, by ``__cuda_array_interface__`` or DLPack or as a ``GpuMat``."""
     if isinstance(given, np.ndarray):
         return False
-    if hasattr(given, "__cuda_array_interface__"):  # PyTorch's tensors on a CPU have not
+    if hasattr(given, "__cuda_array_interface__") or _is_gpu_mat(given):  # PyTorch's tensors on a CPU have not
         return True
     device = getattr(given, "__dlpack_device__", None)
     return device is not None and int(device()[0]) in _CARD_DEVICES
@@ -40,6 +41,8 @@ class FacesOnCard:
         Faces.
     dtype : {"uint8", "float32"}
         Of their values.
+    steps : (int, int)
+        Values from one face to the next, and from one row to the next.
     single : bool
         Whether one face was given without a batch axis.
     view : object
@@ -49,8 +52,13 @@ class FacesOnCard:
     address: int
     n: int
     dtype: str
+    steps: tuple[int, int]
     single: bool
     view: Any
+
+    def at(self, number: int) -> int:
+        """Address of a face."""
+        return self.address + number * self.steps[0] * np.dtype(self.dtype).itemsize
 
 
 def faces_on_card(given: Any, *, stream: Any, device_id: int) -> FacesOnCard:
@@ -59,7 +67,9 @@ def faces_on_card(given: Any, *, stream: Any, device_id: int) -> FacesOnCard:
     Parameters
     ----------
     given : object
-        (N, 112, 112) or (112, 112), float32 or uint8, contiguous, with DLPack or ``__cuda_array_interface__``.
+        (N, 112, 112) or (112, 112), float32 or uint8, with DLPack or ``__cuda_array_interface__``; the values of a row
+        lie side by side, rows and faces may lie apart. Or one face as OpenCV's ``cv2.cuda.GpuMat``, which names no
+        stream: its producer must be done.
     stream : cuda.core.Stream
         Of the reader; made to wait for the producer's, as far as its library names one.
     device_id : int
@@ -72,6 +82,8 @@ def faces_on_card(given: Any, *, stream: Any, device_id: int) -> FacesOnCard:
     """
     from cuda.core.utils import StridedMemoryView
 
+    if _is_gpu_mat(given):
+        return _gpu_mat(given)
     try:
         view = StridedMemoryView.from_any_interface(given, stream_ptr=int(stream.handle))
         dtype, shape = np.dtype(view.dtype), tuple(int(size) for size in view.shape)
@@ -88,27 +100,42 @@ def faces_on_card(given: Any, *, stream: Any, device_id: int) -> FacesOnCard:
         )
     if not view.is_device_accessible or (view.device_id >= 0 and view.device_id != device_id):
         raise InputError(f"The faces lie on device {view.device_id}, but the purifier runs on {device_id}: move them.")
-    if not _contiguous(shape, view.strides):
-        raise InputError(f"The faces have the strides {view.strides}, but they must be contiguous: copy them first.")
-    return FacesOnCard(int(view.ptr), shape[0] if len(shape) == 3 else 1, dtype.name, len(shape) == 2, view)
+    n = shape[0] if len(shape) == 3 else 1
+    steps = (_SIDE * _SIDE, _SIDE)
+    if view.strides is not None and n:
+        face, row, column = (0, *view.strides)[-3:]
+        if column != 1 or row < _SIDE or face < 0:
+            raise InputError(
+                f"The faces have the strides {tuple(view.strides)}, but the {_SIDE} values of a row must lie side by "
+                "side, one row after another: copy them first."
+            )
+        steps = (face, row)
+    return FacesOnCard(int(view.ptr), n, dtype.name, steps, len(shape) == 2, view)
 
 
-def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:
-    if strides is None or 0 in shape:
-        return True
-    wanted = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size > 1 and stride != wanted:
-            return False
-        wanted *= size
-    return True
+def _is_gpu_mat(given: Any) -> bool:
+    return hasattr(given, "cudaPtr") and hasattr(given, "step")
+
+
+def _gpu_mat(given: Any) -> FacesOnCard:
+    """A face in OpenCV's pitched memory."""
+    dtype, (width, height) = _OPENCV_TYPES.get(given.type()), given.size()
+    if dtype is None:
+        raise InputError(
+            f"The GpuMat has OpenCV's type {given.type()}, but it must be CV_8UC1 or CV_32FC1: convert it."
+        )
+    if (height, width) != (_SIDE, _SIDE):
+        raise InputError(
+            f"The GpuMat has the shape {(height, width)}, but it must be ({_SIDE}, {_SIDE}): align the face first."
+        )
+    return FacesOnCard(int(given.cudaPtr()), 1, dtype, (0, int(given.step) // np.dtype(dtype).itemsize), True, given)
 
 
 class CardArray:
     """An array on a card, which owns its memory.
 
-    PyTorch, CuPy, PyCUDA and others take it without a copy, by ``__cuda_array_interface__`` or DLPack. What it holds
-    is finished when it is handed out, so a reader on any stream has nothing to wait for. Its memory goes back to the
+    PyTorch, CuPy, PyCUDA and others take it without a copy, by ``__cuda_array_interface__`` or DLPack, and OpenCV by
+    ``cv2.cuda.createGpuMatFromCudaMemory`` with its address, of which it does not keep hold. What it holds is finished when it is handed out, so a reader on any stream has nothing to wait for. Its memory goes back to the
     card's pool with :meth:`close`, or when nobody holds the array or what was made of it any more; work that reads it
     must be done by then.
 

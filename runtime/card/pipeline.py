@@ -19,6 +19,7 @@ from immunecam.runtime.engines.protocol import CardEngine
 __all__ = ["Pipeline"]
 
 _MAX_BATCH = 32
+_SIDE = 112
 _ADVICE = "close another user of it, or make max_batch smaller"
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Pipeline:
         self._restored: Any = None
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
         self.d = self.kernels.d
-        self._pixels = PixelKernels(programs, self.d)
+        self._pixels = PixelKernels(programs, self.d, _SIDE)
         if bundle.graph("restorer") is not None:
             try:
                 size = 4 * self.max_batch * self.d
@@ -101,10 +102,13 @@ class Pipeline:
             numbers[0], numbers[1:] = seed, np.array(range(first_image, first_image + n), np.uint64)
             slot.place("numbers", size, offset).copy_to(part(self.kernels.numbers, size), stream=self._stream)
 
-    def take(self, n: int, address: int, dtype: str) -> None:
-        """Bring n faces from an address that the card can read to where the networks look for them."""
+    def take(self, n: int, address: int, dtype: str, steps: tuple[int, int] | None = None) -> None:
+        """Bring n faces from an address that the card can read to where the networks look for them.
+
+        `steps` are the values from face to face and from row to row; None: nothing lies between.
+        """
         faces, faults = int(self.kernels.faces.handle), self.kernels.faults
-        self._pixels.take(n, address, dtype, faces, faults=faults, stream=self._stream)
+        self._pixels.take(n, address, dtype, faces, steps=steps, faults=faults, stream=self._stream)
 
     def run(self, n: int) -> None:
         """Analysis, mutation, projection and restoration of n faces."""

@@ -146,9 +146,9 @@ class CardPurifier:
         Parameters
         ----------
         faces : object
-            (N, 112, 112) or (112, 112), float32 in [-1, 1] or uint8, contiguous on this card, with DLPack or
-            ``__cuda_array_interface__``. They are read once their producer's stream has come to them, if their
-            library names it, and no longer when this returns.
+            (N, 112, 112) or (112, 112), float32 in [-1, 1] or uint8, on this card, with DLPack or
+            ``__cuda_array_interface__``, or one as an OpenCV ``GpuMat``; rows may lie apart. They are read once their
+            producer's stream has come to them, if their library names it, and no longer when this returns.
         seed : int
             As for :meth:`purify`.
         first_image : int or callable
@@ -174,8 +174,7 @@ class CardPurifier:
             with self.slot() as slot:
                 with self.launching(n):
                     self.pipeline.begin(n, slot, seed, first + start)
-                    value = 4 if given.dtype == "float32" else 1
-                    self.pipeline.take(n, given.address + value * start * _D, given.dtype)
+                    self.pipeline.take(n, given.at(start), given.dtype, given.steps)
                     self.pipeline.run(n)
                     self.pipeline.give(n, part(buffer, n * _D, start * _D))
                     self.pipeline.end(n, slot, probabilities=False)

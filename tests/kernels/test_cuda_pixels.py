@@ -22,14 +22,14 @@ STREAM = on_cpu.Stream()
 class Faces:
     """Memory for n faces of d values, and what the kernels make of it."""
 
-    def __init__(self, n, d):
-        self.n, self.d, self.kernels = n, d, PixelKernels(on_cpu.programs(on_cpu.card()), d)
+    def __init__(self, n, d, width=None):
+        self.n, self.d, self.kernels = n, d, PixelKernels(on_cpu.programs(on_cpu.card()), d, width or d)
         self.faces, self.pixels, self.faults = on_cpu.Buffer(4 * n * d), on_cpu.Buffer(n * d), on_cpu.Buffer(4)
         self.faults.view(np.uint32, 1)[:] = 0
 
-    def take(self, given):
-        self.kernels.take(self.n, given.ctypes.data, given.dtype.name, self.faces.handle, faults=self.faults,
-                          stream=STREAM)  # fmt: skip
+    def take(self, given, steps=None):
+        self.kernels.take(self.n, given.ctypes.data, given.dtype.name, self.faces.handle, steps=steps,
+                          faults=self.faults, stream=STREAM)  # fmt: skip
         return self.faces.view(np.float32, self.n, self.d)
 
     def quantize(self, given):
@@ -53,6 +53,27 @@ def test_faces_in_and_out_are_the_references(core, n, d, seed, offset):
     assert np.array_equal(faces.take(values), values)
     restored = rng.uniform(-1.3, 1.3, (n, d)).astype(np.float32)
     assert np.array_equal(faces.quantize(restored), quantize_faces(restored))
+    assert faces.fault() == 0
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n=st.integers(1, 3),
+    rows=st.integers(1, 30),
+    width=st.integers(1, 30),
+    gap=st.integers(0, 9),
+    apart=st.integers(0, 3),
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_rows_and_faces_may_lie_apart(core, dtype, n, rows, width, gap, apart):
+    """What lies between is NaN, which would be reported."""
+    faces, drawn = Faces(n, rows * width, width), np.random.default_rng(n)
+    room = np.full((n, rows + apart, width + gap), 255 if dtype == np.uint8 else np.nan, dtype)
+    given = room[:, :rows, :width]
+    given[...] = drawn.integers(0, 255, given.shape) if dtype == np.uint8 else drawn.uniform(-1, 1, given.shape)
+    steps = ((rows + apart) * (width + gap), width + gap)
+    taken = faces.take(given, steps).reshape(given.shape)
+    assert np.array_equal(taken, dequantize_faces(given) if dtype == np.uint8 else given)
     assert faces.fault() == 0
 
 

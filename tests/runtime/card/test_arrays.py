@@ -94,6 +94,56 @@ def test_single_many_and_no_faces(on_card: Load, bundle: Bundle, pictures: Pictu
     card.close()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_rows_and_faces_that_lie_apart(on_card: Load, bundle: Bundle, pictures: Pictures, dtype: str) -> None:
+    """Slices, pitched memory and one face that stands for several."""
+    card, cpu = on_card(bundle, mutation="expected"), Purifier.load(bundle, provider="cpu", mutation="expected")
+    faces = pictures(34)
+    values = faces if dtype == "uint8" else dequantize_faces(faces)
+    room = np.full((68, 115, 128), 255 if dtype == "uint8" else np.nan, dtype)
+    room[::2, :112, 3:115] = values
+    given = (room[::2, :112, 3:115], values[::3], room[0, :112, 3:115], np.broadcast_to(values[1], (3, 112, 112)))
+    wanted = (faces, faces[::3], faces[0], faces[[1, 1, 1]])
+    for array, pixels in zip(given, wanted, strict=True):
+        assert np.abs(card.purify(CudaArray(array)).to_numpy().astype(int) - cpu.purify(pixels)).max() <= 1
+    card.close()
+
+
+class GpuMat:
+    """What of OpenCV's is used: memory with a pitch, an address, and no protocol."""
+
+    def __init__(self, array: NDArray[Any], kind: int) -> None:
+        self.array, self._kind, self.step = array, kind, array.strides[0]
+
+    def cudaPtr(self) -> int:
+        return self.array.ctypes.data
+
+    def size(self) -> tuple[int, int]:
+        return self.array.shape[1], self.array.shape[0]
+
+    def type(self) -> int:
+        return self._kind
+
+
+def test_opencvs_pitched_pictures(on_card: Load, bundle: Bundle, pictures: Pictures) -> None:
+    card, cpu = on_card(bundle, mutation="expected"), Purifier.load(bundle, provider="cpu", mutation="expected")
+    (face,) = pictures(1)
+    pitched = np.full((112, 512), 255, np.uint8)
+    pitched[:, :112] = face
+    wide = np.full((112, 128), np.nan, np.float32)
+    wide[:, :112] = dequantize_faces(face)
+    for given in (GpuMat(pitched[:, :112], 0), GpuMat(wide[:, :112], 5)):
+        assert lies_on_card(given)
+        found = card.purify(given)
+        assert found.shape == (112, 112)
+        assert np.abs(found.to_numpy().astype(int) - cpu.purify(face)).max() <= 1
+    with pytest.raises(InputError, match="OpenCV's type 16, but it must be CV_8UC1 or CV_32FC1"):
+        card.purify(GpuMat(pitched[:, :112], 16))
+    with pytest.raises(InputError, match=r"GpuMat has the shape \(112, 100\)"):
+        card.purify(GpuMat(pitched[:, :100], 0))
+    card.close()
+
+
 def test_an_array_owns_its_memory(emulated: Any, on_card: Load, bundle: Bundle, pictures: Pictures) -> None:
     card, memory = on_card(bundle, seed=4), emulated.device.memory_resource
     before = memory.used
@@ -122,8 +172,10 @@ def test_an_array_owns_its_memory(emulated: Any, on_card: Load, bundle: Bundle, 
         (np.zeros((2, 112, 112)), "dtype float64"),
         (np.zeros((2, 112, 96), np.uint8), r"shape \(2, 112, 96\)"),
         (np.zeros((1, 2, 112, 112), np.uint8), r"shape \(1, 2, 112, 112\)"),
-        (np.zeros((2, 112, 224), np.uint8)[:, :, ::2], "must be contiguous"),
-        (np.zeros((4, 112, 112), np.uint8)[::2], "must be contiguous"),
+        (np.zeros((2, 112, 224), np.uint8)[:, :, ::2], "must lie side by side"),
+        (np.zeros((2, 112, 112), np.uint8).transpose(0, 2, 1), "must lie side by side"),
+        (np.zeros((2, 112, 112), np.uint8)[:, ::-1], "one row after another"),
+        (np.zeros((2, 112, 112), np.uint8)[::-1], "one row after another"),
         (np.full((2, 112, 112), np.nan, np.float32), "NaN or infinity"),
         (np.full((2, 112, 112), -np.inf, np.float32), "NaN or infinity"),
         (np.full((2, 112, 112), 1.01, np.float32), r"leave \[-1, 1\]"),
