@@ -65,6 +65,7 @@ class Pipeline:
             raise UsageError(f"max_batch is {max_batch}, but the engine takes {engine.max_batch} faces at most.")
         self._engine, self._stream = engine, stream
         self._graphs: dict[int, Any] = {}  # by number of faces; False where none can be had
+        self._held: dict[int, Any] = {}  # what the engine's part of each graph runs in, whatever thread captured it
         self._restored: Any = None
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
         self.d = self.kernels.d
@@ -119,6 +120,8 @@ class Pipeline:
         if n not in self._graphs:
             # Right after a run with as many faces, in which kernels were loaded and the engine's shapes have settled.
             self._graphs[n] = self._captured(n) if self._engine.capturable else False
+            if self._graphs[n]:
+                self._held[n] = self._engine.held(n)
 
     def has_graph(self, n: int) -> bool:
         """Whether n faces are launched as a CUDA graph by now."""
@@ -149,6 +152,7 @@ class Pipeline:
             if graph:
                 graph.close()
         self._graphs.clear()
+        self._held.clear()
         self._engine.close()
         self.kernels.close()
         if self._restored is not None:

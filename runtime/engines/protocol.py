@@ -79,6 +79,13 @@ class CardEngine(Protocol):
         """Whether its launches may stand in a CUDA graph, after one call with the same sizes, on the same thread."""
         ...
 
+    def held(self, n: int) -> Any:
+        """What this thread's calls with n faces run in: a CUDA graph of them is to keep it as long as it is replayed.
+
+        Asked only of an engine that is ``capturable``, after such a call.
+        """
+        ...
+
     def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
         """Activation probabilities (n, K) of faces (n, 112, 112) in [-1, 1]; `stream` is a `cuda.core.Stream`."""
         ...

@@ -25,7 +25,8 @@ class TensorRTEngine:
     """Runs the plans of a bundle's ``analyzer`` and ``restorer``. Made by :meth:`from_bundle`.
 
     Safe to call from several threads: each has execution contexts of its own, made at its first call and given back
-    when the thread ends, so it must wait for its streams before. A plan is native code, so it is run only from a bundle
+    when the thread ends, so it must wait for its streams before; what a CUDA graph was captured from is kept by
+    :meth:`held`. A plan is native code, so it is run only from a bundle
     that was checked, and from the very bytes that were checked.
     """
 
@@ -96,6 +97,11 @@ class TensorRTEngine:
     def capturable(self) -> bool:
         """True: launches may stand in a CUDA graph, after one call with the same n on the same thread."""
         return True
+
+    def held(self, n: int) -> Any:
+        """This thread's execution contexts for n faces, whose scratch memory a graph of such calls goes on using."""
+        mine: _Contexts | None = getattr(self._local, "contexts", None)
+        return () if mine is None else tuple(context for (_, size), context in mine.made.items() if size == n)
 
     def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
         """Start the analysis of n faces.

@@ -6,6 +6,7 @@ same graphs; everything between them is the product's own.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
@@ -86,6 +87,22 @@ def test_threads_share_a_purifier(compiled: Bundle, pictures: Pictures) -> None:
             found = list(pool.map(card.purify, faces))
         for purified, batch in zip(found, faces, strict=True):
             assert np.abs(purified.astype(int) - cpu.purify(batch)).max() <= 1
+
+
+def test_a_graph_outlives_the_thread_that_it_was_captured_in(world: Any, compiled: Bundle, pictures: Pictures) -> None:
+    """A thread's execution contexts go with it, but not those that a graph runs in: the stand-in misses them."""
+    cpu = Purifier.load(compiled, provider="cpu", seed=1)
+    with Purifier.load(compiled, provider="tensorrt", seed=1) as card:
+        for turn in range(2):  # run and captured, then replayed
+            with ThreadPoolExecutor(1) as pool:
+                found = pool.submit(card.purify_batch, pictures(3, turn)).result()
+            agree(found, cpu.purify_batch(pictures(3, turn)))
+        gc.collect()
+        before = len(world.launches)
+        agree(card.purify_batch(pictures(3, 2)), cpu.purify_batch(pictures(3, 2)))
+        assert len(world.launches) == before  # by the graph
+    gc.collect()
+    assert not world.contexts
 
 
 def test_auto_takes_it_and_says_so(

@@ -91,10 +91,12 @@ def run_types(world, enums, ILogger):
             if callable(world.on_execute) and world.on_execute() is False:
                 return self._fail("Error Code 1: Cuda Runtime (out of memory)")
             # The stream comes to it later, and a graph again: with these shapes and addresses, whatever is set by then.
-            session, tensors = self._.session, self._.tensors
+            state, session, tensors = self._, self._.session, self._.tensors
             shapes, addresses = dict(self._.shapes), dict(self._.addresses)
 
             def work():
+                # Neither a stream nor a graph keeps it, and its scratch memory goes with it.
+                assert state.alive, "the execution context of a launch is gone"
                 feeds = {
                     name: _array(addresses[name], tensors[name][1], shape).copy() for name, shape in shapes.items()
                 }
@@ -104,7 +106,7 @@ def run_types(world, enums, ILogger):
                     target[...] = value + np.asarray(world.perturb, value.dtype)
                 world.executed += 1
 
-            Stream.alive[stream].enqueue(work, keep=(self,))
+            Stream.alive[stream].enqueue(work)
             world.launches.append((threading.get_ident(), stream, shapes))
             return True
 
@@ -113,6 +115,7 @@ def run_types(world, enums, ILogger):
             return False
 
         def __del__(self):
+            self._.alive = False
             world.contexts.discard(id(self))
 
     class ICudaEngine(Sealed):
@@ -146,7 +149,7 @@ def run_types(world, enums, ILogger):
             }
             context._ = types.SimpleNamespace(
                 engine=self, logger=self._.logger, session=self._.session(), tensors=tensors, profile=profile,
-                shapes={}, addresses={}, running=threading.Lock(),
+                shapes={}, addresses={}, running=threading.Lock(), alive=True,
             )  # fmt: skip
             world.contexts.add(id(context))
             return context
