@@ -18,6 +18,7 @@ import threading
 import types
 import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -178,7 +179,7 @@ class Stream:
     """Work in order. It is done at once, or, of a lazy stream, when somebody waits."""
 
     _handles = itertools.count(1000)
-    alive = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
+    alive: ClassVar = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
 
     def __init__(self, device=None, *, lazy=False):
         self.device, self.lazy, self.capturing, self.closed = device, lazy, None, False
