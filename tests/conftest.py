@@ -73,10 +73,12 @@ def world(
             core.device.current = machine.current
         core.install(monkeypatch)
 
+    cuda_on_cpu.GraphBuilder.crashes.clear()
     machine = stand_in.World(version=request.param, arrive=arrive)
     machine.move()
     monkeypatch.setenv("IMMUNECAM_CACHE", str(tmp_path / "cache"))
     yield machine
+    assert not cuda_on_cpu.GraphBuilder.crashes
     _forget_polygraphy()
     sys.modules.update(before)
 
@@ -92,6 +94,8 @@ def core(kernel_libraries: tuple[Path, dict[str, Any]]) -> Iterator[Any]:
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
     made = cuda_on_cpu.Core(*kernel_libraries)
+    cuda_on_cpu.GraphBuilder.crashes.clear()
     with pytest.MonkeyPatch.context() as patch:
         made.install(patch)
         yield made
+        assert not cuda_on_cpu.GraphBuilder.crashes

@@ -13,6 +13,7 @@ from immunecam.kernels.cuda import PixelKernels, Programs, SubspaceKernels
 from immunecam.kernels.cuda.card import one_line
 from immunecam.kernels.cuda.memory import allocate, part
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.card.capture import captured
 from immunecam.runtime.card.slot import Slot
 from immunecam.runtime.engines.protocol import CardEngine
 
@@ -173,16 +174,8 @@ class Pipeline:
 
     def _captured(self, n: int) -> Any:
         """A graph of the launches; False, with a warning, if that fails."""
-        # Thread-local: any other mode would forbid other pipelines of the process what they do meanwhile.
-        builder = self._stream.create_graph_builder().begin_building(mode="thread_local")
         try:
-            try:
-                self._launch(n, builder)
-            finally:
-                builder.end_building()
-            return builder.complete()
+            return captured(self._stream, lambda builder: self._launch(n, builder))
         except Exception as error:  # whatever a library raises; without a graph it is slower, not wrong
             _log.warning("No CUDA graph of %d faces (%s): they are launched kernel by kernel.", n, one_line(error))
             return False
-        finally:
-            builder.close()

@@ -11,8 +11,8 @@ import pytest
 # What only tests use.
 OWN = {
     "Buffer": {"view", "__dlpack__"},
-    "Stream": {"enqueue", "run"},
-    "GraphBuilder": {"enqueue"},
+    "Stream": {"enqueue", "run", "end_capture"},
+    "GraphBuilder": {"enqueue", "_destroy"},
     "Device": {"check_current"},
     "Event": set(),
     "Graph": set(),
@@ -61,3 +61,15 @@ def test_functions_and_options(real):
     for resource in (core.LegacyPinnedMemoryResource, core.DeviceMemoryResource):
         assert "stream" in inspect.signature(resource.allocate).parameters
     assert "thread_local" in real["GraphBuilder"].begin_building.__doc__
+
+
+def test_functions_of_the_driver(real):
+    assert real
+    driver = importlib.import_module("cuda.bindings.driver")
+    given = on_cpu.Core(None).driver
+    for name, value in vars(given).items():
+        if name.startswith("__"):
+            continue
+        assert hasattr(driver, name), name
+        for member in vars(value) if hasattr(value, "__dict__") and not callable(value) else ():
+            assert int(getattr(getattr(driver, name), member)) == getattr(value, member), member

@@ -182,7 +182,8 @@ class Stream:
     alive: ClassVar = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
 
     def __init__(self, device=None, *, lazy=False):
-        self.device, self.lazy, self.capturing, self.closed = device, lazy, None, False
+        self.device, self.lazy, self.closed = device, lazy, False
+        self.capturing, self.invalidated = None, False
         self.handle = next(Stream._handles)
         Stream.alive[self.handle] = self
         self._waiting, self._done, self._asked, self._lock = [], 0, 0, threading.RLock()
@@ -193,7 +194,9 @@ class Stream:
             self.device.check_current()
         with self._lock:
             if self.capturing is not None:
-                self.capturing.nodes.append((work, keep))
+                if self.invalidated:
+                    raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: a previous error invalidated it")
+                self.capturing.graph.nodes.append((work, keep))
                 return
             self._waiting.append((work, keep))
             self._asked += 1
@@ -209,6 +212,7 @@ class Stream:
 
     def sync(self):
         if self.capturing is not None:
+            self.invalidated = True
             raise RuntimeError(
                 "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: operation not permitted when stream is capturing"
             )
@@ -224,6 +228,16 @@ class Stream:
         event.stream, event.mark = self, self._asked
         return event
 
+    def end_capture(self):
+        """As the driver does it: the result's number and the graph, which is destroyed where a call has invalidated
+        the capture."""
+        if self.capturing is None:
+            return 401, None  # CUDA_ERROR_ILLEGAL_STATE
+        graph, spoiled = self.capturing.graph, self.invalidated
+        self.capturing, self.invalidated = None, False
+        graph.destroyed = spoiled
+        return (901, None) if spoiled else (0, graph)  # CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+
     def create_graph_builder(self):
         return GraphBuilder(self)
 
@@ -234,14 +248,21 @@ class Stream:
 
 
 class GraphBuilder:
-    """Records what is asked of its stream."""
+    """Records what is asked of its stream.
+
+    It fails as cuda.core 1.2 does: the end of an invalidated capture raises and leaves it open, and closing or
+    collecting the builder afterwards destroys a graph that the driver has destroyed.
+    """
+
+    crashes: ClassVar = []  # where a process would have died
 
     def __init__(self, stream):
-        self.stream, self.nodes = stream, []
+        self.stream, self.graph, self._open = stream, None, False
 
     def begin_building(self, mode="relaxed"):
         assert mode == "thread_local", "any other mode breaks other pipelines of the process"
         assert self.stream.capturing is None
+        self.graph, self._open = types.SimpleNamespace(nodes=[], destroyed=False), True
         self.stream.capturing = self
         return self
 
@@ -249,15 +270,36 @@ class GraphBuilder:
         self.stream.enqueue(work, keep=keep)
 
     def end_building(self):
+        if self.stream.capturing is None:
+            raise RuntimeError("Graph builder is not building.")
         assert self.stream.capturing is self
-        self.stream.capturing = None
+        if self.stream.invalidated:
+            raise RuntimeError("Build process encountered an error and has been invalidated.")
+        assert self.stream.end_capture()[0] == 0
+        self._open = False
         return self
 
     def complete(self, options=None):
-        return Graph(self.nodes)
+        assert not self._open
+        return Graph(self.graph.nodes)
 
     def close(self):
-        pass
+        if self._open:
+            error, _ = self.stream.end_capture()
+            if error:
+                raise RuntimeError(f"CUDA error {error}")
+        self._open = False
+        self._destroy()
+
+    def __del__(self):
+        if self._open:
+            self.stream.end_capture()
+        self._destroy()
+
+    def _destroy(self):
+        if self.graph is not None and self.graph.destroyed:
+            self.crashes.append("cuGraphDestroy of a graph that is gone")
+        self.graph = None
 
 
 class Graph:
@@ -367,6 +409,11 @@ class _Code:
         return _Kernel(name)
 
 
+def _is_capturing(handle):
+    stream = Stream.alive[handle]
+    return 0, 0 if stream.capturing is None else 2 if stream.invalidated else 1
+
+
 class _Program:
     def __init__(self, code, kind, options):
         assert kind == "c++"
@@ -413,6 +460,11 @@ class Core(types.ModuleType):
         self.driver.CUresult = types.SimpleNamespace(CUDA_SUCCESS=0)
         self.driver.cuKernelSetAttribute = lambda *_: (0,)
         self.driver.cuDriverGetVersion = lambda: (0, 13000)
+        names = "NONE", "ACTIVE", "INVALIDATED"
+        status = {f"CU_STREAM_CAPTURE_STATUS_{name}": number for number, name in enumerate(names)}
+        self.driver.CUstreamCaptureStatus = types.SimpleNamespace(**status)
+        self.driver.cuStreamIsCapturing = _is_capturing
+        self.driver.cuStreamEndCapture = lambda handle: Stream.alive[handle].end_capture()
 
     def install(self, patch):
         """Put it where the package imports it from, until the patch is undone."""

@@ -8,8 +8,10 @@ model and timing, ONNX Runtime's CUDA provider, and what CUDA forbids during a c
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -105,6 +107,59 @@ def test_a_capture_that_fails_is_told_and_done_without(
     assert [record.message for record in caplog.records] == [
         f"No CUDA graph of {n} faces (CUDA_ERROR_OUT_OF_MEMORY): they are launched kernel by kernel." for n in (1, 2)
     ]
+    card.close()
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_capture_that_cuda_invalidates_is_done_without(
+    on_card: Load,
+    bundle: Bundle,
+    pictures: Pictures,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    swallowed: bool,
+) -> None:
+    """A network that waits for its stream, which a capture forbids; what cuda.core makes of that would be a crash."""
+    analyze = HostEngine.analyze_on
+
+    def waits(own: Any, n: int, *, stream: Any, **places: int) -> None:
+        analyze(own, n, stream=stream, **places)
+        with contextlib.suppress(RuntimeError) if swallowed else contextlib.nullcontext():
+            stream.sync()
+
+    monkeypatch.setattr(HostEngine, "analyze_on", waits)
+    with caplog.at_level(logging.WARNING):
+        card, cpu = on_card(bundle, seed=1), Purifier.load(bundle, provider="cpu", seed=1)
+        for seed in range(4):
+            agree(card.purify_batch(pictures(2, seed)), cpu.purify_batch(pictures(2, seed)))
+    told = [record.message for record in caplog.records]
+    assert [message[:26] for message in told] == ["No CUDA graph of 1 faces (", "No CUDA graph of 2 faces ("]
+    assert all(("INVALIDATED" if swallowed else "UNSUPPORTED") in message for message in told)
+    card.close()
+    gc.collect()
+    assert not cuda_on_cpu.GraphBuilder.crashes
+
+
+def test_a_capture_that_something_else_stops_leaves_nothing(
+    emulated: Any, on_card: Load, bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is whole then, and is given back; the number of faces is not tried again."""
+    analyze, begun = HostEngine.analyze_on, list[Any]()
+
+    def refuses(own: Any, n: int, *, stream: Any, **places: int) -> None:
+        if stream.capturing is not None:
+            begun.append(weakref.ref(stream.capturing))
+            raise UsageError("not now")
+        analyze(own, n, stream=stream, **places)
+
+    monkeypatch.setattr(HostEngine, "analyze_on", refuses)
+    card, cpu = on_card(bundle, seed=1), Purifier.load(bundle, provider="cpu", seed=1)
+    for seed in range(3):
+        agree(card.purify_batch(pictures(2, seed)), cpu.purify_batch(pictures(2, seed)))
+    assert len(begun) == 2  # of one face, when it was loaded, and of two
+    assert emulated.device.streams[0].capturing is None
+    gc.collect()
+    assert [builder() for builder in begun] == [None, None]
     card.close()
 
 
