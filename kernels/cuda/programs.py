@@ -44,8 +44,9 @@ class Programs:
         self.device, self.card = device, Card.of(device)
         self._prebuilt = PREBUILT if prebuilt is None else prebuilt
         self._cache = cache_folder() if cache is None else cache
-        self._objects: dict[str, Any] = {}
+        self._objects: dict[str, Any] = {}  # by source
         self._kernels: dict[str, Any] = {}
+        self._prebuilt_objects: set[str] = set()
         self._lock = threading.Lock()
 
     def kernel(self, name: str) -> Any:
@@ -64,8 +65,27 @@ class Programs:
             raise UsageError(f"The kernel is {name!r}, but it must be one of {', '.join(sorted(KERNELS))}.")
         with self._lock:
             if name not in self._kernels:
-                self._kernels[name] = self._allowed(self._object(KERNELS[name]).get_kernel(name), name)
+                self._kernels[name] = self._loaded(name)
             return self._kernels[name]
+
+    def _loaded(self, name: str) -> Any:
+        code = self._object(KERNELS[name])
+        try:  # the code is loaded when the first of its kernels is asked for, or what a kernel needs
+            kernel = code.get_kernel(name)
+            static = kernel.attributes.shared_size_bytes
+        except Exception as error:  # CUDAError
+            said = one_line(error)
+            if "OUT_OF_MEMORY" in said.upper().replace(" ", "_"):
+                advice = "close another user of the card"
+            elif KERNELS[name] in self._prebuilt_objects:
+                advice = f"make what is in {self._prebuilt} anew with 'make kernels', or remove it for NVRTC to compile"
+            else:
+                advice = "update the driver, or build with 'make kernels' and a CUDA toolkit that the driver knows"
+            raise InputError(
+                f"The kernel {name} cannot be loaded on {self.card.name} ({self.card.architecture}; {said}): {advice}."
+            ) from None
+        self._allow(kernel, name, self.card.shared_memory - static)
+        return kernel
 
     def _object(self, name: str) -> Any:
         if name not in self._objects:
@@ -75,23 +95,20 @@ class Programs:
             if code is not None:
                 _log.info("Kernels of %s.cu: built ahead of time.", name)
                 self._objects[name] = ObjectCode.from_fatbin(code, name=name)
+                self._prebuilt_objects.add(name)
             else:
                 _log.info("Kernels of %s.cu: by NVRTC for %s, kept in %s.", name, self.card.architecture, self._cache)
                 self._objects[name] = compiled(name, self.card.architecture, self._cache)
         return self._objects[name]
 
-    def _allowed(self, kernel: Any, name: str) -> Any:
+    def _allow(self, kernel: Any, name: str, size: int) -> None:
         """Above 48 KiB of dynamic shared memory a kernel has to opt in; all of them do, once and to the most."""
         from cuda.bindings import driver
 
-        static = kernel.attributes.shared_size_bytes
         most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        (error,) = driver.cuKernelSetAttribute(
-            most, self.card.shared_memory - static, kernel.handle, self.device.device_id
-        )
+        (error,) = driver.cuKernelSetAttribute(most, size, kernel.handle, self.device.device_id)
         if error != driver.CUresult.CUDA_SUCCESS:
-            raise InputError(f"The kernel {name} cannot have {self.card.shared_memory - static} bytes ({error.name}).")
-        return kernel
+            raise InputError(f"The kernel {name} cannot have {size} bytes of shared memory ({error.name}).")
 
 
 def compiled(name: str, architecture: str, cache: Path) -> Any:

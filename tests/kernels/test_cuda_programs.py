@@ -108,6 +108,33 @@ def test_an_unknown_kernel(tmp_path):
         found.kernel("mutate_float64")
 
 
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("ahead", [True, False])
+def test_code_that_the_driver_does_not_take(core, tmp_path, monkeypatch, ahead, late):
+    """cuda.core raises its own error when the first kernel is asked for, or only what it needs."""
+
+    class Refused:
+        @property
+        def attributes(self):
+            raise RuntimeError(f"{said}\n: the API call failed")
+
+    monkeypatch.setattr(core.ObjectCode, "get_kernel", lambda code, name: Refused() if late else Refused().attributes)
+    monkeypatch.setattr(programs, "find_prebuilt", lambda *_: b"code" if ahead else None)
+    found = Programs(device(), prebuilt=tmp_path / "built", cache=tmp_path)
+    said = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+    for kernel in ("mutate_float32", "coefficients_int8"):
+        with pytest.raises(InputError, match=f"{kernel} cannot be loaded on H200 .sm_90; {said}") as told:
+            found.kernel(kernel)
+        assert ("remove it for NVRTC" if ahead else "update the driver") in str(told.value)
+        assert (str(tmp_path / "built") in str(told.value)) == ahead
+        assert len(str(told.value).splitlines()) == 1
+    said = "CUDA_ERROR_OUT_OF_MEMORY"
+    with pytest.raises(InputError, match=r"OUT_OF_MEMORY.*close another user"):
+        found.kernel("mutate_float32")
+    monkeypatch.undo()
+    assert found.kernel("mutate_float32").name == "mutate_float32"
+
+
 def test_nvrtc_compiles_without_a_card_and_keeps_what_it_made(tmp_path, monkeypatch):
     core = pytest.importorskip("cuda.core", reason="cuda.core is not installed")
     for name in SOURCES:
