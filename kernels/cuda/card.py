@@ -7,10 +7,13 @@ from typing import Any
 
 from immunecam.errors import BackendMissingError, UsageError
 
-__all__ = ["OLDEST", "Card", "one_line", "open_device"]
+__all__ = ["INSTALL", "OLDEST", "Card", "one_line", "open_device"]
 
 OLDEST = (7, 5)
 """Compute capability of the oldest cards that kernels are built for (Turing)."""
+
+INSTALL = "'pip install immunecam[cuda13]', or immunecam[cuda12] where the driver is older than 580 (JetPack 6)"
+"""How to get cuda.core, for an error's end."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def open_device(ordinal: int | None = None) -> Any:
         from cuda.core import Device
     except ImportError as error:
         raise BackendMissingError(
-            f"cuda.core cannot be imported ({one_line(error)}): install it with 'pip install immunecam[cuda]'."
+            f"cuda.core cannot be imported ({one_line(error)}): install it with {INSTALL}."
         ) from None
     try:
         # Before anything else: without a driver, cuda.core's second attempt to load a program never comes back.

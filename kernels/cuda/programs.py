@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
-from immunecam.kernels.cuda.card import Card, one_line
+from immunecam.kernels.cuda.card import INSTALL, Card, one_line
 from immunecam.kernels.cuda.prebuilt import PREBUILT, find_prebuilt
 from immunecam.kernels.cuda.sources import KERNELS, source
 
@@ -126,7 +126,7 @@ def compiled(name: str, architecture: str, cache: Path) -> Any:
         from cuda.core.utils import FileStreamProgramCache
     except ImportError as error:
         raise BackendMissingError(
-            f"cuda.core cannot be imported ({one_line(error)}): install it with 'pip install immunecam[cuda]'."
+            f"cuda.core cannot be imported ({one_line(error)}): install it with {INSTALL}."
         ) from None
     options = ProgramOptions(name=f"{name}.cu", arch=architecture, std="c++17")
     kept: Any = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import BackendMissingError, InputError
+from immunecam.kernels.cuda.card import INSTALL, one_line
 from immunecam.runtime.plan_record import PLAN_ROLES, PlanKey, PlanRecord
 
 if TYPE_CHECKING:
@@ -152,8 +153,8 @@ def _driver() -> str:
         error, version = driver.cuDriverGetVersion()
     except Exception as error_:  # a missing package, or a missing driver library
         raise BackendMissingError(
-            f"The NVIDIA driver does not tell its version ({' '.join(str(error_).split())}): install a driver and "
-            "'pip install immunecam[cuda]'."
+            f"The NVIDIA driver does not tell its version ({one_line(error_)}): install a driver, and its bindings by "
+            f"{INSTALL}."
         ) from None
     if int(error) != 0:
         raise BackendMissingError(f"The NVIDIA driver does not tell its version ({error}): check it with nvidia-smi.")

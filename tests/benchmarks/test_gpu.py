@@ -202,7 +202,7 @@ def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--out", str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert result.returncode == 4
-    assert "immunecam[cuda]" in result.stderr
+    assert "immunecam[cuda13]" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -26,7 +26,7 @@ def test_doctor(run, tmp_path):
     assert rows["face finder"]["available"]
     assert not rows["TensorRT"]["available"]
     if importlib.util.find_spec("cuda") is None:
-        assert "immunecam[cuda]" in " ".join(done.stdout.split())  # brackets are no markup
+        assert "immunecam[cuda13]" in " ".join(done.stdout.split())  # brackets are no markup
     assert all(row["why"] for row in rows.values())
 
 

@@ -155,5 +155,5 @@ def test_nvrtc_compiles_without_a_card_and_keeps_what_it_made(tmp_path, monkeypa
 
 def test_without_cuda_core(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "cuda.core", None)
-    with pytest.raises(BackendMissingError, match=r"immunecam\[cuda\]"):
+    with pytest.raises(BackendMissingError, match=r"immunecam\[cuda12\]"):
         programs.compiled("mutate", "sm_90", tmp_path)

@@ -36,7 +36,7 @@ def test_onnxruntime_without_cuda(bundle: Bundle) -> None:
 def test_no_cuda_core(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    assert "pip install immunecam[cuda]" in missing(bundle, "cuda")
+    assert "pip install immunecam[cuda13]', or immunecam[cuda12]" in missing(bundle, "cuda")
 
 
 def test_no_driver(core: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
