@@ -45,8 +45,8 @@ def train(
     preset: Annotated[
         Preset,
         typer.Option(
-            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, as shipped; "
-            "robust (edge): against attackers who know the defence, at a price in clean faces."
+            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, the shipped "
+            "bundle's settings; robust (edge): against attackers who know the defence, at a price in clean faces."
         ),
     ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,

@@ -26,6 +26,8 @@ from immunecam.kernels.cuda import Card, Programs, source
 from immunecam.kernels.cuda.sources import KERNELS, SOURCES
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.hpp")
+STREAMS = weakref.WeakValueDictionary()
+"""Those that are alive by handle, for libraries that are given nothing else."""
 _SCALARS = {
     "int": (np.int32, "int"),
     "uint32": (np.uint32, "unsigned"),
@@ -179,13 +181,12 @@ class Stream:
     """Work in order. It is done at once, or, of a lazy stream, when somebody waits."""
 
     _handles = itertools.count(1000)
-    alive: ClassVar = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
 
     def __init__(self, device=None, *, lazy=False):
         self.device, self.lazy, self.closed = device, lazy, False
         self.capturing, self.invalidated = None, False
         self.handle = next(Stream._handles)
-        Stream.alive[self.handle] = self
+        STREAMS[self.handle] = self
         self._waiting, self._done, self._asked, self._lock = [], 0, 0, threading.RLock()
 
     def enqueue(self, work, *, keep=()):
@@ -410,7 +411,7 @@ class _Code:
 
 
 def _is_capturing(handle):
-    stream = Stream.alive[handle]
+    stream = STREAMS[handle]
     return 0, 0 if stream.capturing is None else 2 if stream.invalidated else 1
 
 
@@ -464,7 +465,7 @@ class Core(types.ModuleType):
         status = {f"CU_STREAM_CAPTURE_STATUS_{name}": number for number, name in enumerate(names)}
         self.driver.CUstreamCaptureStatus = types.SimpleNamespace(**status)
         self.driver.cuStreamIsCapturing = _is_capturing
-        self.driver.cuStreamEndCapture = lambda handle: Stream.alive[handle].end_capture()
+        self.driver.cuStreamEndCapture = lambda handle: STREAMS[handle].end_capture()
 
     def install(self, patch):
         """Put it where the package imports it from, until the patch is undone."""
