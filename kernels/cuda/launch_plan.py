@@ -13,6 +13,7 @@ __all__ = [
     "Launch",
     "OnePass",
     "align_launch",
+    "check_two_pass",
     "coefficients_launch",
     "mutate_launch",
     "one_pass",
@@ -105,6 +106,19 @@ def reconstruct_launch(n: int, k: int, d: int, basis: str) -> Launch:
     _check(n, k)
     pieces = _check_row(d, basis)
     return Launch(f"reconstruct_{basis}", (_blocks(pieces, _LANES), n), _THREADS, shared=k * (_FLOAT + 2))
+
+
+def check_two_pass(card: Card, k: int, d: int, basis: str) -> None:
+    """Raise a UsageError unless a block of either pass finds its shared memory on the card."""
+    first, second = coefficients_launch(1, k, d, basis), reconstruct_launch(1, k, d, basis)
+    sums = _FLOAT * _THREADS * (PIECE // _ITEM[basis])  # static, beside what the second launch asks for
+    for launch, static in ((first, 0), (second, sums)):
+        if launch.shared + static > card.shared_memory:
+            raise UsageError(
+                f"The projection of K = {k} eigenfaces of {d} pixels, {basis}, wants {launch.shared + static} bytes of "
+                f"shared memory a block ({launch.kernel}), but {card.name} gives one {card.shared_memory} at most: use "
+                "a smaller subspace, or --provider cpu."
+            )
 
 
 def one_pass(card: Card, k: int, d: int, basis: str) -> OnePass | None:

@@ -9,6 +9,7 @@ import numpy as np
 from immunecam.errors import UsageError
 from immunecam.kernels.cuda.launch_plan import (
     MAX_BATCH,
+    check_two_pass,
     coefficients_launch,
     mutate_launch,
     one_pass,
@@ -69,7 +70,7 @@ class SubspaceKernels:
     Raises
     ------
     UsageError
-        If an argument is out of its range, or the one-pass form is asked of a card that cannot do it.
+        If an argument is out of its range, or the card cannot do the form that is asked for, or any.
     InputError
         If the card has not the memory.
     """
@@ -100,6 +101,8 @@ class SubspaceKernels:
                 f"{programs.card.multiprocessors} multiprocessors of {programs.card.shared_memory} bytes cannot hold "
                 "half of the rows: use the two-pass form."
             )
+        if form != "one-pass":
+            check_two_pass(programs.card, self.k, self.d, self.basis)
         self._stream, self._buffers = stream, list[Any]()
         try:
             self._allocate(subspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 
@@ -21,6 +22,7 @@ from immunecam.kernels.cuda import (
     FrameKernels,
     FrameOnCard,
     SubspaceKernels,
+    check_two_pass,
     coefficients_launch,
     mutate_launch,
     one_pass,
@@ -29,7 +31,7 @@ from immunecam.kernels.cuda import (
     reconstruct_launch,
 )
 from immunecam.kernels.cuda.frame_kernels import paste_region
-from immunecam.kernels.cuda.sources import KERNELS
+from immunecam.kernels.cuda.sources import KERNELS, source
 from immunecam.runtime.faces import align, paste
 from immunecam.runtime.faces.align import SIDE, TEMPLATE
 from immunecam.runtime.faces.face import Face
@@ -134,6 +136,36 @@ def test_the_one_pass_form_is_for_cards_that_hold_half_of_the_basis():
     assert one_pass(Card("", (9, 0), 132, 232_448, False, False), 1500, 12544, "int8") is None
 
 
+@pytest.mark.parametrize("basis", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("shared", [65_536, 101_376, 166_912, 232_448])
+def test_two_passes_want_what_a_block_may_have(shared, basis):
+    """What a block of the second pass takes besides is what its source declares."""
+    card = Card("a card", (7, 5), 40, shared, True, False)
+    declared = re.search(r"__shared__ float partial\[kGroups\]\[kLanes \* kValues\]", source("project"))
+    constants = dict(re.findall(r"constexpr int (k\w+) = (\d+);", source("project")))
+    assert declared
+    static = 4 * int(constants["kThreads"]) * {"float32": 4, "float16": 8, "int8": 16}[basis]
+    most = min((shared - static) // 6, 1 << 16)
+    check_two_pass(card, most, 12544, basis)
+    if most < 1 << 16:
+        found = 6 * (most + 1) + static
+        with pytest.raises(
+            UsageError, match=rf"wants {found} bytes .*reconstruct_{basis}., but a card gives one {shared}"
+        ):
+            check_two_pass(card, most + 1, 12544, basis)
+    wide = shared // 4 // 16 * 16 + 16
+    with pytest.raises(UsageError, match=rf"wants {4 * wide} bytes .*coefficients_{basis}"):
+        check_two_pass(card, 10, wide, basis)
+
+
+def test_a_subspace_that_no_block_can_hold_is_refused_before_anything_is_taken(core):
+    programs = on_cpu.programs(on_cpu.card(shared_memory=16_384 + 6 * 99))
+    with pytest.raises(UsageError, match="K = 100 eigenfaces of 112 pixels, int8"):
+        SubspaceKernels(subspace(100, 112, "int8"), programs, stream=STREAM)
+    assert programs.device.memory_resource.used == 0
+    SubspaceKernels(subspace(99, 112, "int8"), programs, stream=STREAM).close()
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -166,7 +198,7 @@ def test_wrong_frames():
 
 def test_a_machine_without_a_card_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(BackendMissingError, match=r"immunecam\[cuda\]") as missing:
+    with pytest.raises(BackendMissingError, match=r"immunecam\[cuda12\]") as missing:
         open_device()
     assert missing.value.exit_code == 4
 
