@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from immunecam.errors import BackendMissingError, UsageError
 
-__all__ = ["INSTALL", "OLDEST", "Card", "one_line", "open_device"]
+__all__ = ["INSTALL", "OLDEST", "OLDEST_CORE", "Card", "one_line", "open_device", "require_core"]
 
 OLDEST = (7, 5)
 """Compute capability of the oldest cards that kernels are built for (Turing)."""
+
+OLDEST_CORE = (1, 2)
+"""Oldest cuda.core that the launchers are written for."""
 
 INSTALL = "'pip install immunecam[cuda13]', or immunecam[cuda12] where the driver is older than 580 (JetPack 6)"
 """How to get cuda.core, for an error's end."""
@@ -79,23 +84,20 @@ def open_device(ordinal: int | None = None) -> Any:
     UsageError
         If the number is below zero.
     BackendMissingError
-        If cuda.core or the driver is missing, no card answers, or it is too old.
+        If cuda.core or the driver is missing, no card answers, or one of them is too old.
     """
     number = 0 if ordinal is None else ordinal
     if number < 0:
         raise UsageError(f"The CUDA device is {number}, but it must be 0 or above.")
+    require_core()
     try:
         from cuda.core import Device
-    except ImportError as error:
-        raise BackendMissingError(
-            f"cuda.core cannot be imported ({one_line(error)}): install it with {INSTALL}."
-        ) from None
-    try:
+
         # Before anything else: without a driver, cuda.core's second attempt to load a program never comes back.
         device = Device(number)
         device.set_current()
         capability = device.compute_capability
-    except Exception as error:  # CUDAError, or what a missing driver library raises
+    except Exception as error:  # CUDAError, or what a missing library raises
         raise BackendMissingError(
             f"CUDA device {number} cannot be used ({one_line(error)}): check the card and its driver with nvidia-smi, "
             "or use --provider cpu."
@@ -106,6 +108,22 @@ def open_device(ordinal: int | None = None) -> Any:
             f"kernels need {OLDEST[0]}.{OLDEST[1]} or newer: use --provider cpu."
         )
     return device
+
+
+def require_core() -> None:
+    """Raise a BackendMissingError unless cuda.core is installed, and new enough."""
+    try:
+        found = str(importlib.import_module("cuda.core").__version__)
+    except ImportError as error:
+        raise BackendMissingError(
+            f"cuda.core cannot be imported ({one_line(error)}): install it with {INSTALL}."
+        ) from None
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST_CORE:
+        raise BackendMissingError(
+            f"cuda.core {found} is installed, but {OLDEST_CORE[0]}.{OLDEST_CORE[1]} or newer is needed: install it "
+            f"with {INSTALL}."
+        )
 
 
 def one_line(error: BaseException) -> str:

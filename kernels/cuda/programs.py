@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
-from immunecam.kernels.cuda.card import INSTALL, Card, one_line
+from immunecam.kernels.cuda.card import Card, one_line, require_core
 from immunecam.kernels.cuda.prebuilt import PREBUILT, find_prebuilt
 from immunecam.kernels.cuda.sources import KERNELS, source
 
@@ -117,17 +117,14 @@ def compiled(name: str, architecture: str, cache: Path) -> Any:
     Raises
     ------
     BackendMissingError
-        If cuda.core or NVRTC is missing.
+        If cuda.core or NVRTC is missing, or too old.
     InputError
         If it does not compile.
     """
-    try:
-        from cuda.core import Program, ProgramOptions
-        from cuda.core.utils import FileStreamProgramCache
-    except ImportError as error:
-        raise BackendMissingError(
-            f"cuda.core cannot be imported ({one_line(error)}): install it with {INSTALL}."
-        ) from None
+    require_core()
+    from cuda.core import Program, ProgramOptions
+    from cuda.core.utils import FileStreamProgramCache
+
     options = ProgramOptions(name=f"{name}.cu", arch=architecture, std="c++17")
     kept: Any = None
     try:

@@ -30,7 +30,9 @@ from immunecam.kernels.cuda import (
     paste_launch,
     reconstruct_launch,
 )
+from immunecam.kernels.cuda.card import require_core
 from immunecam.kernels.cuda.frame_kernels import paste_region
+from immunecam.kernels.cuda.programs import compiled
 from immunecam.kernels.cuda.sources import KERNELS, source
 from immunecam.runtime.faces import align, paste
 from immunecam.runtime.faces.align import SIDE, TEMPLATE
@@ -206,7 +208,7 @@ def test_a_machine_without_a_card_says_so(monkeypatch):
         raise RuntimeError("CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected")
 
     stand_in = types.ModuleType("cuda.core")
-    stand_in.Device = device
+    stand_in.Device, stand_in.__version__ = device, "1.2.2"
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", stand_in)
     with pytest.raises(BackendMissingError, match="nvidia-smi"):
@@ -216,6 +218,27 @@ def test_a_machine_without_a_card_says_so(monkeypatch):
     )
     with pytest.raises(BackendMissingError, match=r"6\.1"):
         open_device()
+
+
+@pytest.mark.parametrize("found", ["0.3.2", "1.1.0", "1.1.0rc1", "unknown"])
+def test_a_cuda_core_that_is_too_old(monkeypatch, tmp_path, found):
+    """It may have other members, or none of ours; it is not asked."""
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.core", old := types.ModuleType("cuda.core"))
+    old.__version__ = found
+    for call in (open_device, lambda: compiled("mutate", "sm_90", tmp_path)):
+        with pytest.raises(BackendMissingError, match=rf"cuda\.core {found} is installed, but 1\.2 or newer") as told:
+            call()
+        assert "immunecam[cuda13]" in str(told.value)
+        assert told.value.exit_code == 4
+
+
+@pytest.mark.parametrize("found", ["1.2.0", "1.10.1", "2.0"])
+def test_newer_ones_are_taken(monkeypatch, found):
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.core", types.ModuleType("cuda.core"))
+    sys.modules["cuda.core"].__version__ = found
+    require_core()
 
 
 # -- kernels ---------------------------------------------------------------------------------------------------------

@@ -447,6 +447,7 @@ class Core(types.ModuleType):
 
     def __init__(self, folder, libraries=None):
         super().__init__("cuda.core")
+        self.__version__ = "1.2.2"
         self.device = None
         self._libraries, self._folder, self.launched = {} if libraries is None else libraries, folder, []
         self._compiling = threading.Lock()
