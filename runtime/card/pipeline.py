@@ -66,7 +66,6 @@ class Pipeline:
             raise UsageError(f"max_batch is {max_batch}, but the engine takes {engine.max_batch} faces at most.")
         self._engine, self._stream = engine, stream
         self._graphs: dict[int, Any] = {}  # by number of faces; False where none can be had
-        self._held: dict[int, Any] = {}  # what the engine's part of each graph runs in, whatever thread captured it
         self._restored: Any = None
         self.kernels = SubspaceKernels(bundle.subspace, programs, stream=stream, max_batch=self.max_batch)
         self.d = self.kernels.d
@@ -121,8 +120,6 @@ class Pipeline:
         if n not in self._graphs:
             # Right after a run with as many faces, in which kernels were loaded and the engine's shapes have settled.
             self._graphs[n] = self._captured(n) if self._engine.capturable else False
-            if self._graphs[n]:
-                self._held[n] = self._engine.held(n)
 
     def has_graph(self, n: int) -> bool:
         """Whether n faces are launched as a CUDA graph by now."""
@@ -153,7 +150,6 @@ class Pipeline:
             if graph:
                 graph.close()
         self._graphs.clear()
-        self._held.clear()
         self._engine.close()
         self.kernels.close()
         if self._restored is not None:
@@ -161,16 +157,23 @@ class Pipeline:
 
     def _launch(self, n: int, target: Any) -> None:
         """Kernels to a stream or graph builder, networks to the stream behind it."""
-        kernels, stream = self.kernels, self._stream
+        kernels, stream, networks = self.kernels, self._stream, self._padded(n)
         faces, projected = int(kernels.faces.handle), int(kernels.projected.handle)
-        self._engine.analyze_on(n, faces=faces, probabilities=int(kernels.probabilities.handle), stream=stream)
+        self._engine.analyze_on(networks, faces=faces, probabilities=int(kernels.probabilities.handle), stream=stream)
         kernels.mutate(n, mode=self.mutation, stream=target)
         kernels.project(n, stream=target)
         if self._restored is not None:
             # The restorer gets the projected face rounded to 8 bits, on every backend.
             self._pixels.take(n, int(kernels.pixels.handle), "uint8", projected, faults=kernels.faults, stream=target)
             restored = int(self._restored.handle)
-            self._engine.restore_on(n, faces=faces, projected=projected, restored=restored, stream=stream)
+            self._engine.restore_on(networks, faces=faces, projected=projected, restored=restored, stream=stream)
+
+    def _padded(self, n: int) -> int:
+        """How many faces the networks are given for n: a power of two, where every number of them costs memory.
+
+        What lies behind the n faces is left from earlier ones or was never written; nobody reads what becomes of it.
+        """
+        return min(1 << (n - 1).bit_length(), self.max_batch) if self._engine.capturable else n
 
     def _captured(self, n: int) -> Any:
         """A graph of the launches; False, with a warning, if that fails."""

@@ -81,10 +81,6 @@ class OnnxRuntimeCardEngine:
         """
         return False
 
-    def held(self, n: int) -> Any:
-        """Nothing: its sessions live as long as the engine."""
-        return None
-
     def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
         """Probabilities, float32 (n, K), of faces, float32 (n, 112, 112) in [-1, 1]; both by address on the card."""
         _, analyzer, _ = self._of(stream)

@@ -76,13 +76,9 @@ class CardEngine(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """Whether its launches may stand in a CUDA graph, after one call with the same sizes, on the same thread."""
-        ...
+        """Whether its launches may stand in a CUDA graph, after one call with the same sizes, on the same thread.
 
-    def held(self, n: int) -> Any:
-        """What this thread's calls with n faces run in: a CUDA graph of them is to keep it as long as it is replayed.
-
-        Asked only of an engine that is ``capturable``, after such a call.
+        Each number of faces may cost such an engine memory for as many as it can take, so few of them should be used.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import InputError, UsageError
@@ -25,16 +26,19 @@ class TensorRTEngine:
     """Runs the plans of a bundle's ``analyzer`` and ``restorer``. Made by :meth:`from_bundle`.
 
     Safe to call from several threads: each has execution contexts of its own, made at its first call and given back
-    when the thread ends, so it must wait for its streams before; what a CUDA graph was captured from is kept by
-    :meth:`held`. A plan is native code, so it is run only from a bundle
+    when the thread ends, so it must wait for its streams before, and graphs of its calls must not be replayed after. Of
+    an engine that was opened as `shared`, threads use the same contexts, one call after the other, and they live as
+    long as the engine. A plan is native code, so it is run only from a bundle
     that was checked, and from the very bytes that were checked.
     """
 
-    def __init__(self, bundle: Bundle, trt: Any, device: Any, records: dict[str, PlanRecord]) -> None:
+    def __init__(
+        self, bundle: Bundle, trt: Any, device: Any, records: dict[str, PlanRecord], *, shared: bool = False
+    ) -> None:
         """Open the plans; use :meth:`from_bundle`, which chooses them."""
         self._bundle, self._trt, self._device, self._records = bundle, trt, device, records
         self._logger = tensorrt_logger(trt)
-        self._local = threading.local()
+        self._local: Any = SimpleNamespace() if shared else threading.local()
         self._all: weakref.WeakSet[_Contexts] = weakref.WeakSet()
         self._opening = threading.Lock()
         self._closed = False
@@ -42,7 +46,7 @@ class TensorRTEngine:
         self._plans = {role: _Plan.open(trt, self._runtime, bundle, record) for role, record in records.items()}
 
     @staticmethod
-    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False) -> TensorRTEngine:
+    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False, shared: bool = False) -> TensorRTEngine:
         """Engine for a bundle.
 
         Parameters
@@ -53,6 +57,9 @@ class TensorRTEngine:
             From :func:`immunecam.kernels.cuda.open_device`; None opens the first.
         exact : bool
             Take only plans that were built on a machine just like this, not merely compatible ones.
+        shared : bool
+            Let threads share the execution contexts, each of which has memory for the largest batch. Whoever calls
+            makes the device current in the thread and sees to it that one call comes after the other.
 
         Raises
         ------
@@ -64,9 +71,8 @@ class TensorRTEngine:
         """
         trt = import_tensorrt()
         device = open_device() if device is None else device
-        return TensorRTEngine(
-            bundle, trt, device, dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact))
-        )
+        records = dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact))
+        return TensorRTEngine(bundle, trt, device, records, shared=shared)
 
     @property
     def provider(self) -> str:
@@ -97,11 +103,6 @@ class TensorRTEngine:
     def capturable(self) -> bool:
         """True: launches may stand in a CUDA graph, after one call with the same n on the same thread."""
         return True
-
-    def held(self, n: int) -> Any:
-        """This thread's execution contexts for n faces, whose scratch memory a graph of such calls goes on using."""
-        mine: _Contexts | None = getattr(self._local, "contexts", None)
-        return () if mine is None else tuple(context for (_, size), context in mine.made.items() if size == n)
 
     def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
         """Start the analysis of n faces.
@@ -174,7 +175,7 @@ class TensorRTEngine:
 
 
 class _Contexts:
-    """Execution contexts of one thread; they go when the thread does.
+    """Execution contexts of one thread, with which they go, or those that all of them share.
 
     One for each number of faces: a CUDA graph holds the state of the context that it was captured from, which must not
     get other shapes after that.

@@ -43,7 +43,7 @@ class Card:
     """Buffers and a stream of the made-up card."""
 
     def __init__(self, k: int, room: int = 8) -> None:
-        device = sys.modules["cuda.core"].Device(0)
+        self.device = device = sys.modules["cuda.core"].Device(0)
         self.stream = device.create_stream()
         face = 4 * room * 112 * 112
         sizes = {"faces": face, "projected": face, "restored": face, "probabilities": 4 * room * k}
@@ -136,6 +136,31 @@ def test_a_context_for_each_thread(world, compiled):
     del thread, threads
     gc.collect()
     assert world.contexts == set()  # they went with their threads
+
+
+def test_contexts_that_threads_share(world, compiled):
+    """They live as long as the engine, whatever thread made them."""
+    engine = TensorRTEngine.from_bundle(compiled, shared=True)
+    wanted = OnnxRuntimeEngine.from_bundle(compiled, provider="cpu").analyze(some_faces(3))
+    off = []
+
+    def work():
+        card = Card(engine.k)
+        card.device.set_current()
+        off.append(np.abs(card.analyze(engine, some_faces(3)) - wanted).max())
+
+    for _ in range(3):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    del thread
+    gc.collect()
+    assert len(off) == 3
+    assert max(off) < 1e-6
+    assert len(world.contexts) == 1
+    engine.close()
+    gc.collect()
+    assert world.contexts == set()
 
 
 def test_release(world, compiled):

@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError
 from immunecam.runtime import Purifier
 from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.card import opening
 
 pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
 
@@ -91,7 +93,7 @@ def test_threads_share_a_purifier(compiled: Bundle, pictures: Pictures) -> None:
 
 
 def test_a_graph_outlives_the_thread_that_it_was_captured_in(world: Any, compiled: Bundle, pictures: Pictures) -> None:
-    """A thread's execution contexts go with it, but not those that a graph runs in: the stand-in misses them."""
+    """Execution contexts live as long as the graphs that run in them: the stand-in misses one that is gone."""
     cpu = Purifier.load(compiled, provider="cpu", seed=1)
     with Purifier.load(compiled, provider="tensorrt", seed=1) as card:
         for turn in range(2):  # run and captured, then replayed
@@ -104,6 +106,36 @@ def test_a_graph_outlives_the_thread_that_it_was_captured_in(world: Any, compile
         assert len(world.launches) == before  # by the graph
     gc.collect()
     assert not world.contexts
+
+
+def test_few_contexts_for_any_number_of_faces_and_threads(world: Any, compiled: Bundle, pictures: Pictures) -> None:
+    """Each has scratch memory for the largest batch, so the networks run with 1, 2, 4 and so on, in turns."""
+    cpu = Purifier.load(compiled, provider="cpu", mutation="threshold")
+    for most, sizes in ((None, {1, 2, 4}), (3, {1, 2, 3})):
+        world.launches.clear()
+        with opening.open_card(compiled, "tensorrt", mutation="threshold", max_batch=most) as card:
+            with ThreadPoolExecutor(4) as pool:
+                together = threading.Barrier(4, timeout=60)
+
+                def work(n: int, together: threading.Barrier = together, card: Any = card) -> int:
+                    together.wait()  # so that every call has a thread of its own
+                    found, _ = card.purify(pictures(n, n), seed=0, first_image=0)
+                    return int(np.abs(found.astype(int) - cpu.purify(pictures(n, n))).max())
+
+                assert max(pool.map(work, (1, 2, 3, 4))) <= 1
+            assert len(world.contexts) == 2 * len(sizes)
+            assert {shape[0] for _, _, shapes in world.launches for shape in shapes.values()} == sizes
+    assert not world.contexts
+
+
+def test_what_lies_behind_the_faces_is_not_looked_at(compiled: Bundle, pictures: Pictures) -> None:
+    cpu = Purifier.load(compiled, provider="cpu", seed=1)
+    with Purifier.load(compiled, provider="tensorrt", seed=1) as card:
+        kernels = card._card.pipeline.kernels  # type: ignore[union-attr]
+        for seed in range(3):  # of the last, by the graph
+            for buffer in (kernels.faces, kernels.projected, kernels.probabilities):
+                buffer.view(np.float32, buffer.size // 4)[:] = np.nan
+            agree(card.purify_batch(pictures(3, seed)), cpu.purify_batch(pictures(3, seed)))
 
 
 def test_auto_takes_it_and_says_so(
