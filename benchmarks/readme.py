@@ -40,7 +40,7 @@ def _selection(report: _Report) -> str:
     ours, naive = report["rows"]
     memory = [row["peak_memory_above_inputs_mib"] for row in report["rows"]]
     return (
-        f"A selection step of {report['batch']} faces with {report['clones']} clones at K = {report['k']} takes "
+        f"The pixel losses of {report['clones']} clones of each of {report['batch']} faces at K = {report['k']} take "
         f"{ours['step_p50_ms']:.1f} ms among coefficients and {naive['step_p50_ms']:.0f} ms with the basis masked per "
         f"clone: {report['times_faster']:.0f} times faster. Above its inputs it needs {memory[0]:.1f} against "
         f"{memory[1]:.0f} MiB: {report['times_smaller']:.0f} times smaller. On {report['threads']} cores of "
