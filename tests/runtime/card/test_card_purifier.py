@@ -163,6 +163,20 @@ def test_a_capture_that_something_else_stops_leaves_nothing(
     card.close()
 
 
+def test_a_capture_that_cannot_be_ended_as_usual(
+    emulated: Any, on_card: Load, bundle: Bundle, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(builder: Any) -> Any:
+        raise RuntimeError("CUDA_ERROR_STREAM_CAPTURE_UNJOINED")
+
+    monkeypatch.setattr(cuda_on_cpu.GraphBuilder, "end_building", refuses)
+    card, cpu = on_card(bundle, seed=1), Purifier.load(bundle, provider="cpu", seed=1)
+    for seed in range(3):
+        agree(card.purify_batch(pictures(2, seed)), cpu.purify_batch(pictures(2, seed)))
+    assert emulated.device.streams[0].capturing is None
+    card.close()
+
+
 def test_float_faces_single_faces_many_faces_and_none(on_card: Load, bundle: Bundle, pictures: Pictures) -> None:
     card, cpu = on_card(bundle, seed=1), Purifier.load(bundle, provider="cpu", seed=1)
     faces = pictures(34)
