@@ -143,7 +143,7 @@ class BundleArchive:
             name = member.filename
             mode = member.external_attr >> 16
             if member.orig_filename != name or not (is_plain_name(name) or name in (MANIFEST, SIGNATURE)):
-                raise self._wrong(f"it has a member {member.orig_filename!r}, whose name is not plain")
+                raise self._wrong(f"it has a member {member.orig_filename[:80]!r}, whose name is not plain")
             if names.count(name) > 1:
                 raise self._wrong(f"it has the member {name!r} more than once")
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or member.external_attr & 0x10:

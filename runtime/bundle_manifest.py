@@ -126,11 +126,11 @@ class BundleManifest:
             raise InputError(f"{where} is not valid JSON ({error}): copy the bundle again.") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise InputError(f"{where} is not a bundle's manifest: its format is {found!r}, not {FORMAT!r}.")
+            raise InputError(f"{where} is not a bundle's manifest: its format is {_shown(found)}, not {FORMAT!r}.")
         version = content.get("format_version")
         if version != FORMAT_VERSION or isinstance(version, bool):
             raise InputError(
-                f"{where} has the format version {version!r}, but this immunecam reads version "
+                f"{where} has the format version {_shown(version)}, but this immunecam reads version "
                 f"{FORMAT_VERSION}: install a matching immunecam or export the bundle again."
             )
         return _Reader(content, where).manifest()
@@ -147,7 +147,7 @@ def check_file_name(name: Any) -> None:
     """
     if not is_plain_name(name):
         raise InputError(
-            f"The bundle's manifest lists the file name {name!r}, but a name must be plain: letters, digits, "
+            f"The bundle's manifest lists the file name {_shown(name)}, but a name must be plain: letters, digits, "
             f"'.', '_', '+' and '-' without a folder, and not {MANIFEST} or {SIGNATURE}."
         )
 
@@ -273,9 +273,13 @@ class _Reader:
         return MappingProxyType(value)
 
     def wrong(self, key: str, found: Any, wanted: str) -> InputError:
-        shown = repr(found)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return InputError(f"{self.where}: {key} is {shown}, but it must be {wanted}: export the bundle again.")
+        return InputError(f"{self.where}: {key} is {_shown(found)}, but it must be {wanted}: export the bundle again.")
+
+
+def _shown(found: Any) -> str:
+    """A value for an error, which stays one sentence whatever stands there."""
+    text = repr(found)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
