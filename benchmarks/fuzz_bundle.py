@@ -53,8 +53,8 @@ class Outcome:
     ----------
     refused, accepted : Counter
         Loads by (form, mutation); accepted ones gave the original's bytes.
-    loadable_unsigned : int
-        How many a device without a key loads: those that only the signature or the version stops.
+    stopped_by_trust : int
+        How many of the refused a device without a key loads: those that only the signature or the version stops.
     failures : list of str
         Crashes and accepted changes, a sentence each; there must be none.
     slowest_s : float
@@ -63,7 +63,7 @@ class Outcome:
 
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    loadable_unsigned: int = 0
+    stopped_by_trust: int = 0
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
 
@@ -103,8 +103,8 @@ class Campaign:
                 outcome.failures.append(f"{which}: a change was accepted")
             if self.state.read_bytes() != self.seen:
                 outcome.failures.append(f"{which}: the versions seen were changed")
-            if self.load(None, f"{which}, without a key", outcome) is not None:
-                outcome.loadable_unsigned += 1
+            if self.load(None, f"{which}, without a key", outcome) is not None and found is None:
+                outcome.stopped_by_trust += 1
         return outcome
 
     def load(self, trust: Trust | None, which: str, outcome: Outcome) -> Bundle | None:
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seed": given.seed,
         "refused": outcome.refused.total(),
         "accepted_identical": outcome.accepted.total(),
-        "loadable_without_a_key": outcome.loadable_unsigned,
+        "stopped_by_signature_or_version_alone": outcome.stopped_by_trust,
         "failures": len(outcome.failures),
         "seconds": round(time.perf_counter() - began, 1),
         "slowest_load_ms": round(1000 * outcome.slowest_s, 1),

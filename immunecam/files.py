@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["read_regular", "write_durably", "written_whole"]
+__all__ = ["read_regular", "sync_folder", "write_durably", "written_whole"]
 
 
 @contextmanager
@@ -39,11 +39,25 @@ def write_durably(target: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    folder = os.open(target.parent, os.O_RDONLY)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlast a power cut: a renamed file is an entry of its folder.
+
+    Raises
+    ------
+    OSError
+        If that fails; not where the file system has no such thing.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name is an entry of the folder
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:

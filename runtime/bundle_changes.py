@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from immunecam.errors import InputError
-from immunecam.files import read_regular, written_whole
+from immunecam.files import read_regular, sync_folder, written_whole
 from immunecam.runtime.bundle_manifest import MANIFEST
 from immunecam.runtime.trust import (
     SIGNATURE,
@@ -56,17 +56,20 @@ def change_folder(
     InputError
         If the folder cannot be written, or the old signatures cannot be read; it is left as it was.
     """
+    with contextlib.suppress(OSError):
+        for left in folder.glob(".*.partial"):  # by a process that was killed; nobody else writes here now
+            left.unlink()
     before = _signatures(folder)
     contents = dict(files or {})
     if sign is not None:
         contents[SIGNATURE] = signatures_to_bytes(signatures_with(before, _content(folder / MANIFEST), manifest, sign))
     new = [name for name in contents if not (folder / name).exists()]
     try:
-        for name, data in {**contents, MANIFEST: manifest}.items():
-            with written_whole(folder / name) as partial, open(partial, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+        for name, data in contents.items():
+            _write(folder / name, data)
+        sync_folder(folder)  # so that a power cut cannot keep the new manifest and lose what it needs
+        _write(folder / MANIFEST, manifest)
+        sync_folder(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):
             if (folder / MANIFEST).read_bytes() != manifest:  # else the new files are listed already, and stay
@@ -136,6 +139,13 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with written_whole(path) as partial, open(partial, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _signatures(folder: Path) -> bytes | None:
