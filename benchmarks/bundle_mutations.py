@@ -25,6 +25,8 @@ __all__ = ["ARCHIVE_MUTATIONS", "CONTENT_MUTATIONS", "Material", "packed"]
 Contents = dict[str, bytes]
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"
 
+_ODD_NAMES = "../x.onnx /etc/cron.d/x a/b.onnx ..\\x.onnx C:x.onnx x\0.onnx ./analyzer.onnx d/ é.onnx".split(" ")
+
 
 @dataclass(frozen=True)
 class Material:
@@ -253,19 +255,7 @@ def _odd_member(of: Material, draw: random.Random) -> bytes:
 
 def _odd_name(of: Material, draw: random.Random) -> bytes:
     """A further member, or one in another's place, whose name leads out of the bundle."""
-    name = draw.choice(
-        (
-            "../x.onnx",
-            "/etc/cron.d/x",
-            "a/b.onnx",
-            "..\\x.onnx",
-            "C:x.onnx",
-            "x\0.onnx",
-            "./analyzer.onnx",
-            "d/",
-            "é.onnx",
-        )
-    )
+    name = draw.choice(_ODD_NAMES)
     contents = dict(of.good)
     if draw.random() < 0.5:
         contents[name] = contents.pop(draw.choice(sorted(set(contents) - {MANIFEST, SIGNATURE})))

@@ -62,10 +62,10 @@ def _sample_clip(report: _Report) -> str:
 def _fuzz_bundle(report: _Report) -> str:
     alone = report["stopped_by_signature_or_version_alone"]
     return (
-        f"Of {report['count']} mutated bundles, folders and archives, {report['failures']} crashed or were accepted with "
-        f"a change; {report['refused']} were refused, {alone} of these by their signature or version alone, and the rest "
-        f"held the original's bytes (a file that nobody lists, the time of a zip member). The longest load took "
-        f"{report['slowest_load_ms']:.0f} ms."
+        f"Of {report['count']} mutated bundles, folders and archives, {report['failures']} crashed or were accepted "
+        f"with a change; {report['refused']} were refused, {alone} of these by their signature or version alone, and "
+        f"the rest held the original's bytes (a file that nobody lists, the time of a zip member). The longest load "
+        f"took {report['slowest_load_ms']:.0f} ms."
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.resources
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ __all__ = ["MANIFEST_LIMIT", "Bundle", "default_bundle", "read_bundle"]
 
 MANIFEST_LIMIT = 4 * 2**20
 """Most bytes of a manifest."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,10 @@ def read_bundle(path: str | os.PathLike[str], trust: Trust | None, *, remember: 
     place = Path(path)
     with contextlib.closing(open_source(place)) as source:
         raw = source.read(MANIFEST, MANIFEST_LIMIT)
+        if len(raw) > MANIFEST_LIMIT:
+            raise InputError(
+                f"{place / MANIFEST} has more than {MANIFEST_LIMIT} bytes, so it is no manifest: {READ_AGAIN}."
+            )
         signer = None
         if trust is not None:
             signature = source.read(SIGNATURE, SIGNATURE_LIMIT) if source.has(SIGNATURE) else None
@@ -152,6 +159,8 @@ def read_bundle(path: str | os.PathLike[str], trust: Trust | None, *, remember: 
     if versions is not None and remember:
         # Not before all of it was found whole: a device must be able to go on with what it has.
         versions.remember(manifest.name, manifest.version, f"The bundle {place}")
+    if signer is not None:
+        _log.info("The bundle %s is %r version %d, signed by %s.", place, manifest.name, manifest.version, signer.id)
     sha256 = hashlib.sha256(raw).hexdigest()
     return Bundle(place, manifest, sha256, MappingProxyType(contents), subspace, raw, signer)
 

@@ -31,8 +31,10 @@ MOST_RATIO = 100
 """Bytes of a member by bytes in the archive; a bundle's weights come to 2 at most, nothing but zeros to 1000."""
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory record
+_ZIP64_LOCATOR = 20
 _LOCAL_HEADER = 30
 _MOST_BYTES = 2**32 - 2
+_MOST_DIRECTORY = MOST_FILES * 256  # an entry has 46 bytes and a name of up to 100
 _SLACK = 4096  # a small text may be squeezed well
 _DEFLATE_LEVEL_BITS = 0b110  # the only flags that say nothing of how to read a member
 _BROKEN = (
@@ -74,12 +76,14 @@ class BundleArchive:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"{path} is neither a folder nor a regular file, so it is no bundle: name another.")
-            directory = self._end(status.st_size)
+            directory, entries = self._end(status.st_size)
             try:
                 self._zip = zipfile.ZipFile(self._stream)
                 members = self._zip.infolist()
             except _BROKEN as error:
                 raise self._wrong(f"its directory cannot be read ({_reason(error)})") from None
+            if len(members) != entries:
+                raise self._wrong(f"its directory has {len(members)} members, but its end says {entries}")
             self._check(members, directory)
             self._members = {member.filename: member for member in members}
         except BaseException:
@@ -117,13 +121,16 @@ class BundleArchive:
         self._zip.close()
         self._stream.close()
 
-    def _end(self, size: int) -> int:
-        """Where the directory begins, from the record that must be the file's last bytes; zipfile would search."""
+    def _end(self, size: int) -> tuple[int, int]:
+        """Where the directory begins and how many members it has, from the record that must be the file's last bytes.
+
+        zipfile would search for the record, let one of zip64 overrule it, and read a directory of any size.
+        """
         if size < _END.size:
             raise self._wrong(f"it has {size} bytes")
         try:
-            self._stream.seek(size - _END.size)
-            raw = self._stream.read(_END.size)
+            self._stream.seek(max(0, size - _END.size - _ZIP64_LOCATOR))
+            before, raw = self._stream.read(min(size - _END.size, _ZIP64_LOCATOR)), self._stream.read(_END.size)
         except OSError as error:
             raise self._wrong(f"its end cannot be read ({error.strerror})") from None
         if len(raw) != _END.size or not raw.startswith(b"PK\5\6"):
@@ -133,12 +140,17 @@ class BundleArchive:
             raise self._wrong("it is split, or its end is damaged")
         if not 1 <= entries <= MOST_FILES:
             raise self._wrong(f"it has {entries} members, but a bundle has 1 to {MOST_FILES}")
-        if start + length + _END.size != size:
+        if start + length + _END.size != size or before.startswith(b"PK\6\7"):
             raise self._wrong("its directory does not lie right before its end")
-        return int(start)
+        if length > _MOST_DIRECTORY:
+            raise self._wrong(f"its directory has {length} bytes, but {entries} members need {_MOST_DIRECTORY} at most")
+        return int(start), int(entries)
 
     def _check(self, members: list[zipfile.ZipInfo], directory: int) -> None:
         offset, names = 0, [member.filename for member in members]
+        whole = sum(member.file_size for member in members)
+        if whole > _MOST_BYTES:
+            raise self._wrong(f"its members claim {whole} bytes, but a bundle in an archive has {_MOST_BYTES} at most")
         for member in members:
             name = member.filename
             mode = member.external_attr >> 16

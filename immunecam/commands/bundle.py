@@ -125,10 +125,10 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
     )  # fmt: skip
     console.print(f"signature: {signature['says']}", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("file", "bytes", "is", "sha256"):
-        table.add_column(heading, justify="right" if heading == "bytes" else "left")
+    for heading in ("file", "bytes", "sha256", "is"):
+        table.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=heading != "is")
     for row in rows:
-        table.add_row(row["file"], str(row["bytes"]), escape(row["is"]), row["sha256"][:12])
+        table.add_row(row["file"], str(row["bytes"]), row["sha256"][:12], escape(row["is"]))
     console.print(table)
     if json_report is not None:
         write_report(json_report, "immunecam.bundle-info/1", rows, bundle_sha256=found.sha256, **facts)

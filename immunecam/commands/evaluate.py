@@ -99,6 +99,7 @@ def evaluate(
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
     policy = trust_of(trust, bundle_state)
+    bundles = [Bundle.load(path, trust=policy) for path in bundle or [default_bundle()]]
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -111,7 +112,7 @@ def evaluate(
         whole = robustness.evaluate(
             data,
             recognizer,
-            [Bundle.load(path, trust=policy) for path in bundle or [default_bundle()]],
+            bundles,
             protocol,
             work,
             modes=modes,

@@ -15,6 +15,9 @@ import pytest
 
 from immunecam.cli import _run
 from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.plan_record import PlanKey
+from immunecam.runtime.plan_writer import store_plans
+from immunecam.runtime.trust import PrivateKey
 
 
 @pytest.fixture
@@ -129,6 +132,12 @@ def test_info(here, mine, tmp_path):
     state, shown = signature("--trust", "other.pub.pem")
     assert state == "refused"
     assert "is trusted" in shown
+    found = Bundle.load(mine)
+    key = PlanKey(found.manifest.files["analyzer.onnx"].sha256, "10.3.0", "Orin", "8.7", "12.6", "fp16", (1, 8, 32))
+    stored = store_plans(found, [("analyzer", key, b"plan", {})], sign=PrivateKey.load(tmp_path / "maker.pem"))
+    done = here("bundle", "info", mine, "--json", "i.json")
+    assert "TensorRT" in done.stdout
+    assert json.loads((tmp_path / "i.json").read_text())["plans"] == [stored.manifest.plans[0].to_dict()]
     (mine / "manifest.json").write_text((mine / "manifest.json").read_text() + " ")
     state, shown = signature("--trust", "maker.pub.pem")
     assert state == "refused"
@@ -165,5 +174,8 @@ def test_without_the_library(run, mine, tmp_path):
 def test_overwriting_a_signed_bundle_is_asked_for(here, mine, tmp_path):
     here("bundle", "keygen", "maker.pem")
     here("bundle", "sign", mine, "--key", "maker.pem")
+    one_sentence(
+        here("evaluate", "--data", ".", "--recognizer", "r.pt", "--trust", "maker.pub.pem"), 3, "is not signed"
+    )
     one_sentence(here("export", mine, "--overwrite"), 2, "is signed and the new one would not be")
     one_sentence(here("export", mine, "--trust", "maker.pub.pem"), 2, "--trust is for --target tensorrt")

@@ -202,6 +202,50 @@ def test_end_of_a_zip64_archive_is_refused(archive: Path) -> None:
     refused(archive, "members, but a bundle has")
 
 
+def sparse(path: Path, sizes: list[tuple[int, int]], directory_padding: int = 0) -> None:
+    """An archive of members that claim sizes (in the archive, inflated), without their data: a file full of holes."""
+    names = [b"manifest.json", *(b"f%d" % index for index in range(len(sizes) - 1))]
+    directory, offset = b"", 0
+    with open(path, "wb") as stream:
+        for name, (packed, whole) in zip(names, sizes, strict=True):
+            stream.seek(offset)
+            stream.write(struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 8, 0, 33, 0, packed, whole, len(name), 0) + name)
+            fields = (20, 20, 0, 8, 0, 33, 0, packed, whole, len(name), 0, 0, 0, 0, 0, offset)
+            directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", *fields) + name
+            offset += 30 + len(name) + packed
+        stream.seek(offset)
+        stream.write(directory)
+        length = len(directory) + directory_padding
+        stream.seek(offset + length)
+        stream.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(sizes), len(sizes), length, offset, 0))
+
+
+def test_claims_that_would_fill_the_memory(tmp_path: Path) -> None:
+    sparse(tmp_path / "a.immune", [(2**20, 2**20), (2**30, 2**31), (2**30, 2**31 + 2**30)])
+    refused(tmp_path / "a.immune", "its members claim 5369757696 bytes")
+    sparse(tmp_path / "a.immune", [(10, 10)], directory_padding=3 * 2**30)
+    refused(tmp_path / "a.immune", "its directory has 3221225531 bytes")
+
+
+def test_a_second_end_in_the_form_of_zip64_is_refused(contents: dict[str, bytes], tmp_path: Path) -> None:
+    """zipfile would believe that one: here it lies in the comment of the last member."""
+    raw = bytearray(zipped({**contents, "last.onnx": b"x"}))
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
+    struct.pack_into("<H", raw, directory_entry(bytes(raw), "last.onnx") + 32, len(locator))
+    length = struct.unpack("<L", raw[-10:-6])[0]
+    struct.pack_into("<L", raw, len(raw) - 10, length + len(locator))
+    raw[-22:-22] = locator
+    (tmp_path / "a.immune").write_bytes(raw)
+    refused(tmp_path / "a.immune", "does not lie right before its end")
+
+
+def test_count_of_members(contents: dict[str, bytes], tmp_path: Path) -> None:
+    raw = bytearray(zipped(contents))
+    raw[-14:-10] = struct.pack("<HH", 2, 2)
+    (tmp_path / "a.immune").write_bytes(raw)
+    refused(tmp_path / "a.immune", "4 members, but its end says 2")
+
+
 def test_not_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.immune")
     refused(tmp_path / "a.immune", "neither a folder nor a regular file")
