@@ -25,7 +25,9 @@ __all__ = ["ARCHIVE_MUTATIONS", "CONTENT_MUTATIONS", "Material", "packed"]
 Contents = dict[str, bytes]
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"
 
-_ODD_NAMES = "../x.onnx /etc/cron.d/x a/b.onnx ..\\x.onnx C:x.onnx x\0.onnx ./analyzer.onnx d/ é.onnx".split(" ")
+_ODD_NAMES = (
+    "../x.onnx", "/etc/cron.d/x", "a/b.onnx", "..\\x.onnx", "C:x.onnx", "x\0.onnx", "./analyzer.onnx", "d/", "é.onnx"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

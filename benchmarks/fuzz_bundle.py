@@ -57,15 +57,15 @@ class Outcome:
         How many of the refused a device without a key loads: those that only the signature or the version stops.
     failures : list of str
         Crashes and accepted changes, a sentence each; there must be none.
-    slowest_s : float
-        Longest load.
+    slowest : (float, str)
+        Seconds of the longest load, and which it was.
     """
 
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped_by_trust: int = 0
     failures: list[str] = field(default_factory=list)
-    slowest_s: float = 0.0
+    slowest: tuple[float, str] = (0.0, "")
 
 
 class Campaign:
@@ -119,7 +119,7 @@ class Campaign:
         except Exception as error:
             outcome.failures.append(f"{which}: {type(error).__name__}: {error}")
         finally:
-            outcome.slowest_s = max(outcome.slowest_s, time.perf_counter() - began)
+            outcome.slowest = max(outcome.slowest, (time.perf_counter() - began, which))
         return None
 
     def same(self, found: Bundle) -> bool:
@@ -231,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
         "stopped_by_signature_or_version_alone": outcome.stopped_by_trust,
         "failures": len(outcome.failures),
         "seconds": round(time.perf_counter() - began, 1),
-        "slowest_load_ms": round(1000 * outcome.slowest_s, 1),
+        "slowest_load_ms": round(1000 * outcome.slowest[0], 1),
+        "slowest_load": outcome.slowest[1],
         "peak_memory_grew_mib": round(_peak_mib() - before, 1),
     }
     print(", ".join(f"{name} {value}" for name, value in totals.items()))

@@ -68,11 +68,14 @@ def _row(part: str, available: bool, why: str) -> dict[str, Any]:
 class _Keys:
     """What the command line says of trust; read where it is used, so that its errors stand in the table."""
 
-    paths: list[Path] | None
-    state: Path | None
+    paths: list[Path] | None = None
+    state: Path | None = None
 
     def trust(self) -> Trust | None:
         return trust_of(self.paths, self.state)
+
+
+_ENVIRONMENT = _Keys()
 
 
 def _signatures(keys: _Keys) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _cuda_kernels() -> dict[str, Any]:
     return _row(part, True, f"{card.name} ({card.architecture}): {how}")
 
 
-def _tensorrt(bundle: Path | None, keys: _Keys) -> dict[str, Any]:
+def _tensorrt(bundle: Path | None, keys: _Keys = _ENVIRONMENT) -> dict[str, Any]:
     """Whether it is there, and whether the bundle has plans for it."""
     from immunecam.kernels.cuda import open_device
     from immunecam.runtime.bundle import Bundle, default_bundle

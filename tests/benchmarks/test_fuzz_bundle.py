@@ -31,7 +31,7 @@ def test_no_mutated_bundle_crashes_or_is_accepted(campaign: Campaign) -> None:
     assert outcome.refused.total() + outcome.accepted.total() == COUNT
     assert outcome.refused.total() > 0.9 * COUNT
     assert outcome.stopped_by_trust > 0.15 * COUNT
-    assert outcome.slowest_s < 5
+    assert outcome.slowest[0] < 20
     for form, name in (("folder", "rolled back"), ("folder", "rehashed file"), ("archive", "member twice")):
         assert outcome.refused[form, name] == COUNT // KINDS
         assert outcome.accepted[form, name] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import stat
@@ -43,7 +44,11 @@ def here(tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         return SimpleNamespace(returncode=code, stdout=out, stderr=err)
 
-    return call
+    logger = logging.getLogger("immunecam")  # `immunecam purify` sets it up for a process of its own
+    level, handlers = logger.level, list(logger.handlers)
+    yield call
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 def one_sentence(done, code, *words):
@@ -119,7 +124,7 @@ def test_info(here, mine, tmp_path):
         assert {row["file"]: row["bytes"] for row in told["rows"]} == {
             path.name: path.stat().st_size for path in mine.iterdir() if path.suffix != ".json"
         }
-        assert told["plans"] == []
+        assert len(told["plans"]) == len(Bundle.load(mine).manifest.plans)
         return told["signature"]["state"], done.stdout
 
     assert signature()[0] == "unsigned"
