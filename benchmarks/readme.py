@@ -59,6 +59,15 @@ def _sample_clip(report: _Report) -> str:
     )
 
 
+def _fuzz_bundle(report: _Report) -> str:
+    alone = report["stopped_by_signature_or_version_alone"]
+    return (
+        f"Of {report['count']} mutated bundles, folders and archives, {report['failures']} crashed or were accepted "
+        f"with a change; {report['refused']} were refused, {alone} of these by their signature or version alone, and "
+        "the rest held the original's bytes (a file that nobody lists, the time of a zip member)."
+    )
+
+
 def _machine(report: _Report) -> str:
     machine = report["machine"]
     return f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores)"
@@ -68,6 +77,7 @@ _FIGURES: dict[str, Callable[[_Report], str]] = {
     "robustness": _robustness,
     "selection": _selection,
     "sample_clip": _sample_clip,
+    "fuzz_bundle": _fuzz_bundle,
 }
 
 
