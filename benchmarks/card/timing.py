@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from immunecam.runtime.card.capture import captured
+
 __all__ = ["WARM_SECONDS", "Timing", "time_replays", "timing_of"]
 
 WARM_SECONDS = 0.1
@@ -63,11 +65,7 @@ def time_replays(stream: Any, work: Callable[[int, Any], None], *, together: int
 
     work(0, stream)  # loads the kernels, which a capture must not
     stream.sync()
-    builder = stream.create_graph_builder()
-    builder.begin_building(mode="thread_local")
-    for number in range(together):
-        work(number, builder)
-    graph = builder.end_building().complete()
+    graph = captured(stream, lambda builder: [work(number, builder) for number in range(together)])
     warm = time.monotonic() + WARM_SECONDS
     while time.monotonic() < warm:
         graph.launch(stream)
