@@ -1,0 +1,1 @@
+"""The access gate: enrolment, verification, identification, and the audit trail of its decisions."""
