@@ -39,6 +39,10 @@ class Anchor(Protocol):
         """Remember them."""
         ...
 
+    def anchored_chains(self) -> list[str]:
+        """Names of all trails that are known."""
+        ...
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -57,6 +61,11 @@ class Retention:
     file_bytes: int = 8 * 2**20
     total_bytes: int | None = None
     days: float | None = None
+
+    @property
+    def file_limit(self) -> int:
+        """Where a file ends: so that at least three can be dropped before the total is reached."""
+        return self.file_bytes if self.total_bytes is None else min(self.file_bytes, self.total_bytes // 4)
 
     def __post_init__(self) -> None:
         for name in ("file_bytes", "total_bytes", "days"):
@@ -136,7 +145,7 @@ class AuditLog:
         """
         with self._alone():
             self._catch_up()
-            if self._size > self._retention.file_bytes:
+            if self._size > self._retention.file_limit:
                 self._rotate()
             link = self._write(kind, content)
             self._keep_to_retention()

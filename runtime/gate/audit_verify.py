@@ -151,6 +151,7 @@ class _Walk:
         self._start: Link | None = None
         self._dropped: Link | None = None
         self._clock: float | None = None
+        self._unreadable = 0  # lines since the last record
 
     def fault(self, kind: str, where: str, what: str) -> None:
         if len(self.report.faults) < _MAX_FAULTS:
@@ -169,6 +170,12 @@ class _Walk:
         if known is not None:
             self.known[known[0]] = known[1]
             self.report.anchored = Link(*known)
+        for chain in self._anchor.anchored_chains() if self._anchor is not None else ():
+            if chain != self.report.chain:
+                gone = (
+                    f"the anchor knows the trail {chain}, of {(self._anchor.read_anchor(chain) or (0,))[0] + 1} records"
+                )
+                self.fault("missing", "the trail", f"{gone}, which is not in this folder")
 
     def line(self, where: str, line: bytes, *, last: bool) -> None:
         if not line.endswith(b"\n") and last:
@@ -178,11 +185,13 @@ class _Walk:
             record, link, before = read_line(line)
         except ChainBroken:
             self.fault("edited", where, "it is no record, or its content is not what its hash says")
+            self._unreadable += 1
             return
         self._follow(where, link, before, str(record.get("type")))
         self._look(where, record, link)
         self.report.records += 1
         self.report.last = self._before = link
+        self._unreadable = 0
 
     def _follow(self, where: str, link: Link, before: Link, kind: str) -> None:
         if self._before is None:

@@ -42,7 +42,7 @@ class QualityLimits:
     """
 
     min_eye_distance: float = 20.0
-    min_sharpness: float = 0.01
+    min_sharpness: float = 0.005
     min_brightness: float = 40.0
     max_brightness: float = 220.0
     min_contrast: float = 12.0
@@ -59,7 +59,7 @@ PROBE = QualityLimits()
 
 ENROLMENT = QualityLimits(
     min_eye_distance=30.0,
-    min_sharpness=0.02,
+    min_sharpness=0.01,
     max_clipped=0.2,
     min_contrast=18.0,
     max_yaw=0.5,
@@ -77,8 +77,9 @@ class Quality:
     Attributes
     ----------
     eye_distance, sharpness, brightness, contrast, clipped, yaw, pitch, roll_degrees : float
-        As in :class:`QualityLimits`. Sharpness is the power of the aligned face's Laplacian in that of the face: it does
-        not depend on the contrast, and falls with blur of whatever kind. A face that is enlarged is blurred, too.
+        As in :class:`QualityLimits`. Sharpness is the power of the aligned face's Laplacian in that of the face: it
+        does not depend on the contrast, and falls with blur of whatever kind. A face that is enlarged is blurred, too.
+        Of 300 faces of LFW 1 % are below 0.009; blurred by 2.5 pixels 97 % are below 0.01, by 4 all are below 0.005.
     reasons : tuple of str
         Each as half a sentence; empty if the face is good enough.
     """
@@ -102,7 +103,7 @@ class Quality:
     def score(self) -> float:
         """0 to 1, to choose the best of several good faces of a person: sharp, large and frontal."""
         size = min(1.0, self.eye_distance / 60)
-        return float(size * min(1.0, self.sharpness / 0.1) * max(0.0, 1 - abs(self.yaw)))
+        return float(size * min(1.0, self.sharpness / 0.03) * max(0.0, 1 - abs(self.yaw)))
 
 
 def assess(crop: NDArray[np.uint8], face: Face, limits: QualityLimits = PROBE) -> Quality:
@@ -152,9 +153,7 @@ def _pose(landmarks: NDArray[np.float32]) -> tuple[float, float, float]:
 def _reasons(found: Quality, face: Face, limits: QualityLimits) -> Sequence[str]:
     said: list[str] = []
     if found.eye_distance < limits.min_eye_distance:
-        said.append(
-            f"the face is too small ({found.eye_distance:.0f} px between the eyes, {limits.min_eye_distance:.0f} wanted)"
-        )
+        said.append(f"too small ({found.eye_distance:.0f} px between the eyes, {limits.min_eye_distance:.0f} wanted)")
     if found.brightness < limits.min_brightness:
         said.append(f"too dark (mean {found.brightness:.0f}, {limits.min_brightness:.0f} wanted)")
     if found.brightness > limits.max_brightness:

@@ -57,22 +57,22 @@ class TemplateStore:
         self,
         path: Path,
         key: GateKey,
-        setting: Setting,
+        setting: Setting | None,
         connection: sqlite3.Connection,
         lock: StoreLock,
         read_only: bool,
     ) -> None:
         """Use :meth:`open`."""
-        self.path, self.setting = path, setting
+        self.path = path
         self.restored: str | None = None
         self.backup_path = backup_of(path)
         self._key, self._connection, self._lock, self._read_only = key, connection, lock, read_only
         self._mutex = threading.RLock()
         self._deferred = self._unsaved = False
         self._where = f"the template store {str(path)!r}"
-        self._seals = unlock(connection, key, setting, self._where)
+        self._seals, self.setting = unlock(connection, key, setting, self._where)
         connection.execute("BEGIN")  # one state of the file, whatever others commit meanwhile
-        self._content = StoreContent.read(connection, self._seals, setting.size, self._where)
+        self._content = StoreContent.read(connection, self._seals, self.setting.size, self._where)
         connection.execute("COMMIT")
         self._next: StoreContent | None = None
         self._gallery: TemplateMatrix | None = None
@@ -82,7 +82,7 @@ class TemplateStore:
         cls,
         path: str | os.PathLike[str],
         key: GateKey,
-        setting: Setting,
+        setting: Setting | None,
         *,
         create: bool = False,
         read_only: bool = False,
@@ -93,8 +93,8 @@ class TemplateStore:
         ----------
         path : path
         key : GateKey
-        setting : Setting
-            Of the gate that will use it.
+        setting : Setting or None
+            Of the gate that will use it. None takes the store's own, for whoever compares nothing.
         create : bool
             Make a new one where there is neither a store nor a backup.
         read_only : bool
@@ -117,7 +117,7 @@ class TemplateStore:
         try:
             missing = not file.exists() or file.stat().st_size == 0
             if missing and not backup_of(file).exists():
-                if not create:
+                if not create or setting is None:
                     raise InputError(f"there is no template store at {str(file)!r}: enrol somebody first")
                 create_store(file, key, setting)
                 missing = False
@@ -144,7 +144,9 @@ class TemplateStore:
             raise
 
     @classmethod
-    def _opened(cls, path: Path, key: GateKey, setting: Setting, lock: StoreLock, read_only: bool) -> TemplateStore:
+    def _opened(
+        cls, path: Path, key: GateKey, setting: Setting | None, lock: StoreLock, read_only: bool
+    ) -> TemplateStore:
         with told(path, "opened"):
             connection = connect(path, read_only=read_only, immutable=read_only and is_settled(path))
             try:
@@ -346,9 +348,14 @@ class TemplateStore:
         if row is None:
             return None
         seq, digest, mac = row
-        if not hmac.compare_digest(mac, self._seals.sign_anchor(chain, seq, digest)):
+        if not isinstance(mac, bytes) or not hmac.compare_digest(mac, self._seals.sign_anchor(chain, seq, digest)):
             raise InputError(f"{self._where} holds an anchor of the audit trail that was changed")
         return int(seq), str(digest)
+
+    def anchored_chains(self) -> list[str]:
+        """Names of the audit trails that have an anchor here."""
+        with self._mutex, told(self.path, "read"):
+            return [str(row[0]) for row in self._connection.execute("SELECT chain FROM anchors ORDER BY chain")]
 
     def write_anchor(self, chain: str, seq: int, digest: str) -> None:
         """Remember the last record of an audit trail."""

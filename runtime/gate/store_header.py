@@ -68,30 +68,41 @@ def create_store(path: Path, key: GateKey, setting: Setting) -> None:
         sync_folder(path.parent)
 
 
-def unlock(connection: sqlite3.Connection, key: GateKey, setting: Setting, where: str) -> Seals:
-    """The store's seals, if key and setting are its own."""
+def unlock(connection: sqlite3.Connection, key: GateKey, setting: Setting | None, where: str) -> tuple[Seals, Setting]:
+    """The store's seals and setting, if the key is its own, and the setting, where one is given.
+
+    Raises
+    ------
+    NotThisStore
+        If the key is another.
+    StoreDamaged
+        If an entry is missing, or was changed.
+    InputError
+        If the setting is another.
+    """
     store_id = meta(connection, "store id", where)
     if not hmac.compare_digest(meta(connection, "key check", where), Seals.check_value(key, store_id)):
         raise NotThisStore(f"{where} was made with another key: give the key that it was made with")
     header = [meta(connection, name, where) for name in _HEADER]
-    recognizer, purification = (header[i].decode("utf-8", "replace") for i in (0, 2))
-    seals = Seals(key, store_id, recognizer, purification)
+    entries = dict(zip(_HEADER, (entry.decode("utf-8", "replace") for entry in header), strict=True))
+    seals = Seals(key, store_id, entries["recognizer"], entries["purification"])
     if not hmac.compare_digest(meta(connection, "header", where), seals.sign_header(*header)):
         raise StoreDamaged(f"{where} is damaged: what it says of its recogniser and setting was changed")
-    for what, name, wanted in (
-        ("recogniser", "recognizer", setting.recognizer),
-        ("purification setting", "purification", setting.purification),
-        ("size of embeddings", "size", str(setting.size)),
-    ):
-        found = meta(connection, name, where).decode("utf-8", "replace")
-        if found != wanted:
-            told_names = ""
-            if name != "size":
-                old = meta(connection, f"{name} name", where).decode("utf-8", "replace")
-                new = setting.recognizer_name if name == "recognizer" else setting.purification_name
-                told_names = f" ({old} {found[:12]}, not {new} {wanted[:12]})"
-            raise InputError(
-                f"{where} holds templates made with another {what}{told_names}, which cannot be compared: use "
-                "that one, or enrol again into a new store"
-            )
-    return seals
+    own = Setting(
+        entries["recognizer"],
+        entries["purification"],
+        int(entries["size"]),
+        entries["recognizer name"],
+        entries["purification name"],
+    )
+    if setting is not None and setting != own:
+        what, old, new = "recogniser", own.recognizer, setting.recognizer
+        names = (own.recognizer_name, setting.recognizer_name)
+        if old == new:
+            what, old, new = "purification setting", own.purification, setting.purification
+            names = (own.purification_name, setting.purification_name)
+        raise InputError(
+            f"{where} holds templates made with another {what} ({names[0]}, {old[:12]}, not {names[1]}, {new[:12]}), "
+            "which cannot be compared: use that one, or enrol again into a new store"
+        )
+    return seals, own

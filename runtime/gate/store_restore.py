@@ -20,20 +20,20 @@ def backup_of(path: Path) -> Path:
     return path.with_name(path.name + ".backup")
 
 
-def check_copy(path: Path, key: GateKey, setting: Setting) -> None:
+def check_copy(path: Path, key: GateKey, setting: Setting | None) -> None:
     """Open a copy that nobody writes, and read all of it."""
     where = f"the copy {str(path)!r} of a template store"
     with told(path, "checked"):
         connection = connect(path, immutable=True)
         try:
             check_structure(connection, where)
-            seals = unlock(connection, key, setting, where)
-            StoreContent.read(connection, seals, setting.size, where)
+            seals, own = unlock(connection, key, setting, where)
+            StoreContent.read(connection, seals, own.size, where)
         finally:
             connection.close()
 
 
-def is_good(path: Path, key: GateKey, setting: Setting) -> bool:
+def is_good(path: Path, key: GateKey, setting: Setting | None) -> bool:
     """Whether there is a copy at a path that this key opens and nothing is wrong with."""
     try:
         if not path.exists():
@@ -44,7 +44,7 @@ def is_good(path: Path, key: GateKey, setting: Setting) -> bool:
     return True
 
 
-def restore(path: Path, key: GateKey, setting: Setting, lock: StoreLock, reason: str) -> None:
+def restore(path: Path, key: GateKey, setting: Setting | None, lock: StoreLock, reason: str) -> None:
     """Put the backup in the place of a damaged store, which is kept beside it as `NAME.damaged`."""
     backup = backup_of(path)
     if not backup.exists():
