@@ -70,8 +70,8 @@ class AccessGate:
 
     A decision rests on the faces of one track that are good enough. Their embeddings are averaged and *not* brought
     back to unit length, so the score is the mean of the frames' cosines: a threshold that holds for single frames holds
-    for it, one frame in n can add no more than 1/n, and two people in one track reach neither's templates. Every decision
-    is in the audit trail before it is given.
+    for it, one frame in n can add no more than 1/n, and two people in one track reach neither's templates. Every
+    decision is in the audit trail before it is given.
     """
 
     def __init__(

@@ -266,8 +266,9 @@ class TemplateStore:
             self._becomes((), old.hashes, person, None)
         with self._mutex, told(self.path, "written"):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            if self._deferred:  # a backup with the person in it must not wait
-                self.backup()
+            if self._unsaved:  # a backup with the person in it must not stay
+                self.backup_path.unlink(missing_ok=True)
+                self._backup_or_warn()
 
     @contextmanager
     def deferred_backup(self) -> Iterator[None]:
@@ -366,10 +367,12 @@ class TemplateStore:
     def close(self) -> None:
         """Write the log into the store and give the file back."""
         with self._mutex:
-            if not self._read_only and self._unsaved:
-                self.backup()
-            self._connection.close()
-            self._lock.release()
+            try:
+                if not self._read_only and self._unsaved:
+                    self._backup_or_warn()
+            finally:
+                self._connection.close()
+                self._lock.release()
 
     def __enter__(self) -> TemplateStore:
         return self
@@ -400,12 +403,15 @@ class TemplateStore:
                 self._content, self._gallery = self._next, None
             self._unsaved = True
             if not self._deferred:
-                try:
-                    self.backup()
-                except StoreDamaged:
-                    raise
-                except InputError as error:  # the change itself is safe on the disk
-                    _log.warning("%s; the change is in the store, but not yet in its backup", error)
+                self._backup_or_warn()
+
+    def _backup_or_warn(self) -> None:
+        try:
+            self.backup()
+        except StoreDamaged:
+            raise
+        except InputError as error:  # the change itself is safe on the disk
+            _log.warning("%s; the change is in the store, but not yet in its backup", error)
 
     def _becomes(self, added: Sequence[int], removed: Sequence[int], person: str, now: Person | None) -> None:
         """Write the roster after a change, and keep what the content will be if it is committed."""

@@ -26,13 +26,12 @@ def told(path: Path, doing: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         reason = str(error)
-        if "malformed" in reason or "not a database" in reason:
-            raise StoreDamaged(f"{what} is damaged ({reason})") from None
+        unwritable = "unable to open" in reason and path.exists() and not os.access(path.parent, os.W_OK)
         if "full" in reason:
             raise InputError(
                 f"{what} cannot be {doing}, because the disk is full: it is as it was, free some space"
             ) from None
-        if "readonly" in reason or "read-only" in reason:
+        if "readonly" in reason or "read-only" in reason or unwritable:
             raise InputError(
                 f"{what} cannot be {doing}, because its disk or file is read-only: it is as it was"
             ) from None
@@ -40,7 +39,9 @@ def told(path: Path, doing: str) -> Iterator[None]:
             raise InputError(
                 f"{what} cannot be {doing}: another process has kept it for {_BUSY_MS // 1000} s"
             ) from None
-        raise InputError(f"{what} cannot be {doing} ({reason}): check disk, folder and rights") from None
+        if "unable to open" in reason or "I/O" in reason:
+            raise InputError(f"{what} cannot be {doing} ({reason}): check disk, folder and rights") from None
+        raise StoreDamaged(f"{what} is damaged ({reason})") from None  # what else SQLite can say of our statements
     except OSError as error:
         raise InputError(f"{what} cannot be {doing} ({error.strerror}): check disk, folder and rights") from None
 
@@ -112,7 +113,7 @@ def check_structure(connection: sqlite3.Connection, where: str) -> None:
     if application != APPLICATION_ID:
         raise NotThisStore(f"{where} is a database, but no template store: give the path of another, or of a new one")
     if version != SCHEMA_VERSION:
-        raise InputError(
+        raise NotThisStore(
             f"{where} has the schema version {version}, but this immunecam reads {SCHEMA_VERSION}: use the version "
             "that wrote it, or enrol again"
         )
