@@ -88,7 +88,10 @@ def campaign(kills: int, *, seed: int = 0) -> dict[str, Any]:
             first = process.stdout.readline() if rng.random() < 0.8 else ""
             time.sleep(rng.uniform(0.0, 0.25))
             process.send_signal(signal.SIGTERM if kill % 4 == 3 else signal.SIGKILL)
-            told = [first, *process.communicate(timeout=60)[0].splitlines()]
+            # Not communicate(timeout=...), which reads past the buffer that readline has filled.
+            told = [first, *process.stdout.read().splitlines()]
+            process.stdout.close()
+            process.wait(60)
             doubtful = _take(told, expected, seen)
             seen["kills"] += 1
             _look(path, expected, doubtful, seen)

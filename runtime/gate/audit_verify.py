@@ -170,12 +170,13 @@ class _Walk:
         if known is not None:
             self.known[known[0]] = known[1]
             self.report.anchored = Link(*known)
-        for chain in self._anchor.anchored_chains() if self._anchor is not None else ():
-            if chain != self.report.chain:
-                gone = (
-                    f"the anchor knows the trail {chain}, of {(self._anchor.read_anchor(chain) or (0,))[0] + 1} records"
-                )
-                self.fault("missing", "the trail", f"{gone}, which is not in this folder")
+        if self._anchor is None:
+            return
+        for chain in self._anchor.anchored_chains():
+            other = self._anchor.read_anchor(chain) if chain != self.report.chain else None
+            if other is not None:
+                gone = f"the anchor knows the trail {chain}, of {other[0] + 1} records, which is not in this folder"
+                self.fault("missing", "the trail", gone)
 
     def line(self, where: str, line: bytes, *, last: bool) -> None:
         if not line.endswith(b"\n") and last:
