@@ -306,10 +306,10 @@ def test_a_purifier_undoes_an_attack_and_the_evidence_shows_it(shared_data, tmp_
         '[input]\nwidth = 112\nheight = 112\nlayout = "NCHW"\ncolour = "BGR"\nrange = [0, 255]\n'
     )
     with zipfile.ZipFile(shared_data / "lfw" / "dev_112.zip") as archive:
-        names = sorted(archive.namelist())[:40]
+        names = sorted(archive.namelist())[:30]
         faces = np.stack([cv2.imdecode(np.frombuffer(archive.read(n), np.uint8), cv2.IMREAD_GRAYSCALE) for n in names])
     recognizer = Recognizer.load(shared_data / "recognizers" / "mobilefacenet_y1.torchscript.pt")
-    victim = torch.from_numpy(faces[:2]).float() / 127.5 - 1
+    victim = torch.from_numpy(faces[:1]).float() / 127.5 - 1
     torch.manual_seed(0)
     with torch.no_grad():
         own = recognizer(victim)

@@ -51,13 +51,13 @@ def test_templates_that_are_no_unit_vectors_are_refused(unit):
 
 
 def test_ten_thousand_people_take_less_than_five_milliseconds(unit):
-    """30,000 templates of 128 numbers. The best of many: the machine that tests run on has other work."""
+    """30,000 templates of 128 numbers, by the processor's time: the machine that tests run on has other work."""
     rows = unit(30_000, size=128)
     gallery = TemplateMatrix(((f"p{i}", rows[3 * i : 3 * i + 3]) for i in range(10_000)), 128)
     times = []
     for i in range(0, 3000, 100):
-        began = time.perf_counter()
+        began = time.thread_time()  # one thread; the clock would count other processes' work, too
         found = gallery.identify(rows[i])
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
         assert found[0].person == f"p{i // 3}"
-    assert min(times) < 0.005
+    assert sorted(times)[len(times) // 2] < 0.005
