@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from immunecam import __version__
-from immunecam.commands import bundle, doctor, evaluate, export, purify, train
+from immunecam.commands import bundle, doctor, evaluate, export, gate, purify, train
 from immunecam.errors import ImmuneCamError
 
 __all__ = ["app", "main"]
@@ -23,13 +23,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, 4 a backend that was asked for is missing.",
+    epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, 4 a backend that was asked for is missing, 5 a gate's decision "
+    "other than granted.",
 )
 app.command("purify")(purify.purify)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(gate.app, name="gate")
 app.command("doctor")(doctor.doctor)
 
 

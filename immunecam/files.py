@@ -13,16 +13,22 @@ __all__ = ["read_regular", "sync_folder", "write_durably", "written_whole"]
 
 
 @contextmanager
-def written_whole(target: Path) -> Iterator[Path]:
+def written_whole(target: Path, *, durable: bool = False) -> Iterator[Path]:
     """A name beside `target` to write to; what is there at the end of the block becomes `target`.
 
     A reader sees the old file or the new one, nothing between, and a block that raises leaves the old one. The name has
-    the number of the process, for two may write the same file.
+    the number of the process, for two may write the same file. `durable` waits until a power cut would leave the new
+    one, too.
     """
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         yield partial
+        if durable:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(partial, target)
+        if durable:
+            sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -35,11 +41,8 @@ def write_durably(target: Path, data: bytes) -> None:
     OSError
         If it cannot be written; what was there is kept.
     """
-    with written_whole(target) as partial, open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    sync_folder(target.parent)
+    with written_whole(target, durable=True) as partial:
+        partial.write_bytes(data)
 
 
 def sync_folder(folder: Path) -> None:

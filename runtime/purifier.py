@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 import operator
 import os
@@ -267,6 +269,38 @@ class Purifier:
             images = np.array(range(first + part.start, first + part.stop), dtype=np.uint64)
             purified[part], probabilities[part] = self._run(batch[part], images, timings)
         return PurifiedFaces(purified, probabilities, first, timings)
+
+    def antibodies(self, batch: PurifiedFaces) -> NDArray[np.float32]:
+        """What the mutation made of the probabilities of an earlier batch: 0 or 1, or weights in the mode ``expected``.
+
+        Random numbers are a function of seed and face number, so nothing has to be kept for it.
+
+        Parameters
+        ----------
+        batch : PurifiedFaces
+            Of this purifier.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, K)
+        """
+        images = np.array(range(batch.first_image, batch.first_image + len(batch.probabilities)), dtype=np.uint64)
+        return mutate(batch.probabilities, mode=self._mutation, seed=self._seed, images=images).astype(np.float32)
+
+    def seed_commitment(self, key: bytes) -> str:
+        """A name of the seed that tells nothing about it: HMAC-SHA256 with a secret key, 64 hex digits.
+
+        Records of decisions carry it. Whoever has the key and a seed can check that it is the seed; a plain hash would
+        let anybody try all 64-bit seeds.
+
+        Parameters
+        ----------
+        key : bytes
+            At least 16.
+        """
+        if len(key) < 16:
+            raise UsageError(f"the key of a seed's commitment has {len(key)} bytes, but it must have 16 or more.")
+        return hmac.new(key, b"immunecam seed" + self._seed.to_bytes(8, "big"), hashlib.sha256).hexdigest()
 
     def purify_frame(
         self,

@@ -15,7 +15,16 @@ from immunecam.files import written_whole
 
 __all__ = ["machine", "percentiles_ms", "versions", "write_report"]
 
-_PACKAGES = ("immunecam", "numpy", "opencv-python-headless", "onnxruntime", "safetensors", "torch", "onnx")
+_PACKAGES = (
+    "immunecam",
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "safetensors",
+    "cryptography",
+    "torch",
+    "onnx",
+)
 
 
 def machine() -> dict[str, Any]:

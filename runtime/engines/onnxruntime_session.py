@@ -16,7 +16,15 @@ from immunecam.runtime.engines.providers import import_onnxruntime
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
 
-__all__ = ["FACES", "FLOAT", "check_tensors", "check_threads", "open_session", "without_rounding"]
+__all__ = [
+    "FACES",
+    "FLOAT",
+    "check_tensors",
+    "check_threads",
+    "open_model",
+    "open_session",
+    "without_rounding",
+]
 
 FLOAT = "tensor(float)"
 FACES = (None, 112, 112)
@@ -53,6 +61,37 @@ def open_session(
     InputError
         If the CPU cannot run the graph.
     """
+    data = bundle.graph(role)
+    name = f"{bundle.path / bundle.manifest.graphs[role]}"
+    model = inline_external_data(data or b"", bundle.files, name=name)
+    return open_model(
+        model,
+        execution_provider,
+        threads,
+        provider_options,
+        name=name,
+        remedy="export the bundle again",
+    )
+
+
+def open_model(
+    model: bytes,
+    execution_provider: str,
+    threads: int | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    *,
+    name: str,
+    remedy: str,
+) -> Any:
+    """Session of a self-contained ONNX model whose bytes were verified; else as :func:`open_session`.
+
+    Parameters
+    ----------
+    model : bytes
+        Without external data, for ONNX Runtime would open its files unchecked.
+    name, remedy : str
+        What an error calls the model, and tells to do.
+    """
     ort = import_onnxruntime()
     # Warnings of the library go to stderr past Python's logging; errors reach us as exceptions.
     ort.set_default_logger_severity(3)
@@ -69,9 +108,6 @@ def open_session(
         options.intra_op_num_threads = threads
     if execution_provider != _CPU and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA libraries that pip installed (ONNX Runtime 1.21 and later)
-    data = bundle.graph(role)
-    name = f"{bundle.path / bundle.manifest.graphs[role]}"
-    model = inline_external_data(data or b"", bundle.files, name=name)
     wanted: Any = execution_provider if provider_options is None else (execution_provider, dict(provider_options))
     try:
         # Without enable_fallback=0 a failing CUDA provider is replaced by the CPU with a mere print.
@@ -80,9 +116,7 @@ def open_session(
         reason = _first_line(error)
         if execution_provider != _CPU:
             raise _not_started(ort.__version__, reason) from None
-        raise InputError(
-            f"{name} cannot be run by onnxruntime {ort.__version__} ({reason}): export the bundle again."
-        ) from None
+        raise InputError(f"{name} cannot be run by onnxruntime {ort.__version__} ({reason}): {remedy}.") from None
     in_use = session.get_providers()
     if execution_provider not in in_use:
         raise _not_started(ort.__version__, f"it offers {', '.join(in_use)} only")

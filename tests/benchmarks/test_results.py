@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from immunecam.benchmarks import evidence as evidence_rates
 from immunecam.benchmarks import readme, robustness, selection
 from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.gate import evidence
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("sample_clip", "robustness")
@@ -68,3 +70,19 @@ def test_tracked_files_stay_small():
     for bundle, limit in (("edge", 15_000_000), ("ais", 28_000_000)):
         assert sum(size for name, size in sizes.items() if f"/{bundle}.immune/" in name) < limit
     assert (ROOT / "immunecam" / "data" / "sample.mp4").stat().st_size <= 500_000
+
+
+def test_the_gate_s_figures_are_those_it_claims():
+    """Of the bundled model, with the gate's own margin; no enrolment lost; 10,000 people in under 5 ms of one core."""
+    results = ROOT / "benchmarks" / "results"
+    found, kills, times = (
+        json.loads((results / f"{name}.json").read_text()) for name in ("evidence", "enrolment_kills", "identification")
+    )
+    files = Bundle.load(default_bundle()).manifest.files
+    assert found["bundle_files"] == {name: record.sha256 for name, record in files.items()}
+    assert found["gate_margin"] == evidence.MARGIN
+    assert {row["attack"] for row in found["rows"]} == {"none", *(name for name, _ in evidence_rates.PLANS)}
+    (row,) = kills["rows"]
+    assert row["kills"] >= 200
+    assert row["lost"] == row["damaged"] == row["restored"] == row["bad_backups"] == 0
+    assert all(row["people"] == 10_000 and row["cpu_p50_ms"] < 5 for row in times["rows"])

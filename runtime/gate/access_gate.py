@@ -1,0 +1,500 @@
+"""The gate: who is enrolled, who stands before the camera, and what is written down about it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.errors import InputError, UsageError
+from immunecam.kernels import quantize_faces
+from immunecam.runtime.faces import FaceFinder, face_finder
+from immunecam.runtime.gate.audit_log import AuditLog, Retention
+from immunecam.runtime.gate.embedder import Embedder
+from immunecam.runtime.gate.event import EventKind, GateEvent
+from immunecam.runtime.gate.evidence import Evidence, suspected
+from immunecam.runtime.gate.images import ImageArchive
+from immunecam.runtime.gate.keys import GateKey
+from immunecam.runtime.gate.matcher import Match
+from immunecam.runtime.gate.observer import FaceObserver
+from immunecam.runtime.gate.operating_point import OperatingPoint
+from immunecam.runtime.gate.quality import ENROLMENT, PROBE, Quality, QualityLimits, assess
+from immunecam.runtime.gate.recognizer import RecognizerSpec
+from immunecam.runtime.gate.store import TemplateStore, check_name
+from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
+from immunecam.runtime.report import versions
+
+if TYPE_CHECKING:
+    from immunecam.runtime.purifier import Purifier
+
+__all__ = ["AccessGate", "Enrolment", "chosen_spread"]
+
+_MAX_USED = 16  # faces of a track that a decision rests on, the newest
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What became of pictures of a person.
+
+    Attributes
+    ----------
+    person : str
+    added, total : int
+        Templates that were made now, and that the person has.
+    refused : tuple of (str, str)
+        Pictures that were too poor, and why.
+    resembles : Match or None
+        Somebody else who is enrolled and whom the gate would take this person for.
+    """
+
+    person: str
+    added: int
+    total: int
+    refused: tuple[tuple[str, str], ...]
+    resembles: Match | None
+
+
+class AccessGate:
+    """Enrols, verifies (1:1), identifies (1:N) and forgets people. Made by :meth:`open`; for one thread.
+
+    A decision rests on the faces of one track that are good enough. Their embeddings are averaged and *not* brought
+    back to unit length, so the score is the mean of the frames' cosines: a threshold that holds for single frames holds
+    for it, one frame in n can add no more than 1/n, and two people in one track reach neither's templates. Every
+    decision is in the audit trail before it is given.
+    """
+
+    def __init__(
+        self,
+        store: TemplateStore,
+        observer: FaceObserver,
+        audit: AuditLog,
+        key: GateKey,
+        *,
+        threshold: float | None = None,
+        min_frames: int = 3,
+        limits: QualityLimits = PROBE,
+        images: ImageArchive | None = None,
+    ) -> None:
+        """Put a gate together from its parts; :meth:`open` is the usual way.
+
+        Parameters
+        ----------
+        store, observer, audit, key
+            All of one gate: the store's setting is the observer's, and its anchor the trail's.
+        threshold, min_frames, limits
+            As for :meth:`open`.
+        images : ImageArchive, optional
+            Gets the aligned face of every decision; None keeps none.
+        """
+        if min_frames < 1:
+            raise UsageError(f"min_frames is {min_frames}, but a decision needs 1 face or more")
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise UsageError(f"the threshold is {threshold!r}, but a cosine is from -1 to 1")
+        self.store, self.observer, self.audit = store, observer, audit
+        self._threshold, self._min_frames, self._limits, self._images = threshold, min_frames, limits, images
+        purifier = observer.purifier
+        spec = observer.embedder.spec
+        self._models: dict[str, Any] = {
+            "bundle_sha256": purifier.bundle.sha256 if purifier else None,
+            "mutation": purifier.mutation if purifier else None,
+            # The seed itself would tell every antibody to come.
+            "seed_commitment": purifier.seed_commitment(key.derive("seed commitment")) if purifier else None,
+            "models": {
+                "recognizer": spec.name,
+                "recognizer_sha256": spec.sha256,
+                "bundle": purifier.bundle.name if purifier else None,
+                "provider": purifier.provider if purifier else None,
+                "finder": type(observer.finder).__name__,
+                **{name: version for name, version in versions().items() if name in ("immunecam", "onnxruntime")},
+            },
+        }
+        if store.restored is not None:
+            self.audit.append("restored", {"reason": store.restored, "generation": store.generation})
+
+    @classmethod
+    def open(
+        cls,
+        store: str | os.PathLike[str],
+        key: GateKey,
+        recognizer: RecognizerSpec | str | os.PathLike[str],
+        *,
+        purify: bool = True,
+        purifier: Purifier | None = None,
+        finder: FaceFinder | None = None,
+        create: bool = False,
+        threshold: float | None = None,
+        min_frames: int = 3,
+        limits: QualityLimits = PROBE,
+        audit: str | os.PathLike[str] | None = None,
+        retention: Retention | None = None,
+        save_images: bool = False,
+        threads: int | None = None,
+    ) -> AccessGate:
+        """Open a gate.
+
+        Parameters
+        ----------
+        store : path
+            Of the template store.
+        key : GateKey
+        recognizer : RecognizerSpec or path of its TOML
+        purify : bool
+            Whether faces are purified, of gallery and probe alike. A store belongs to one of both.
+        purifier : Purifier, optional
+            None loads the bundled model; it is closed with the gate.
+        finder : FaceFinder, optional
+            None takes the bundled one.
+        create : bool
+            Make the store if there is none.
+        threshold : float, optional
+            In place of the calibrated one that the store holds.
+        min_frames : int
+            Good faces of a track that a decision needs; where fewer frames are given, as many as those.
+        limits : QualityLimits
+            Of probes.
+        audit : path, optional
+            Folder of the audit trail; None takes `STORE.audit`.
+        retention : Retention, optional
+            Of the trail, and by the same limits of pictures.
+        save_images : bool
+            Keep the aligned faces of decisions, encrypted, in the trail's folder.
+        threads : int, optional
+            Of ONNX Runtime.
+
+        Raises
+        ------
+        InputError
+            If the store, the key, the recogniser or the trail cannot be used.
+        UsageError
+            If an argument is out of its range.
+        BackendMissingError
+            If cryptography is not installed.
+        """
+        from immunecam.runtime.purifier import Purifier
+
+        if purifier is not None and not purify:
+            raise UsageError("a purifier was given, but purify is False: leave one of both out")
+        spec = recognizer if isinstance(recognizer, RecognizerSpec) else RecognizerSpec.load(recognizer)
+        if purify and purifier is None:
+            purifier = Purifier.load(threads=threads)
+        observer = FaceObserver(Embedder(spec, threads=threads), finder or face_finder(), purifier)
+        opened = TemplateStore.open(store, key, observer.setting, create=create)
+        try:
+            folder = Path(f"{os.fspath(store)}.audit") if audit is None else Path(audit)
+            images = ImageArchive(folder / "images", key, retention) if save_images else None
+            trail = AuditLog(folder, anchor=opened, retention=retention)
+            return cls(
+                opened,
+                observer,
+                trail,
+                key,
+                threshold=threshold,
+                min_frames=min_frames,
+                limits=limits,
+                images=images,
+            )
+        except BaseException:
+            opened.close()
+            raise
+
+    def close(self) -> None:
+        """Give store and trail back."""
+        self.audit.close()
+        self.store.close()
+        if self.observer.purifier is not None:
+            self.observer.purifier.close()
+
+    def __enter__(self) -> AccessGate:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def threshold(self) -> float:
+        """The score from which a probe is accepted.
+
+        Raises
+        ------
+        UsageError
+            If none was given and the store was not calibrated.
+        """
+        if self._threshold is not None:
+            return self._threshold
+        point = self.store.operating_point()
+        if point is None:
+            raise UsageError(
+                "the gate has no threshold: find one by `immunecam gate calibrate`, or give one (--threshold)"
+            )
+        return point.threshold
+
+    def expected_false_positives(self) -> float | None:
+        """How likely a stranger is taken for one of all who are enrolled, by the calibrated false match rate.
+
+        ``1 - (1 - FMR)^N``; None where the threshold was not calibrated. A rate that is fit for 1:1 can be hopeless for
+        1:N: calibrate with ``--people N`` for the latter.
+        """
+        point = self.store.operating_point()
+        if self._threshold is not None or point is None or point.fmr_target is None:
+            return None
+        return float(-np.expm1(len(self.store) * np.log1p(-point.fmr_target)))
+
+    def enrol(
+        self,
+        person: str,
+        frames: Iterable[tuple[str, NDArray[np.uint8]]],
+        *,
+        replace: bool = False,
+        max_templates: int = 5,
+        limits: QualityLimits = ENROLMENT,
+    ) -> Enrolment:
+        """Make templates of a person's pictures.
+
+        Parameters
+        ----------
+        person : str
+            1 to 256 printable characters.
+        frames : iterable of (str, ndarray of uint8, shape (H, W, 3))
+            Name and BGR picture; each must show exactly one face.
+        replace : bool
+            Forget the templates that the person has; else those are added to.
+        max_templates : int
+            Of many good pictures the best of as many stretches of the sequence are taken.
+        limits : QualityLimits
+
+        Raises
+        ------
+        InputError
+            If no picture is good enough, with the reasons, or the disk fails; nothing is changed then.
+        """
+        check_name(person)
+        if max_templates < 1:
+            raise UsageError(f"max_templates is {max_templates}, but it must be 1 or more")
+        point = self.store.operating_point()
+        good: list[tuple[NDArray[np.float32], float]] = []
+        refused: list[tuple[str, str]] = []
+        for name, frame in frames:
+            sightings = self.observer.sightings(frame)
+            if len(sightings) != 1:
+                refused.append((name, "no face" if not sightings else f"{len(sightings)} faces, but one is wanted"))
+                continue
+            quality = assess(sightings[0].crop, sightings[0].face, limits)
+            if not quality.good:
+                refused.append((name, "; ".join(quality.reasons)))
+                continue
+            observed = self.observer.observe(*_stacked(sightings))
+            if suspected(observed.evidence, point):
+                refused.append((name, "it looks attacked: what purification took away changes who it is"))
+                continue
+            good.append((observed.embeddings[0], quality.score))
+        if not good:
+            said = "; ".join(f"{name}: {reason}" for name, reason in refused[:3]) or "there was no picture"
+            raise InputError(f"{person!r} was not enrolled, because no picture is good enough ({said}): take others")
+        chosen = chosen_spread([score for _, score in good], max_templates)
+        embeddings = np.stack([good[i][0] for i in chosen])
+        resembles = self._resembles(person, embeddings)
+        total = self.store.enrol(person, embeddings, qualities=[good[i][1] for i in chosen], replace=replace)
+        found = Enrolment(person, len(chosen), total, tuple(refused), resembles)
+        content = {"person": person, "templates": len(chosen), "total": total, "refused": len(refused)}
+        self.audit.append(
+            "enrolment", {**content, "replace": replace, "generation": self.store.generation, **self._models}
+        )
+        return found
+
+    def delete(self, person: str) -> None:
+        """Forget a person; the audit trail keeps that, and earlier decisions.
+
+        Raises
+        ------
+        InputError
+            If nobody of that name is enrolled, or the disk fails.
+        """
+        self.store.delete(person)
+        self.audit.append("deletion", {"person": person, "generation": self.store.generation})
+
+    def verify(self, person: str, frames: Iterable[NDArray[np.uint8]]) -> GateEvent:
+        """1:1: whether the face of these frames is that of `person`.
+
+        Parameters
+        ----------
+        person : str
+        frames : iterable of ndarray of uint8, shape (H, W, 3)
+            BGR, following each other. The track that is seen most, then the largest, is judged.
+
+        Raises
+        ------
+        InputError
+            If nobody of that name is enrolled, a frame cannot be used, or the record cannot be written.
+        UsageError
+            If the gate has no threshold.
+        """
+        self.store.gallery().of(person)
+        return self._decide(frames, person)
+
+    def identify(self, frames: Iterable[NDArray[np.uint8]]) -> GateEvent:
+        """1:N: who of all enrolled people is on these frames; as :meth:`verify`."""
+        return self._decide(frames, None)
+
+    def watch(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        *,
+        person: str | None = None,
+        patience: int = 25,
+        again: int = 75,
+    ) -> Iterator[GateEvent]:
+        """Decisions over a stream without end, one for each face that stays.
+
+        Parameters
+        ----------
+        frames : iterable of ndarray of uint8, shape (H, W, 3)
+            BGR.
+        person : str, optional
+            Compare 1:1 with this person; None identifies.
+        patience : int
+            Frames after which a face that has not been good often enough is told as "low-quality".
+        again : int
+            Frames after which a face that stays is decided anew.
+
+        Yields
+        ------
+        GateEvent
+            A stream that ends without any face gives one of "no-face".
+        """
+        tracker = FaceTracker(max_sightings=_MAX_USED)
+        decided: dict[int, int] = {}
+        count = seen = 0
+        for frame in frames:
+            count += 1
+            sightings = self.observer.sightings(frame)
+            seen += len(sightings)
+            ended = tracker.update(sightings)
+            for track in ended:
+                if track.number not in decided:
+                    yield self._judge(track.sightings, track.frames, person)
+                decided.pop(track.number, None)
+            for track in tracker.tracks:
+                last = decided.get(track.number)
+                if track.missed or (last is not None and count - last < again):
+                    continue
+                good = sum(assess(s.crop, s.face, self._limits).good for s in track.sightings)
+                if good >= self._min_frames or track.frames >= patience:
+                    decided[track.number] = count
+                    yield self._judge(track.sightings, track.frames, person)
+                    track.sightings = track.sightings[-1:]
+        for track in tracker.tracks:
+            if track.number not in decided:
+                yield self._judge(track.sightings, track.frames, person)
+        if not seen:
+            yield self._judge([], count, person)
+
+    def _decide(self, frames: Iterable[NDArray[np.uint8]], person: str | None) -> GateEvent:
+        tracker, tracks, count = FaceTracker(max_sightings=_MAX_USED), list[Track](), 0
+        for frame in frames:
+            count += 1
+            tracks += tracker.update(self.observer.sightings(frame))
+        if not count:
+            raise UsageError("there is no frame to decide on: give one or more")
+        tracks += tracker.tracks
+        chosen = max(tracks, key=lambda track: (track.frames, track.area), default=None)
+        return self._judge([] if chosen is None else chosen.sightings, count, person)
+
+    def _judge(self, sightings: Sequence[Sighting], frames: int, claimed: str | None) -> GateEvent:
+        """Decide on a track's faces, and write it down."""
+        began = time.perf_counter()
+        threshold = self.threshold()
+        mode = "identify" if claimed is None else "verify"
+        common: dict[str, Any] = {"mode": mode, "claimed": claimed, "frames": frames, "threshold": threshold}
+        qualities = [assess(seen.crop, seen.face, self._limits) for seen in sightings]
+        good = [seen for seen, quality in zip(sightings, qualities, strict=True) if quality.good]
+        first_image: int | None = None
+        if not sightings:
+            event = GateEvent("no-face", **common)
+        elif len(good) < min(self._min_frames, frames):
+            reasons = (f"{len(good)} good faces, {min(self._min_frames, frames)} wanted", *_common(qualities))
+            event = GateEvent("low-quality", used=len(good), reasons=reasons, **common)
+        else:
+            observed = self.observer.observe(*_stacked(good))
+            first_image = observed.first_image
+            # Not brought to unit length: see the class.
+            probe = np.asarray(observed.embeddings.mean(0), np.float32)
+            common |= {"used": len(good), **_medians(observed.evidence)}
+            event = self._compare(probe, observed.evidence, claimed, threshold, common)
+        latency = 1000 * (time.perf_counter() - began)
+        event = GateEvent(**{**vars(event), "latency_ms": latency})
+        return self._record(event, good or list(sightings), first_image)
+
+    def _compare(
+        self,
+        probe: NDArray[np.float32],
+        evidence: list[Evidence],
+        claimed: str | None,
+        threshold: float,
+        common: dict[str, Any],
+    ) -> GateEvent:
+        gallery = self.store.gallery()
+        if claimed is not None:
+            match: Match | None = gallery.verify(claimed, probe)
+        else:
+            match = next(iter(gallery.identify(probe)), None)
+        if match is None:
+            return GateEvent("denied", reasons=("nobody is enrolled",), **common)
+        found = {"candidate": match.person, "score": match.score, **common}
+        if suspected(evidence, self.store.operating_point()):
+            return GateEvent("suspected-attack", reasons=("purification changes who it is",), **found)
+        kind: EventKind = "granted" if match.score >= threshold else "denied"
+        return GateEvent(kind, person=match.person if kind == "granted" else None, **found)
+
+    def _record(self, event: GateEvent, sightings: Sequence[Sighting], first_image: int | None) -> GateEvent:
+        content = {**event.to_dict(), **self._models, "first_image": first_image, "people": len(self.store.gallery())}
+        if self._images is not None and sightings:
+            content["images"] = [self._images.add(seen.crop) for seen in sightings[-3:]]
+        link = self.audit.append("decision", content)
+        return GateEvent(**{**vars(event), "seq": link.seq})
+
+    def _resembles(self, person: str, embeddings: NDArray[np.float32]) -> Match | None:
+        """Somebody else whom the gate would take these faces for, where it has a threshold."""
+        point, gallery = self.store.operating_point(), self.store.gallery()
+        threshold = self._threshold if self._threshold is not None else point.threshold if point is not None else None
+        if threshold is None or not len(gallery):
+            return None
+        others = [match for match in gallery.identify(embeddings.mean(0), count=2) if match.person != person]
+        return others[0] if others and others[0].score >= threshold else None
+
+    def calibrated(self, point: OperatingPoint, about: dict[str, Any]) -> None:
+        """Keep an operating point, and write down that it was changed, and by what."""
+        self.store.set_operating_point(point)
+        self.audit.append("calibration", {"threshold": point.threshold, **about})
+
+
+def chosen_spread(scores: Sequence[float], count: int) -> list[int]:
+    """Indices of the best of `count` stretches of a sequence: neighbouring frames show the same."""
+    edges = np.linspace(0, len(scores), min(count, len(scores)) + 1).round().astype(int)
+    return [max(range(a, b), key=lambda i: scores[i]) for a, b in pairwise(edges)]
+
+
+def _stacked(sightings: Sequence[Sighting]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    return np.stack([s.crop for s in sightings]), quantize_faces(np.stack([s.grey for s in sightings]))
+
+
+def _medians(evidence: Sequence[Evidence]) -> dict[str, float]:
+    if not evidence:
+        return {}
+    return {name: float(np.median([getattr(e, name) for e in evidence])) for name in ("residual", "cosine", "active")}
+
+
+def _common(qualities: Sequence[Quality]) -> list[str]:
+    """The newest face's reasons, which whoever stands there can do something about."""
+    return next((list(quality.reasons) for quality in reversed(qualities) if not quality.good), [])

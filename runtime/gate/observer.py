@@ -1,0 +1,102 @@
+"""From a frame to embeddings: finding, alignment, purification, the recogniser, and the evidence on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.kernels import dequantize_faces
+from immunecam.runtime.bundle_manifest import SUBSPACE
+from immunecam.runtime.faces import FaceFinder, align
+from immunecam.runtime.gate.embedder import Embedder
+from immunecam.runtime.gate.evidence import Evidence, residual_energy
+from immunecam.runtime.gate.store_header import Setting
+from immunecam.runtime.gate.track import Sighting
+
+if TYPE_CHECKING:
+    from immunecam.runtime.purifier import Purifier
+
+__all__ = ["FaceObserver", "Observed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Embeddings of faces, and what purification showed.
+
+    Attributes
+    ----------
+    embeddings : ndarray of float32, shape (N, E)
+        Of unit length.
+    evidence : list of Evidence
+        One a face; empty without purification.
+    first_image : int or None
+        The purifier's number of the first face.
+    """
+
+    embeddings: NDArray[np.float32] = field(repr=False)
+    evidence: list[Evidence]
+    first_image: int | None
+
+
+class FaceObserver:
+    """The way of a face, the same for gallery and probe.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    finder : FaceFinder
+    purifier : Purifier, optional
+        None leaves purification out, and with it all evidence.
+    """
+
+    def __init__(self, embedder: Embedder, finder: FaceFinder, purifier: Purifier | None) -> None:
+        self.embedder, self.finder, self.purifier = embedder, finder, purifier
+
+    @property
+    def setting(self) -> Setting:
+        """What embeddings are made with: scores of two settings cannot be compared."""
+        spec = self.embedder.spec
+        identity, name = "none", "no purification"
+        if self.purifier is not None:
+            # The files that compute: a manifest also says what was measured, and plans are made on the device.
+            manifest = self.purifier.bundle.manifest
+            names = sorted({SUBSPACE, *manifest.graphs.values()})
+            files = {name: manifest.files[name].sha256 for name in names}
+            mode = {"mutation": self.purifier.mutation, "files": files}
+            identity = hashlib.sha256(json.dumps(mode, sort_keys=True).encode()).hexdigest()
+            name = f"purification by {self.purifier.bundle.name} ({self.purifier.mutation})"
+        return Setting(spec.identity, identity, self.embedder.size, spec.name, name)
+
+    def sightings(self, frame: NDArray[np.uint8]) -> list[Sighting]:
+        """Faces of an (H, W, 3) uint8 BGR frame, aligned."""
+        faces = self.finder.find(frame)
+        aligned = align(frame, faces)
+        return [Sighting(face, crop, grey) for face, crop, grey in zip(faces, aligned.crops, aligned.grey, strict=True)]
+
+    def observe(self, crops: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Observed:
+        """Embed aligned faces.
+
+        Parameters
+        ----------
+        crops : ndarray of uint8, shape (N, 112, 112, 3)
+            BGR: what the recogniser is given without purification.
+        grey : ndarray of uint8, shape (N, 112, 112)
+            The same in grey: what is purified. A purified face is grey, so colour carries nothing past the purifier.
+        """
+        if self.purifier is None:
+            return Observed(self.embedder.embed(crops), [], None)
+        batch = self.purifier.purify_batch(grey)
+        both = self.embedder.embed(np.concatenate([batch.purified, grey]))
+        after, before = both[: len(grey)], both[len(grey) :]
+        antibodies = self.purifier.antibodies(batch)
+        residual = residual_energy(dequantize_faces(grey), antibodies, self.purifier.bundle.subspace)
+        evidence = [
+            Evidence(float(r), float(c), float(a))
+            for r, c, a in zip(residual, (before * after).sum(1), antibodies.sum(1), strict=True)
+        ]
+        return Observed(after, evidence, batch.first_image)
