@@ -8,10 +8,15 @@ from immunecam.kernels.cuda.card import Card, open_device
 from immunecam.kernels.cuda.fault import Fault
 from immunecam.kernels.cuda.frame_kernels import FrameKernels, FrameOnCard
 from immunecam.kernels.cuda.launch_plan import (
+    BATCHED_FROM,
+    BATCHED_FROM_WITHOUT_ONE_PASS,
     MAX_BATCH,
+    ONE_PASS_UP_TO,
+    Batched,
     Launch,
     OnePass,
     align_launch,
+    batched,
     coefficients_launch,
     mutate_launch,
     one_pass,
@@ -23,12 +28,16 @@ from immunecam.kernels.cuda.launch_plan import (
 from immunecam.kernels.cuda.pixel_kernels import PixelKernels
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.sources import SOURCES, kernel_names, source
-from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels
+from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels, possible_forms
 
 __all__ = [
+    "BATCHED_FROM",
+    "BATCHED_FROM_WITHOUT_ONE_PASS",
     "FORMS",
     "MAX_BATCH",
+    "ONE_PASS_UP_TO",
     "SOURCES",
+    "Batched",
     "Card",
     "Fault",
     "FrameKernels",
@@ -39,12 +48,14 @@ __all__ = [
     "Programs",
     "SubspaceKernels",
     "align_launch",
+    "batched",
     "coefficients_launch",
     "kernel_names",
     "mutate_launch",
     "one_pass",
     "open_device",
     "paste_launch",
+    "possible_forms",
     "quantize_launch",
     "reconstruct_launch",
     "source",

@@ -1,0 +1,374 @@
+// Projection of many faces as two matrix products on tensor cores, which read the basis twice whatever the number of
+// faces: coefficients (faces times rows), then the faces from them. For bases of halves or int8, from sm_80 on.
+//
+// Tensor cores multiply halves and add in float32. Rows are exact in halves; what they are multiplied with, centred
+// faces and then weighted coefficients, is the sum of two halves each, hence two products for one. Sums of tensor cores
+// are truncated, so no more than a few thousand products go into one before it is added to others in float32.
+//
+// Every sum has one owner and a fixed order for a given grid, and nothing is added atomically: equal runs on a card are
+// bit-equal.
+
+#include "pixel.cuh"
+#include "tensor_core.cuh"
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+
+// What a block works on: `kFaces` faces and `kColumns` columns of a product, `kDepth` of the inner dimension at a time,
+// of which `kStages` are in shared memory or on their way.
+template <int Faces, int Columns, int Depth, int Stages>
+struct Shape {
+    static constexpr int kFaces = Faces, kColumns = Columns, kDepth = Depth, kStages = Stages;
+    static constexpr int kWarpsDown = Faces == 128 ? 4 : 2, kWarpsAcross = kWarps / kWarpsDown;
+    static constexpr int kDown = Faces / kWarpsDown / 16, kAcross = Columns / kWarpsAcross / 8;  // products of a warp
+    static constexpr int kFaceBytes = 2 * Faces * Depth * 2;
+};
+
+using Few = Shape<32, 96, 64, 4>;
+using ManyFirst = Shape<128, 192, 32, 3>;
+using ManySecond = Shape<128, 96, 32, 4>;
+
+// Where a piece of 8 halves lies in a tile of rows of `kPieces` pieces: moved about so that the same piece of 8 rows that
+// follow one another lies in 8 different banks.
+template <int kPieces>
+__device__ __forceinline__ int moved(int row, int piece) {
+    return row * kPieces + (piece ^ (row * kPieces / 8 & (kPieces - 1)));
+}
+
+#if TENSOR_CORES
+
+constexpr int kPiece = 16;       // bytes that are copied or loaded at a time
+constexpr int kRowsAFold = 512;  // of the second product, after which its sums are added to those of float32
+
+// A tile of the basis, in the two ways that it stands in a product: its rows as columns, a few values of each (first
+// product), or a few columns of it, all of whose rows are the inner dimension (second product).
+template <typename S, typename B, bool kSecond>
+struct BasisTile {
+    static constexpr int kRows = kSecond ? S::kDepth : S::kColumns, kValues = kSecond ? S::kColumns : S::kDepth;
+    static constexpr int kPieces = kValues / 8, kPitch = kSecond ? kPieces + 1 : kPieces;  // odd: in different banks
+    static constexpr int kBytes = kRows * kPitch * kPiece;
+    static constexpr bool kConverted = sizeof(B) == 1;
+    static constexpr int kStoredPieces = kValues * static_cast<int>(sizeof(B)) / kPiece;  // of a row
+    static constexpr int kStageBytes = kConverted ? kRows * kStoredPieces * kPiece : kBytes;
+
+    static __device__ __forceinline__ int at(int row, int piece) {
+        return kSecond ? row * kPitch + piece : moved<kPieces>(row, piece);
+    }
+
+    // Rows from `row`, values from `value` of each; those that no face has active, or that are not there, are zeros.
+    static __device__ __forceinline__ void copy(uint4* stage, const B* basis, int row, int value, int d,
+                                                const uint32* active) {
+        for (int i = threadIdx.x; i < kRows * kStoredPieces; i += kThreads) {
+            const int r = i / kStoredPieces, p = i % kStoredPieces;
+            const int first = value + p * (kPiece / static_cast<int>(sizeof(B)));
+            const bool wanted = first < d && (active[r / 32] >> r % 32 & 1);
+            const B* from = basis + (wanted ? static_cast<size_t>(row + r) * d + first : 0);
+            copy_or_clear(stage + (kConverted ? i : at(r, p)), from, wanted);
+        }
+    }
+
+    // int8 as halves.
+    static __device__ __forceinline__ void convert(uint4* tile, const uint4* stage) {
+        const uint2* bytes = reinterpret_cast<const uint2*>(stage);
+        for (int i = threadIdx.x; i < kRows * kPieces; i += kThreads) {
+            const uint2 eight = bytes[i];
+            uint4 values;
+            to_halves(eight.x, values.x, values.y);
+            to_halves(eight.y, values.z, values.w);
+            tile[at(i / kPieces, i % kPieces)] = values;
+        }
+    }
+
+    // For the products of a warp with 32 of the inner dimension from `depth`: of 8 columns from `column`, what two
+    // multiplications take.
+    static __device__ __forceinline__ void load(uint32 (&found)[4], const uint4* tile, int column, int depth) {
+        const int lane = threadIdx.x % 32;
+        if constexpr (kSecond) {
+            load_transposed(found, tile + at(depth + lane, column / 8));
+        } else {
+            load_matrices(found, tile + at(column + lane % 8, depth / 8 + lane / 8));
+        }
+    }
+};
+
+// Faces or coefficients (2, n, pitch), the high halves and then the low ones, from `value` on.
+template <typename S>
+__device__ __forceinline__ void copy_faces(uint4* stage, const float16* given, int n, int pitch, int value) {
+    constexpr int kPieces = S::kDepth / 8;
+    for (int i = threadIdx.x; i < 2 * S::kFaces * kPieces; i += kThreads) {
+        const int p = i % kPieces, row = i / kPieces, face = row % S::kFaces, part = row / S::kFaces;
+        const bool wanted = face < n && value + p * 8 < pitch;
+        const float16* from = given + (wanted ? static_cast<size_t>(part * n + face) * pitch + value + p * 8 : 0);
+        copy_or_clear(stage + moved<kPieces>(row, p), from, wanted);
+    }
+}
+
+template <typename S>
+struct Sums {
+    float of[S::kDown][S::kAcross][4];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < S::kDown; ++i)
+#pragma unroll
+            for (int j = 0; j < S::kAcross; ++j)
+#pragma unroll
+                for (int v = 0; v < 4; ++v) of[i][j][v] = 0.0f;
+    }
+
+    __device__ __forceinline__ void take(Sums& other) {
+#pragma unroll
+        for (int i = 0; i < S::kDown; ++i)
+#pragma unroll
+            for (int j = 0; j < S::kAcross; ++j)
+#pragma unroll
+                for (int v = 0; v < 4; ++v) of[i][j][v] += other.of[i][j][v];
+        other.clear();
+    }
+};
+
+// Adds the product of a stage's faces and tile to what the warp owns of the block's.
+template <typename S, typename Tile>
+__device__ __forceinline__ void multiply(Sums<S>& sums, const uint4* faces, const uint4* tile, int face, int column) {
+    constexpr int kPieces = S::kDepth / 8;
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int depth = 0; depth < S::kDepth; depth += 32) {
+        uint32 b[S::kAcross][4];
+#pragma unroll
+        for (int j = 0; j < S::kAcross; ++j) Tile::load(b[j], tile, column + 8 * j, depth);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            uint32 a[2][S::kDown][4];
+#pragma unroll
+            for (int part = 0; part < 2; ++part)
+#pragma unroll
+                for (int i = 0; i < S::kDown; ++i) {
+                    const int row = part * S::kFaces + face + 16 * i + lane % 16;
+                    load_matrices(a[part][i], faces + moved<kPieces>(row, depth / 8 + 2 * half + lane / 16));
+                }
+#pragma unroll
+            for (int part = 0; part < 2; ++part)
+#pragma unroll
+                for (int j = 0; j < S::kAcross; ++j)
+#pragma unroll
+                    for (int i = 0; i < S::kDown; ++i)
+                        multiply_add(sums.of[i][j], a[part][i], b[j][2 * half], b[j][2 * half + 1]);
+        }
+    }
+}
+
+// The product over steps `first` to `last` of the inner dimension. `column` is the block's first: a row of the basis in the
+// first product, a value of its rows in the second. `given` as of copy_faces. Shared memory: the stages, the tile of
+// converted values if there is one; then `active`, bits of the tile's rows (first product) or of all (second).
+template <typename S, typename B, bool kSecond>
+__device__ __forceinline__ void product(Sums<S>& total, uint4* shared, const uint32* active, const float16* given, int n,
+                                        int pitch, const B* basis, int d, int column, int first, int last) {
+    using Tile = BasisTile<S, B, kSecond>;
+    constexpr int kStagePieces = (S::kFaceBytes + Tile::kStageBytes) / kPiece;
+    constexpr int kFacePieces = S::kFaceBytes / kPiece;
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int face = warp / S::kWarpsAcross * 16 * S::kDown, across = warp % S::kWarpsAcross * 8 * S::kAcross;
+    const auto copy = [&](int step) {
+        uint4* stage = shared + (step - first) % S::kStages * kStagePieces;
+        const int inner = step * S::kDepth;
+        copy_faces<S>(stage, given, n, pitch, inner);
+        if constexpr (kSecond) {
+            Tile::copy(stage + kFacePieces, basis, inner, column, d, active + inner / 32);
+        } else {
+            Tile::copy(stage + kFacePieces, basis, column, inner, d, active);
+        }
+    };
+    Sums<S> sums;
+    total.clear();
+    sums.clear();
+    for (int step = first; step < first + S::kStages - 1; ++step) {
+        if (step < last) copy(step);
+        commit_copies();
+    }
+    for (int step = first; step < last; ++step) {
+        wait_for_copies<S::kStages - 2>();
+        __syncthreads();  // all copies of this step are there, and the stage of the last one is free
+        if (step + S::kStages - 1 < last) copy(step + S::kStages - 1);
+        commit_copies();
+        const uint4* stage = shared + (step - first) % S::kStages * kStagePieces;
+        const uint4* tile = stage + kFacePieces;
+        if constexpr (Tile::kConverted) {
+            uint4* converted = shared + S::kStages * kStagePieces;
+            Tile::convert(converted, tile);
+            __syncthreads();
+            tile = converted;
+        }
+        Sums<S>& used = kSecond ? sums : total;  // the first product's steps are few enough
+        if (face < n) multiply<S, Tile>(used, stage, tile, face, across);
+        if (kSecond && (step + 1) % (kRowsAFold / S::kDepth) == 0) total.take(sums);
+    }
+    if (kSecond) total.take(sums);
+}
+
+// Calls use(face, column, first, second) for every two neighbours that this thread owns of the block's product.
+template <typename S, typename F>
+__device__ __forceinline__ void each_pair(const Sums<S>& sums, const F& use) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int face = warp / S::kWarpsAcross * 16 * S::kDown + lane / 4;
+    const int column = warp % S::kWarpsAcross * 8 * S::kAcross + 2 * (lane % 4);
+#pragma unroll
+    for (int i = 0; i < S::kDown; ++i)
+#pragma unroll
+        for (int j = 0; j < S::kAcross; ++j) {
+            use(face + 16 * i, column + 8 * j, sums.of[i][j][0], sums.of[i][j][1]);
+            use(face + 16 * i + 8, column + 8 * j, sums.of[i][j][2], sums.of[i][j][3]);
+        }
+}
+
+template <typename S, typename B, bool kSecond>
+__device__ __forceinline__ uint32* behind_the_stages(uint4* shared) {
+    using Tile = BasisTile<S, B, kSecond>;
+    constexpr int kBytes = S::kStages * (S::kFaceBytes + Tile::kStageBytes) + (Tile::kConverted ? Tile::kBytes : 0);
+    return reinterpret_cast<uint32*>(shared + kBytes / kPiece);
+}
+
+#endif
+
+// partial (splits, n, pitch): shares of the products of centred faces (2, n, D) and rows, each over `steps` steps of D.
+// active as of `centre_halves`.
+template <typename S, typename B>
+__device__ __forceinline__ void batch_coefficients(const float16* __restrict__ centred, const B* __restrict__ basis,
+                                                   const uint32* __restrict__ active, int n, int k, int d, int pitch,
+                                                   int steps, float* __restrict__ partial) {
+#if TENSOR_CORES
+    extern __shared__ uint4 shared[];
+    const int row = static_cast<int>(blockIdx.x) * S::kColumns, split = static_cast<int>(blockIdx.y);
+    uint32* mine = behind_the_stages<S, B, false>(shared);
+    if (threadIdx.x < S::kColumns / 32) {
+        const int word = row / 32 + static_cast<int>(threadIdx.x);
+        mine[threadIdx.x] = word < (k + 31) / 32 ? active[word] : 0;
+    }
+    __syncthreads();
+    Sums<S> sums;
+    const int last = min((split + 1) * steps, (d + S::kDepth - 1) / S::kDepth);
+    product<S, B, false>(sums, shared, mine, centred, n, d, basis, d, row, split * steps, last);
+    each_pair<S>(sums, [&](int face, int column, float first, float second) {
+        if (face < n && row + column < pitch) {
+            const size_t at = (static_cast<size_t>(split) * n + face) * pitch + row + column;
+            *reinterpret_cast<float2*>(partial + at) = make_float2(first, second);
+        }
+    });
+#endif
+}
+
+// Two powers of two with opposite exponents keep coefficients where halves are fine: see `lift` of the launcher.
+__device__ __forceinline__ float power_of_two(int exponent) {
+    return __uint_as_float(static_cast<uint32>(127 + exponent) << 23);
+}
+
+// pixels (N, D) and restored (N, D), which may be null, as of `reconstruct` in project.cu, from the coefficients
+// (2, n, pitch) of `weigh_halves`.
+template <typename S, typename B>
+__device__ __forceinline__ void batch_reconstruct(const float* __restrict__ mean, const B* __restrict__ basis,
+                                                  const uint32* __restrict__ active,
+                                                  const float16* __restrict__ coefficients, int n, int k, int d,
+                                                  int pitch, int lift, uint8* __restrict__ pixels,
+                                                  float* __restrict__ restored) {
+#if TENSOR_CORES
+    extern __shared__ uint4 shared[];
+    const int first = static_cast<int>(blockIdx.x) * S::kColumns;
+    const int words = (k + 31) / 32, steps = (k + S::kDepth - 1) / S::kDepth;
+    uint32* mine = behind_the_stages<S, B, true>(shared);
+    for (int i = threadIdx.x; i < steps * (S::kDepth / 32); i += kThreads) mine[i] = i < words ? active[i] : 0;
+    __syncthreads();
+    Sums<S> sums;
+    product<S, B, true>(sums, shared, mine, coefficients, n, pitch, basis, d, first, 0, steps);
+    const float lowered = power_of_two(-lift);
+    each_pair<S>(sums, [&](int face, int column, float one, float other) {
+        if (face < n && first + column < d) {
+            const size_t at = static_cast<size_t>(face) * d + first + column;
+            const float a = fmaf(one, lowered, mean[first + column]), b = fmaf(other, lowered, mean[first + column + 1]);
+            *reinterpret_cast<uint16*>(pixels + at) = static_cast<uint16>(pixel(a) | pixel(b) << 8);
+            if (restored) {
+                *reinterpret_cast<float2*>(restored + at) =
+                    make_float2(fminf(fmaxf(a, -1.0f), 1.0f), fminf(fmaxf(b, -1.0f), 1.0f));
+            }
+        }
+    });
+#endif
+}
+
+// Faces less their mean as halves (2, n, D), and the rows that some face has active as bits, active (ceil(K / 32)).
+extern "C" __global__ void __launch_bounds__(kThreads)
+    centre_halves(const float* faces, const float* mean, const uint32* bits, int n, int k, int d, float16* centred,
+                  uint32* active) {
+    const int piece = static_cast<int>(blockIdx.x * kThreads + threadIdx.x), face = static_cast<int>(blockIdx.y);
+    if (piece < d / 8) {
+        const size_t at = static_cast<size_t>(face) * d + 8 * piece, low = static_cast<size_t>(n) * d;
+        uint32 high[4], rest[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float2 x = *reinterpret_cast<const float2*>(faces + at + 2 * i);
+            const float2 mu = *reinterpret_cast<const float2*>(mean + 8 * piece + 2 * i);
+            const Halves a = halves(x.x - mu.x), b = halves(x.y - mu.y);
+            high[i] = a.high.bits | static_cast<uint32>(b.high.bits) << 16;
+            rest[i] = a.low.bits | static_cast<uint32>(b.low.bits) << 16;
+        }
+        *reinterpret_cast<uint4*>(centred + at) = make_uint4(high[0], high[1], high[2], high[3]);
+        *reinterpret_cast<uint4*>(centred + low + at) = make_uint4(rest[0], rest[1], rest[2], rest[3]);
+    }
+    const int words = (k + 31) / 32, lane = threadIdx.x % 32;
+    const int warps = static_cast<int>(gridDim.x * gridDim.y) * kWarps;
+    const int warp = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+    for (int word = warp; word < words; word += warps) {
+        uint32 found = 0;
+        for (int i = lane; i < n; i += 32) found |= bits[static_cast<size_t>(i) * words + word];
+#pragma unroll
+        for (int offset = 16; offset; offset /= 2) found |= __shfl_xor_sync(0xffffffffu, found, offset);
+        if (lane == 0) active[word] = found;
+    }
+}
+
+// coefficients (2, n, pitch): the sum of the shares of each active row, times weight, scale^2 and 2^lift, as halves;
+// zeros of the others and of the padding. rows, weights, counts as of `mutate`.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    weigh_halves(const float* partial, const float* scale, const uint32* bits, const uint16* rows, const float* weights,
+                 const uint32* counts, int splits, int n, int k, int pitch, int lift, float16* coefficients) {
+    const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+    const size_t face = blockIdx.y, low = static_cast<size_t>(n) * pitch;
+    coefficients += face * pitch;
+    if (i < pitch && !(i < k && (bits[face * ((k + 31) / 32) + i / 32] >> i % 32 & 1))) {
+        coefficients[i] = coefficients[low + i] = float16{0};
+    }
+    if (i >= static_cast<int>(counts[face])) return;
+    const int row = rows[face * k + i];
+    const float* share = partial + face * pitch + row;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int s = 0; s < splits; ++s) sum += share[s * low];
+    const float factor = scale ? scale[row] : 1.0f;
+    const Halves found = halves(weights[face * k + i] * factor * factor * power_of_two(lift) * sum);
+    coefficients[row] = found.high;
+    coefficients[low + row] = found.low;
+}
+
+#define PROJECT_BATCH(NAME, B)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(kThreads, 2) few_coefficients_##NAME(                                \
+        const float16* centred, const B* basis, const uint32* active, int n, int k, int d, int pitch, int steps,      \
+        float* partial) {                                                                                             \
+        batch_coefficients<Few>(centred, basis, active, n, k, d, pitch, steps, partial);                              \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(kThreads, 2) few_reconstruct_##NAME(                                 \
+        const float* mean, const B* basis, const uint32* active, const float16* coefficients, int n, int k,           \
+        int d, int pitch, int lift, uint8* pixels, float* restored) {                                                 \
+        batch_reconstruct<Few>(mean, basis, active, coefficients, n, k, d, pitch, lift, pixels, restored);            \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(kThreads, 1) many_coefficients_##NAME(                               \
+        const float16* centred, const B* basis, const uint32* active, int n, int k, int d, int pitch, int steps,      \
+        float* partial) {                                                                                             \
+        batch_coefficients<ManyFirst>(centred, basis, active, n, k, d, pitch, steps, partial);                        \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(kThreads, 1) many_reconstruct_##NAME(                                \
+        const float* mean, const B* basis, const uint32* active, const float16* coefficients, int n, int k,           \
+        int d, int pitch, int lift, uint8* pixels, float* restored) {                                                 \
+        batch_reconstruct<ManySecond>(mean, basis, active, coefficients, n, k, d, pitch, lift, pixels, restored);     \
+    }
+
+PROJECT_BATCH(float16, float16)
+PROJECT_BATCH(int8, int8)
