@@ -69,8 +69,8 @@ class _Shape:
 _FEW = _Shape(32, 96, 64, 4, 2)
 _MANY_FIRST, _MANY_SECOND = _Shape(128, 192, 32, 3, 1), _Shape(128, 96, 32, 4, 1)
 
-# Products that go into one sum of the tensor cores, which truncate, in the first pass: of one part of D.
-_LONGEST_SUM = 2048
+# Of D, that one sum of the tensor cores may take in the first pass of many faces: such sums are truncated.
+_LONGEST_SUM = 1024
 
 _TENSOR_CORES = (8, 0)  # of the instructions that the batched form uses
 
@@ -211,8 +211,8 @@ def batched(card: Card, n: int, k: int, d: int, basis: str) -> Batched | None:
         return None
     tiles, all_steps = _blocks(k, first.columns), _blocks(d, first.depth)
     splits = max(1, first.blocks * card.multiprocessors // tiles)
-    steps = min(_blocks(all_steps, splits), _LONGEST_SUM // first.depth)
-    splits = _blocks(all_steps, steps)
+    steps = min(_blocks(all_steps, splits), all_steps if few else _LONGEST_SUM // first.depth)
+    splits = _blocks(all_steps, steps)  # every part has work
     pitch = _blocks(k, 8) * 8
     return Batched(
         centre=Launch("centre_halves", (_blocks(d // 8, _THREADS), n), _THREADS),

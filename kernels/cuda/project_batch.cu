@@ -3,7 +3,8 @@
 //
 // Tensor cores multiply halves and add in float32. Rows are exact in halves; what they are multiplied with, centred
 // faces and then weighted coefficients, is the sum of two halves each, hence two products for one. Sums of tensor cores
-// are truncated, so no more than a few thousand products go into one before it is added to others in float32.
+// are truncated, not rounded: each takes the products of 32 of the inner dimension, and is then added in float32; of many
+// faces' coefficients, for which there are no registers, those of a block's whole part of D, which the launch plan limits.
 //
 // Every sum has one owner and a fixed order for a given grid, and nothing is added atomically: equal runs on a card are
 // bit-equal.
@@ -21,6 +22,8 @@ struct Shape {
     static constexpr int kFaces = Faces, kColumns = Columns, kDepth = Depth, kStages = Stages;
     static constexpr int kWarpsDown = Faces == 128 ? 4 : 2, kWarpsAcross = kWarps / kWarpsDown;
     static constexpr int kDown = Faces / kWarpsDown / 16, kAcross = Columns / kWarpsAcross / 8;  // products of a warp
+    static constexpr int kTogether = kDown == 2 ? 2 : 3;  // columns of products at a time, which do not wait for another
+    static constexpr bool kRounded = kDown * kAcross <= 12;  // whether there are registers for a second set of sums
     static constexpr int kFaceBytes = 2 * Faces * Depth * 2;
 };
 
@@ -37,8 +40,7 @@ __device__ __forceinline__ int moved(int row, int piece) {
 
 #if TENSOR_CORES
 
-constexpr int kPiece = 16;       // bytes that are copied or loaded at a time
-constexpr int kRowsAFold = 512;  // of the second product, after which its sums are added to those of float32
+constexpr int kPiece = 16;  // bytes that are copied or loaded at a time
 
 // A tile of the basis, in the two ways that it stands in a product: its rows as columns, a few values of each (first
 // product), or a few columns of it, all of whose rows are the inner dimension (second product).
@@ -58,12 +60,27 @@ struct BasisTile {
     // Rows from `row`, values from `value` of each; those that no face has active, or that are not there, are zeros.
     static __device__ __forceinline__ void copy(uint4* stage, const B* basis, int row, int value, int d,
                                                 const uint32* active) {
-        for (int i = threadIdx.x; i < kRows * kStoredPieces; i += kThreads) {
-            const int r = i / kStoredPieces, p = i % kStoredPieces;
-            const int first = value + p * (kPiece / static_cast<int>(sizeof(B)));
-            const bool wanted = first < d && (active[r / 32] >> r % 32 & 1);
-            const B* from = basis + (wanted ? static_cast<size_t>(row + r) * d + first : 0);
-            copy_or_clear(stage + (kConverted ? i : at(r, p)), from, wanted);
+        constexpr int kValuesAPiece = kPiece / static_cast<int>(sizeof(B));
+        if constexpr (kThreads % kStoredPieces == 0) {
+            constexpr int kStep = kThreads / kStoredPieces;
+            static_assert(kConverted || kStep * kPieces / 8 % kPieces == 0);
+            const int p = static_cast<int>(threadIdx.x) % kStoredPieces, first = static_cast<int>(threadIdx.x) / kStoredPieces;
+            const bool inside = value + p * kValuesAPiece < d;
+            const B* from = basis + static_cast<size_t>(row + first) * d + value + p * kValuesAPiece;
+            uint4* to = stage + (kConverted ? static_cast<int>(threadIdx.x) : at(first, p));
+#pragma unroll
+            for (int r = 0; r < kRows; r += kStep) {
+                if (kRows % kStep && first + r >= kRows) break;
+                const bool wanted = inside && (active[(first + r) / 32] >> (first + r) % 32 & 1);
+                copy_or_clear(to + r * kStoredPieces, from + static_cast<size_t>(r) * d, wanted);
+            }
+        } else {
+            for (int i = threadIdx.x; i < kRows * kStoredPieces; i += kThreads) {
+                const int r = i / kStoredPieces, p = i % kStoredPieces, first = value + p * kValuesAPiece;
+                const bool wanted = first < d && (active[r / 32] >> r % 32 & 1);
+                const B* from = basis + static_cast<size_t>(row + r) * d + first;
+                copy_or_clear(stage + (kConverted ? i : at(r, p)), from, wanted);
+            }
         }
     }
 
@@ -91,15 +108,21 @@ struct BasisTile {
     }
 };
 
-// Faces or coefficients (2, n, pitch), the high halves and then the low ones, from `value` on.
+// Faces or coefficients (2, n, pitch), the high halves and then the low ones, from `value` on. A thread's pieces differ by
+// whole rows, and lie equally far from one another in the tile.
 template <typename S>
 __device__ __forceinline__ void copy_faces(uint4* stage, const float16* given, int n, int pitch, int value) {
-    constexpr int kPieces = S::kDepth / 8;
-    for (int i = threadIdx.x; i < 2 * S::kFaces * kPieces; i += kThreads) {
-        const int p = i % kPieces, row = i / kPieces, face = row % S::kFaces, part = row / S::kFaces;
-        const bool wanted = face < n && value + p * 8 < pitch;
-        const float16* from = given + (wanted ? static_cast<size_t>(part * n + face) * pitch + value + p * 8 : 0);
-        copy_or_clear(stage + moved<kPieces>(row, p), from, wanted);
+    constexpr int kPieces = S::kDepth / 8, kRows = kThreads / kPieces;
+    static_assert(S::kFaces % kRows == 0 && kRows * kPieces / 8 % kPieces == 0);
+    const int p = static_cast<int>(threadIdx.x) % kPieces, row = static_cast<int>(threadIdx.x) / kPieces;
+    const bool inside = value + p * 8 < pitch;
+    const float16* from = given + static_cast<size_t>(row) * pitch + value + p * 8;
+    uint4* to = stage + moved<kPieces>(row, p);
+#pragma unroll
+    for (int r = 0; r < 2 * S::kFaces; r += kRows) {
+        const int part = r / S::kFaces, face = r % S::kFaces;
+        const size_t rows = static_cast<size_t>(part * n + face);
+        copy_or_clear(to + r * kPieces, from + rows * pitch, inside && row + face < n);
     }
 }
 
@@ -115,45 +138,56 @@ struct Sums {
 #pragma unroll
                 for (int v = 0; v < 4; ++v) of[i][j][v] = 0.0f;
     }
-
-    __device__ __forceinline__ void take(Sums& other) {
-#pragma unroll
-        for (int i = 0; i < S::kDown; ++i)
-#pragma unroll
-            for (int j = 0; j < S::kAcross; ++j)
-#pragma unroll
-                for (int v = 0; v < 4; ++v) of[i][j][v] += other.of[i][j][v];
-        other.clear();
-    }
 };
 
 // Adds the product of a stage's faces and tile to what the warp owns of the block's.
 template <typename S, typename Tile>
 __device__ __forceinline__ void multiply(Sums<S>& sums, const uint4* faces, const uint4* tile, int face, int column) {
-    constexpr int kPieces = S::kDepth / 8;
+    constexpr int kPieces = S::kDepth / 8, kTogether = S::kTogether;
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int depth = 0; depth < S::kDepth; depth += 32) {
-        uint32 b[S::kAcross][4];
+        uint32 a[2][2][S::kDown][4];
 #pragma unroll
-        for (int j = 0; j < S::kAcross; ++j) Tile::load(b[j], tile, column + 8 * j, depth);
+        for (int part = 0; part < 2; ++part)
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            uint32 a[2][S::kDown][4];
-#pragma unroll
-            for (int part = 0; part < 2; ++part)
+            for (int half = 0; half < 2; ++half)
 #pragma unroll
                 for (int i = 0; i < S::kDown; ++i) {
                     const int row = part * S::kFaces + face + 16 * i + lane % 16;
-                    load_matrices(a[part][i], faces + moved<kPieces>(row, depth / 8 + 2 * half + lane / 16));
+                    load_matrices(a[part][half][i], faces + moved<kPieces>(row, depth / 8 + 2 * half + lane / 16));
                 }
 #pragma unroll
-            for (int part = 0; part < 2; ++part)
+        for (int j = 0; j < S::kAcross; j += kTogether) {
+            uint32 b[kTogether][4];
+            float few[kTogether][S::kDown][4];
 #pragma unroll
-                for (int j = 0; j < S::kAcross; ++j)
+            for (int t = 0; t < kTogether; ++t) {
+                Tile::load(b[t], tile, column + 8 * (j + t), depth);
 #pragma unroll
-                    for (int i = 0; i < S::kDown; ++i)
-                        multiply_add(sums.of[i][j], a[part][i], b[j][2 * half], b[j][2 * half + 1]);
+                for (int i = 0; i < S::kDown; ++i)
+#pragma unroll
+                    for (int v = 0; v < 4; ++v) few[t][i][v] = S::kRounded ? 0.0f : sums.of[i][j + t][v];
+            }
+            // The low halves first: what is truncated of their sum is least.
+#pragma unroll
+            for (int part = 1; part >= 0; --part)
+#pragma unroll
+                for (int half = 0; half < 2; ++half)
+#pragma unroll
+                    for (int t = 0; t < kTogether; ++t)
+#pragma unroll
+                        for (int i = 0; i < S::kDown; ++i)
+                            multiply_add(few[t][i], a[part][half][i], b[t][2 * half], b[t][2 * half + 1]);
+#pragma unroll
+            for (int t = 0; t < kTogether; ++t)
+#pragma unroll
+                for (int i = 0; i < S::kDown; ++i)
+#pragma unroll
+                    for (int v = 0; v < 4; ++v) {
+                        const float before = S::kRounded ? sums.of[i][j + t][v] : 0.0f;
+                        sums.of[i][j + t][v] = before + few[t][i][v];
+                    }
         }
     }
 }
@@ -162,7 +196,7 @@ __device__ __forceinline__ void multiply(Sums<S>& sums, const uint4* faces, cons
 // first product, a value of its rows in the second. `given` as of copy_faces. Shared memory: the stages, the tile of
 // converted values if there is one; then `active`, bits of the tile's rows (first product) or of all (second).
 template <typename S, typename B, bool kSecond>
-__device__ __forceinline__ void product(Sums<S>& total, uint4* shared, const uint32* active, const float16* given, int n,
+__device__ __forceinline__ void product(Sums<S>& sums, uint4* shared, const uint32* active, const float16* given, int n,
                                         int pitch, const B* basis, int d, int column, int first, int last) {
     using Tile = BasisTile<S, B, kSecond>;
     constexpr int kStagePieces = (S::kFaceBytes + Tile::kStageBytes) / kPiece;
@@ -179,8 +213,6 @@ __device__ __forceinline__ void product(Sums<S>& total, uint4* shared, const uin
             Tile::copy(stage + kFacePieces, basis, column, inner, d, active);
         }
     };
-    Sums<S> sums;
-    total.clear();
     sums.clear();
     for (int step = first; step < first + S::kStages - 1; ++step) {
         if (step < last) copy(step);
@@ -199,11 +231,8 @@ __device__ __forceinline__ void product(Sums<S>& total, uint4* shared, const uin
             __syncthreads();
             tile = converted;
         }
-        Sums<S>& used = kSecond ? sums : total;  // the first product's steps are few enough
-        if (face < n) multiply<S, Tile>(used, stage, tile, face, across);
-        if (kSecond && (step + 1) % (kRowsAFold / S::kDepth) == 0) total.take(sums);
+        if (face < n) multiply<S, Tile>(sums, stage, tile, face, across);
     }
-    if (kSecond) total.take(sums);
 }
 
 // Calls use(face, column, first, second) for every two neighbours that this thread owns of the block's product.

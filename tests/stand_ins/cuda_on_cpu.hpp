@@ -303,6 +303,7 @@ inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, u
 #define gridDim cpu::grid_size
 
 inline void __syncthreads() { cpu::wait(2); }
+inline void __syncwarp() { cpu::wait(1); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
 inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST); }

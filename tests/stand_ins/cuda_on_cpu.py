@@ -87,7 +87,7 @@ def compiled(name, folder):
     command = [
         "g++",
         "-std=c++17",
-        "-O1",
+        "-O2",
         "-fPIC",
         "-shared",
         "-pthread",
