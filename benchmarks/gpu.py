@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,7 @@ __all__ = ["PARTS", "SCHEMA", "Part", "main", "real_picture"]
 SCHEMA = "immunecam.gpu/1"
 _ROOT = Path(__file__).resolve().parents[1]
 _SIDE = 112
+_PACKAGES = ("cuda-core", "cuda-bindings", "torch", "triton", "onnx", "onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def _all(given: argparse.Namespace) -> int:
     from immunecam.kernels.cuda import open_device
 
     open_device(given.device)  # says in one sentence what is missing
+    print(", ".join(f"{name} {_version(name)}" for name in _PACKAGES), flush=True)
     began = time.monotonic()
     report: dict[str, Any] = {"left_out": [], **{name: [] for name in PARTS}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,7 +101,7 @@ def _all(given: argparse.Namespace) -> int:
                 continue
             file = Path(scratch) / f"{name}.jsonl"
             reason = _process(given, name, file, min(part.seconds, left))
-            report[name] = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+            report[name] = _rows(file)
             if reason:
                 report["left_out"].append(f"{name}: {reason}")
             report["seconds"] = round(time.monotonic() - began, 1)
@@ -113,14 +117,40 @@ def _process(given: argparse.Namespace, name: str, file: Path, seconds: float) -
     command = [sys.executable, __file__, "--part", name, "--rows", str(file), "--prebuilt", str(given.prebuilt)]
     command += ["--device", str(given.device), "--k", str(given.k)]
     command += [word for path in given.bundle or () for word in ("--bundle", str(path))]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
+    code, _, errors = _limited(command, seconds)
+    if code is None:
         return f"stopped after {seconds:.0f} s"
-    if result.returncode == 0:
+    if code == 0:
         return None
-    said = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-    return said[-1][:300] if said else f"it ended with {result.returncode}"
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    return said[-1][:300] if said else f"it ended with {code}"
+
+
+def _limited(command: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
+    """Exit code (None if it was stopped), output and errors of a command; what it has started is stopped with it."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, errors = process.communicate(timeout=seconds)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # a group of its own, which nobody else is in
+        out, errors = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return None, out, errors
+    return process.returncode, out, errors
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a part, as far as they were written whole."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def _one(given: argparse.Namespace) -> int:
@@ -185,7 +215,7 @@ def _opened(given: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _build(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every kernel by NVRTC, and by nvcc where it is; the latter is what the other parts use."""
+    """What the card is, then every kernel by nvcc where it is, which the other parts use, and by NVRTC."""
     from immunecam.kernels.cuda import Card, Programs, open_device
     from immunecam.kernels.cuda.prebuilt import build
     from immunecam.kernels.cuda.sources import KERNELS
@@ -201,26 +231,29 @@ def _build(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "l2_cache_bytes": int(device.properties.l2_cache_size),
             "integrated": card.integrated,
         },
-        "packages": {name: _version(name) for name in ("cuda-core", "cuda-bindings", "torch", "triton")},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "used": "NVRTC",
     }
+    yield found
 
     def loaded(prebuilt: Path, cache: Path) -> float:
         programs = Programs(device, prebuilt=prebuilt, cache=cache)
         return _seconds(lambda: [programs.kernel(name) for name in KERNELS])
 
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            found["nvrtc_seconds"] = loaded(Path(scratch) / "none", Path(scratch) / "cache")
-        except ImmuneCamError as error:
-            found["nvrtc"] = str(error)
+        # Whatever a compiler or driver raises, the other way may still work.
         try:
             number = 10 * card.compute_capability[0] + card.compute_capability[1]
             found["nvcc_seconds"] = _seconds(lambda: build(given.prebuilt, architectures=[number]))
             found["load_seconds"] = loaded(given.prebuilt, Path(scratch) / "other")
             found["used"] = "nvcc"
-        except ImmuneCamError as error:
-            found["nvcc"] = str(error)
+        except Exception as error:
+            found["nvcc"] = " ".join(str(error).split())[:300]
+        yield found
+        try:
+            found["nvrtc_seconds"] = loaded(Path(scratch) / "none", Path(scratch) / "cache")
+        except Exception as error:
+            found["nvrtc"] = " ".join(str(error).split())[:300]
     yield found
 
 
@@ -257,13 +290,37 @@ def _kernels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _purifications(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from immunecam.benchmarks.card.purification_times import purification_times
-    from immunecam.runtime.bundle import Bundle
+    from immunecam.benchmarks.card.purification_times import drawn_networks, purification_times
 
     programs, _ = _opened(given)
     _same_card(given)
     for path in _bundles(given):
-        yield from purification_times(Bundle.load(path), programs, _faces())
+        yield from purification_times(_purified(path), programs, _faces())
+    # The paper's network and number of eigenfaces, whose published form is what the product is compared with.
+    paper = drawn_networks("ais of the paper", "ais", given.k, {})
+    yield from purification_times(paper, programs, _faces(), batches=(1, 8))
+
+
+def _purified(path: Path) -> Any:
+    """A bundle's networks; of random weights in their place where the packages that read it are missing."""
+    from immunecam.benchmarks.card.purification_times import Purified, drawn_networks
+
+    try:
+        from immunecam.runtime.bundle import Bundle
+        from immunecam.training.deployed import purification_from_bundle
+
+        bundle = Bundle.load(path)
+        networks = purification_from_bundle(bundle, device="cuda")
+    except ImportError:
+        told = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return drawn_networks(path.stem, told["kind"], told["shapes"]["k"], told["options"])
+    try:
+        from immunecam.runtime.purifier import Purifier
+
+        reference = Purifier.load(bundle, provider="cpu", seed=7)
+    except (ImmuneCamError, ImportError):
+        reference = None
+    return Purified(bundle.name, networks, bundle.subspace, reference)
 
 
 def _runtime(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -294,14 +351,13 @@ def _sanitizer(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for kind in ("memcheck", "racecheck", "synccheck"):
         with tempfile.TemporaryDirectory() as scratch:
             rows = Path(scratch) / "rows"
-            command = [tool, "--tool", kind, sys.executable, __file__, "--part", "checks", "--few", "--rows", str(rows)]
+            # What libraries ask of the driver and do without is no fault.
+            options = ["--tool", kind, *(["--report-api-errors", "no"] if kind == "memcheck" else [])]
+            command = [tool, *options, sys.executable, __file__, "--part", "checks", "--few", "--rows", str(rows)]
             command += ["--prebuilt", str(given.prebuilt), "--device", str(given.device)]
-            try:
-                result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-                said = result.stdout + result.stderr
-            except subprocess.TimeoutExpired:
-                said = "it took longer than 60 s"
-            checks = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+            code, out, errors = _limited(command, 60)
+            said = "it took longer than 60 s" if code is None else out + errors
+            checks = _rows(rows)
         summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)[^\n]*", said)
         failed = [fault for row in checks for fault in row["failures"]]
         if summary and int(summary[1]):
@@ -348,6 +404,7 @@ def _same_card(given: argparse.Namespace) -> None:
     torch.cuda.set_device(given.device)
     # Comparisons are between float32 and float32; PyTorch takes TF32 for convolutions unless it is told.
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
 
 
 def _version(name: str) -> str | None:

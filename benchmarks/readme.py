@@ -40,7 +40,7 @@ def _selection(report: _Report) -> str:
     ours, naive = report["rows"]
     memory = [row["peak_memory_above_inputs_mib"] for row in report["rows"]]
     return (
-        f"A selection step of {report['batch']} faces with {report['clones']} clones at K = {report['k']} takes "
+        f"The pixel losses of {report['clones']} clones of each of {report['batch']} faces at K = {report['k']} take "
         f"{ours['step_p50_ms']:.1f} ms among coefficients and {naive['step_p50_ms']:.0f} ms with the basis masked per "
         f"clone: {report['times_faster']:.0f} times faster. Above its inputs it needs {memory[0]:.1f} against "
         f"{memory[1]:.0f} MiB: {report['times_smaller']:.0f} times smaller. On {report['threads']} cores of "
@@ -59,6 +59,15 @@ def _sample_clip(report: _Report) -> str:
     )
 
 
+def _fuzz_bundle(report: _Report) -> str:
+    alone = report["stopped_by_signature_or_version_alone"]
+    return (
+        f"Of {report['count']} mutated bundles, folders and archives, {report['failures']} crashed or were accepted "
+        f"with a change; {report['refused']} were refused, {alone} of these by their signature or version alone, and "
+        "the rest held the original's bytes (a file that nobody lists, the time of a zip member)."
+    )
+
+
 def _machine(report: _Report) -> str:
     machine = report["machine"]
     return f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores)"
@@ -68,6 +77,7 @@ _FIGURES: dict[str, Callable[[_Report], str]] = {
     "robustness": _robustness,
     "selection": _selection,
     "sample_clip": _sample_clip,
+    "fuzz_bundle": _fuzz_bundle,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from immunecam.export.card_graph import Feeds
 from immunecam.export.plan_parity import PlanParity, Reference
 from immunecam.export.plan_report import PlanReport, report_from_inspector
 from immunecam.kernels.cuda.staging import Staging
-from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import MANIFEST
 from immunecam.runtime.engines import CardEngine, TensorRTEngine
 from immunecam.runtime.plan_writer import NewPlan, store_plans
@@ -69,9 +68,10 @@ def try_plans(
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / bundle.path.name
         copy.mkdir()
-        for name in (*bundle.manifest.files, MANIFEST):
-            shutil.copyfile(bundle.path / name, copy / name)
-        engine = TensorRTEngine.from_bundle(store_plans(Bundle.load(copy), plans), device=device)
+        # What was verified is what is tried, not what lies in the folder by now.
+        for name, data in {**bundle.files, MANIFEST: bundle.manifest_bytes}.items():
+            (copy / name).write_bytes(data)
+        engine = TensorRTEngine.from_bundle(store_plans(read_bundle(copy, None), plans), device=device)
         try:
             exported = []
             for role, key, data, _ in plans:

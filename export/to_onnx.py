@@ -20,8 +20,9 @@ from immunecam.export.restorer_graph import restorer_graph
 from immunecam.export.run_folder import TrainedNetwork
 from immunecam.export.weight_precision import WEIGHT_PRECISIONS, with_stored_weights
 from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.bundle_writer import write_bundle
+from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
 from immunecam.runtime.subspace_file import subspace_to_bytes
+from immunecam.runtime.trust import PrivateKey
 
 __all__ = ["export_bundle", "main", "run_folder_of"]
 
@@ -39,6 +40,9 @@ def export_bundle(
     weights: str = "fp32",
     report: str | Path | None = None,
     overwrite: bool = False,
+    version: int | None = None,
+    sign: PrivateKey | None = None,
+    drop_signature: bool = False,
 ) -> tuple[Bundle, Parity]:
     """Export the graphs and the subspace, compare them with PyTorch, and write the bundle.
 
@@ -57,12 +61,15 @@ def export_bundle(
         be the hashes of the very files that are exported here.
     overwrite : bool
         Replace a bundle of that name.
+    version, sign, drop_signature
+        See :func:`immunecam.runtime.bundle_writer.write_bundle`.
 
     Raises
     ------
     InputError
         If the run cannot be read, or ONNX Runtime and PyTorch differ by more than the limits of `export.parity`.
     """
+    check_signature_kept(path, sign=sign, drop_signature=drop_signature)
     trained = TrainedNetwork.load(run)
     subspace = subspace_from_eigenspace(trained.eigenspace, precision)
     basis = subspace_to_bytes(subspace)
@@ -92,7 +99,17 @@ def export_bundle(
             parity = with_rounding(parity, draft, stored, trained.faces.numpy())
     quality = _quality(report, {**networks, "subspace.safetensors": basis}) if report else None
     final = content(networks, weights)
-    return write_bundle(path, **final, quality=quality, parity=parity.to_dict(), overwrite=overwrite), parity
+    written = write_bundle(
+        path,
+        **final,
+        quality=quality,
+        parity=parity.to_dict(),
+        version=version,
+        sign=sign,
+        overwrite=overwrite,
+        drop_signature=drop_signature,
+    )
+    return written, parity
 
 
 def _draft(path: Path, content: dict[str, Any]) -> Bundle:

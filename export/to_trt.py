@@ -22,12 +22,13 @@ from immunecam.export.plan_trial import ExportedPlan, try_plans
 from immunecam.export.real_faces import real_faces
 from immunecam.export.timing_cache import timing_cache_path
 from immunecam.kernels.cuda import open_device
-from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.engines.plans import PlanMachine
 from immunecam.runtime.engines.tensorrt_library import import_tensorrt
 from immunecam.runtime.plan_record import PLAN_PRECISIONS, PlanKey
-from immunecam.runtime.plan_writer import NewPlan, store_plans
+from immunecam.runtime.plan_writer import NewPlan, check_storable, store_plans
 from immunecam.runtime.report import write_report
+from immunecam.runtime.trust import PrivateKey, Trust, TrustedKeys, passphrase_from
 
 __all__ = ["check_bundle", "export_plans", "main", "run", "write_check", "write_plans"]
 
@@ -40,6 +41,9 @@ def export_plans(
     *,
     faces: str | Path | None = None,
     console: Console | None = None,
+    sign: PrivateKey | None = None,
+    drop_signature: bool = False,
+    trust: TrustedKeys | None = None,
 ) -> tuple[Bundle, tuple[ExportedPlan, ...]]:
     """Compile a bundle's graphs for this machine, compare them with ONNX Runtime, and store them in the bundle.
 
@@ -53,16 +57,26 @@ def export_plans(
         Real faces for the comparison (and the ranges of int8), see `export.real_faces`; None takes the installed clip.
     console : Console, optional
         For progress bars; None takes stderr.
+    sign : PrivateKey, optional
+        Sign the bundle anew, plans included; a signed bundle needs one, because plans change what was signed.
+    drop_signature : bool
+        Let the signature go instead.
+    trust : path, sequence of paths or Trust, optional
+        As for :meth:`Bundle.load`.
 
     Raises
     ------
+    UsageError
+        If the bundle is an archive, its signature would be lost unasked, or nothing here would load it afterwards.
     BackendMissingError
         If TensorRT, Polygraphy, the driver or a card is missing.
     InputError
         If a graph cannot be converted or compiled, or differs too much. Nothing is stored then.
     """
     options = options or BuildOptions()
-    bundle = Bundle.load(path)
+    policy = Trust.in_force(trust)
+    bundle = read_bundle(path, policy)
+    check_storable(bundle, sign=sign, drop_signature=drop_signature, trust=policy)
     trt, device, machine = _machine()
     options.hardware_level(trt)  # said now, not after the slow work
     reference = Reference(bundle, real_faces(faces))
@@ -82,12 +96,17 @@ def export_plans(
         plans.append((role, _key(bundle, role, options, machine), data, {}))
     exported = try_plans(bundle, plans, reference, on_cpu, device)
     measured = {made.report.role: made.plan_parity.to_dict() for made in exported}
-    stored = store_plans(bundle, [(role, key, data, measured[role]) for role, key, data, _ in plans])
+    final = [(role, key, data, measured[role]) for role, key, data, _ in plans]
+    stored = store_plans(bundle, final, sign=sign, drop_signature=drop_signature, trust=policy)
     return stored, exported
 
 
 def check_bundle(
-    path: str | Path, options: BuildOptions | None = None, *, faces: str | Path | None = None
+    path: str | Path,
+    options: BuildOptions | None = None,
+    *,
+    faces: str | Path | None = None,
+    trust: TrustedKeys | None = None,
 ) -> dict[str, GraphCheck]:
     """What can be said of a bundle's graphs without TensorRT, by role; ``faces`` give int8 its ranges.
 
@@ -97,7 +116,7 @@ def check_bundle(
         If the bundle or a graph cannot be read or converted.
     """
     options = options or BuildOptions()
-    bundle = Bundle.load(path)
+    bundle = Bundle.load(path, trust=trust)
     feeds = Reference(bundle, real_faces(faces)).feeds if options.precision == "int8" else {}
     return {
         role: check_graph(
@@ -155,13 +174,19 @@ def write_plans(path: str | Path, bundle: Bundle, exported: Sequence[ExportedPla
     write_report(path, "immunecam.export-tensorrt/1", rows, bundle_sha256=bundle.sha256, plans=plans, stored=keys)
 
 
-def write_check(path: str | Path, bundle: str | Path, checks: Mapping[str, GraphCheck]) -> None:
+def write_check(
+    path: str | Path,
+    bundle: str | Path,
+    checks: Mapping[str, GraphCheck],
+    *,
+    trust: TrustedKeys | None = None,
+) -> None:
     """A report of what can be said without TensorRT, as JSON."""
     rows = [{"graph": role, **asdict(row)} for role, check in checks.items() for row in check.operators]
     graphs = {role: asdict(check) | {"unsupported": list(check.unsupported)} for role, check in checks.items()}
     for graph in graphs.values():
         del graph["operators"]  # they are the rows
-    sha256 = Bundle.load(bundle).sha256
+    sha256 = Bundle.load(bundle, trust=trust).sha256
     write_report(path, "immunecam.export-tensorrt-check/1", rows, bundle_sha256=sha256, graphs=graphs)
 
 
@@ -172,22 +197,26 @@ def run(
     faces: str | Path | None = None,
     check: bool = False,
     report: str | Path | None = None,
+    sign: PrivateKey | None = None,
+    drop_signature: bool = False,
+    trust: TrustedKeys | None = None,
 ) -> None:
     """What the command does: compile and store, or with ``check`` only look; tables, and a JSON report if wanted."""
     console = Console()
     if check:
-        checks = check_bundle(bundle, options, faces=faces)
+        checks = check_bundle(bundle, options, faces=faces, trust=trust)
         for role, found in checks.items():
             print_check(console, role, options.of(role), found)
         if report is not None:
-            write_check(report, bundle, checks)
+            write_check(report, bundle, checks, trust=trust)
         return
-    stored, exported = export_plans(bundle, options, faces=faces)
+    stored, exported = export_plans(bundle, options, faces=faces, sign=sign, drop_signature=drop_signature, trust=trust)
     for made in exported:
         print_plan(console, made.report, made.graph_parity, made.plan_parity)
     if report is not None:
         write_plans(report, stored, exported)
-    done = f"stored in {bundle} (manifest sha256 {stored.sha256[:12]})"
+    by = "" if sign is None else f", signed by {sign.public.id}"
+    done = f"stored in {bundle} (manifest sha256 {stored.sha256[:12]}{by})"
     console.print(done, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -205,6 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timing-cache", type=Path, help="in place of the user's own")
     parser.add_argument("--check", action="store_true", help="only look at the graphs, without TensorRT")
     parser.add_argument("--json", type=Path, metavar="REPORT", help="write a report as JSON")
+    parser.add_argument("--sign", type=Path, metavar="PRIVATE.pem", help="sign the bundle anew with this key")
+    parser.add_argument("--passphrase-file", type=Path, help="of that key; or IMMUNECAM_PASSPHRASE")
+    parser.add_argument("--drop-signature", action="store_true", help="let the bundle's signature go")
+    parser.add_argument("--trust", type=Path, action="append", metavar="PUBLIC.pem", help="demand a signature by it")
     given = parser.parse_args(arguments)
     try:
         options = BuildOptions(
@@ -216,7 +249,19 @@ def main(arguments: list[str] | None = None) -> int:
             version_compatible=given.version_compatible,
             timing_cache=given.timing_cache,
         )
-        run(given.bundle, options, faces=given.faces, check=given.check, report=given.json)
+        key = None
+        if given.sign is not None:
+            key = PrivateKey.load(given.sign, passphrase=passphrase_from(given.passphrase_file))
+        run(
+            given.bundle,
+            options,
+            faces=given.faces,
+            check=given.check,
+            report=given.json,
+            sign=key,
+            drop_signature=given.drop_signature,
+            trust=given.trust,
+        )
     except ImmuneCamError as error:
         print(f"to_trt.py: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from immunecam.runtime.faces import FaceFinder, face_finder
     from immunecam.runtime.frames import Frame, FrameSink, FrameSource
     from immunecam.runtime.purifier import Purifier
+    from immunecam.runtime.trust import Trust
 
 __all__ = [
     "BackendMissingError",
@@ -30,6 +31,7 @@ __all__ = [
     "ImmuneCamError",
     "InputError",
     "Purifier",
+    "Trust",
     "UsageError",
     "__version__",
     "face_finder",
@@ -51,6 +53,7 @@ _LAZY = {
     "FrameSink": "immunecam.runtime.frames",
     "FrameSource": "immunecam.runtime.frames",
     "Purifier": "immunecam.runtime.purifier",
+    "Trust": "immunecam.runtime.trust",
     "face_finder": "immunecam.runtime.faces",
 }
 

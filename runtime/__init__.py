@@ -10,19 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle, default_bundle
+    from immunecam.runtime.bundle_signer import sign_bundle
     from immunecam.runtime.bundle_writer import write_bundle
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.results import FrameResult, PurifiedFaces
+    from immunecam.runtime.trust import Trust
 
-__all__ = ["Bundle", "FrameResult", "PurifiedFaces", "Purifier", "default_bundle", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "FrameResult",
+    "PurifiedFaces",
+    "Purifier",
+    "Trust",
+    "default_bundle",
+    "sign_bundle",
+    "write_bundle",
+]
 
 _HOMES = {
     "Bundle": "immunecam.runtime.bundle",
     "default_bundle": "immunecam.runtime.bundle",
+    "sign_bundle": "immunecam.runtime.bundle_signer",
     "write_bundle": "immunecam.runtime.bundle_writer",
     "FrameResult": "immunecam.runtime.results",
     "PurifiedFaces": "immunecam.runtime.results",
     "Purifier": "immunecam.runtime.purifier",
+    "Trust": "immunecam.runtime.trust",
 }
 
 

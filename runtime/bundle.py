@@ -1,16 +1,18 @@
-"""Bundle: the folder ``NAME.immune/`` that holds everything a device needs, checked as it is read.
+"""Bundle: everything a device needs, in a folder or an archive ``NAME.immune``, checked as it is read.
 
 A file is read once, its size and SHA-256 are compared with the manifest, and the very bytes that were
 compared are what is parsed afterwards: nothing can change between the check and the use. Files of the
-folder that the manifest does not list are never opened.
+folder that the manifest does not list are never opened. Where keys are trusted, the signature over the
+manifest's bytes is verified before anything of the manifest is parsed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
+import logging
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +22,17 @@ import numpy as np
 
 from immunecam.errors import InputError
 from immunecam.kernels import Subspace
-from immunecam.runtime.bundle_manifest import MANIFEST, SUBSPACE, BundleManifest
+from immunecam.runtime.bundle_manifest import MANIFEST, READ_AGAIN, SUBSPACE, BundleManifest
+from immunecam.runtime.bundle_source import open_source
 from immunecam.runtime.subspace_file import subspace_from_bytes
+from immunecam.runtime.trust import SIGNATURE, SIGNATURE_LIMIT, PublicKey, Trust, TrustedKeys
 
-__all__ = ["Bundle", "default_bundle"]
+__all__ = ["MANIFEST_LIMIT", "Bundle", "default_bundle", "read_bundle"]
 
-_MANIFEST_LIMIT = 4 * 2**20
-_READ_AGAIN = "copy the bundle again from where it was made"
+MANIFEST_LIMIT = 4 * 2**20
+"""Most bytes of a manifest."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +42,7 @@ class Bundle:
     Attributes
     ----------
     path : Path
-        The folder.
+        The folder or archive.
     manifest : BundleManifest
         What ``manifest.json`` says.
     sha256 : str
@@ -46,6 +52,10 @@ class Bundle:
         The verified bytes of every listed file.
     subspace : Subspace
         Mean face and eigenfaces.
+    manifest_bytes : bytes
+        Content of ``manifest.json``.
+    signed_by : PublicKey or None
+        The trusted key whose signature was verified; None if no signature was demanded.
     """
 
     path: Path
@@ -53,53 +63,34 @@ class Bundle:
     sha256: str
     files: Mapping[str, bytes] = field(repr=False)
     subspace: Subspace = field(repr=False)
+    manifest_bytes: bytes = field(repr=False)
+    signed_by: PublicKey | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+    def load(cls, path: str | os.PathLike[str], *, trust: TrustedKeys | None = None) -> Bundle:
         """Read and check a bundle.
 
         Parameters
         ----------
         path : str or path
-            The bundle's folder.
+            The bundle's folder or archive.
+        trust : path, sequence of paths or Trust, optional
+            Public keys, one of which must have signed the bundle. None takes those of the environment variable
+            ``IMMUNECAM_TRUST``; if that is not set either, no signature is demanded.
 
         Raises
         ------
         InputError
-            If the folder is missing or is not a bundle, the manifest is not valid, a listed file is
-            missing or has changed, or the subspace disagrees with the manifest.
+            If there is no bundle, it is not signed by a trusted key or older than one that was seen, the manifest is
+            not valid, a listed file is missing or has changed, or the subspace disagrees with the manifest.
+        UsageError, BackendMissingError
+            See :meth:`immunecam.runtime.trust.Trust.in_force`.
         """
-        folder = Path(path)
-        if not folder.exists():
-            raise InputError(f"There is no bundle at {folder}: give the path of a folder NAME.immune.")
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder, but a bundle is one: give the path of NAME.immune.")
-        if not (folder / MANIFEST).exists():
-            raise InputError(f"{folder} is not a bundle: it has no {MANIFEST}.")
-        root = (folder / MANIFEST).resolve().parent
-        raw = _read(folder / MANIFEST, root, _MANIFEST_LIMIT)
-        manifest = BundleManifest.from_bytes(raw, str(folder / MANIFEST))
-        contents: dict[str, bytes] = {}
-        for name, record in manifest.files.items():
-            data = _read(folder / name, root, record.bytes)
-            if len(data) != record.bytes:
-                raise InputError(
-                    f"The bundle file {folder / name} has {_at_least(len(data), record.bytes)} bytes, but "
-                    f"the manifest says {record.bytes}: {_READ_AGAIN}."
-                )
-            found = hashlib.sha256(data).hexdigest()
-            if found != record.sha256:
-                raise InputError(
-                    f"The bundle file {folder / name} has the SHA-256 {found[:12]}..., but the manifest says "
-                    f"{record.sha256[:12]}...: it was changed or damaged, {_READ_AGAIN}."
-                )
-            contents[name] = data
-        subspace = _subspace(contents[SUBSPACE], folder / SUBSPACE, manifest)
-        return cls(folder, manifest, hashlib.sha256(raw).hexdigest(), MappingProxyType(contents), subspace)
+        return read_bundle(path, Trust.in_force(trust))
 
     @property
     def name(self) -> str:
-        """The folder's name without ``.immune``."""
+        """The folder's or archive's name without ``.immune``."""
         return self.path.name.removesuffix(".immune")
 
     @property
@@ -111,6 +102,67 @@ class Bundle:
         """Verified bytes of the ONNX file in a role ("analyzer", "purifier", "restorer"); None if there is none."""
         name = self.manifest.graphs.get(role)
         return None if name is None else self.files[name]
+
+
+def read_bundle(path: str | os.PathLike[str], trust: Trust | None, *, remember: bool = True) -> Bundle:
+    """A bundle under a policy that is settled already.
+
+    :meth:`Bundle.load` is for whoever uses a bundle. This is for what this process made itself or is about to sign,
+    where the environment's keys cannot be demanded yet.
+
+    Parameters
+    ----------
+    path : str or path
+        The bundle's folder or archive.
+    trust : Trust or None
+        None demands no signature, whatever the environment says.
+    remember : bool
+        False looks at the versions that were seen, but adds nothing to them.
+
+    Raises
+    ------
+    InputError
+        As :meth:`Bundle.load`.
+    """
+    place = Path(path)
+    with contextlib.closing(open_source(place)) as source:
+        raw = source.read(MANIFEST, MANIFEST_LIMIT)
+        if len(raw) > MANIFEST_LIMIT:
+            raise InputError(
+                f"{place / MANIFEST} has more than {MANIFEST_LIMIT} bytes, so it is no manifest: {READ_AGAIN}."
+            )
+        signer = None
+        if trust is not None:
+            signature = source.read(SIGNATURE, SIGNATURE_LIMIT) if source.has(SIGNATURE) else None
+            signer = trust.verify(raw, signature, f"The bundle {place}")
+        manifest = BundleManifest.from_bytes(raw, str(place / MANIFEST))
+        versions = None if trust is None else trust.versions
+        if versions is not None:
+            versions.check(manifest.name, manifest.version, f"The bundle {place}")
+        source.expect(manifest.files)
+        contents: dict[str, bytes] = {}
+        for name, record in manifest.files.items():
+            data = source.read(name, record.bytes)
+            if len(data) != record.bytes:
+                raise InputError(
+                    f"The bundle file {place / name} has {_at_least(len(data), record.bytes)} bytes, but "
+                    f"the manifest says {record.bytes}: {READ_AGAIN}."
+                )
+            found = hashlib.sha256(data).hexdigest()
+            if found != record.sha256:
+                raise InputError(
+                    f"The bundle file {place / name} has the SHA-256 {found[:12]}..., but the manifest says "
+                    f"{record.sha256[:12]}...: it was changed or damaged, {READ_AGAIN}."
+                )
+            contents[name] = data
+    subspace = _subspace(contents[SUBSPACE], place / SUBSPACE, manifest)
+    if versions is not None and remember:
+        # Not before all of it was found whole: a device must be able to go on with what it has.
+        versions.remember(manifest.name, manifest.version, f"The bundle {place}")
+    if signer is not None:
+        _log.info("The bundle %s is %r version %d, signed by %s.", place, manifest.name, manifest.version, signer.id)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Bundle(place, manifest, sha256, MappingProxyType(contents), subspace, raw, signer)
 
 
 def default_bundle() -> Path:
@@ -125,27 +177,6 @@ def default_bundle() -> Path:
     if not folder.is_dir():
         raise InputError(f"This installation has no default bundle at {folder}: reinstall immunecam or name a bundle.")
     return folder
-
-
-def _read(path: Path, root: Path, limit: int) -> bytes:
-    """Up to ``limit + 1`` bytes of a regular file whose real place is directly in ``root``."""
-    try:
-        if path.resolve(strict=True).parent != root:
-            raise InputError(
-                f"The bundle file {path} is a link to {path.resolve()}, but a bundle's files must lie in its "
-                f"own folder: {_READ_AGAIN}."
-            )
-        # Non-blocking, so that a named pipe under a listed name cannot hang the start of a device.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"The bundle file {path} is not a regular file: {_READ_AGAIN}.")
-            return stream.read(limit + 1)
-    except FileNotFoundError:
-        raise InputError(f"The bundle file {path} is missing, but the manifest lists it: {_READ_AGAIN}.") from None
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"The bundle file {path} cannot be read ({reason}): {_READ_AGAIN}.") from None
 
 
 def _at_least(found: int, wanted: int) -> str:

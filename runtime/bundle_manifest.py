@@ -11,16 +11,21 @@ from typing import Any
 
 from immunecam.errors import InputError
 from immunecam.runtime.plan_record import PlanRecord
+from immunecam.runtime.trust.signature import SIGNATURE
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST",
+    "MOST_VERSION",
+    "READ_AGAIN",
     "SUBSPACE",
     "BundleManifest",
     "FileRecord",
     "check_file_name",
+    "is_plain_name",
+    "manifest_to_bytes",
 ]
 
 MANIFEST = "manifest.json"
@@ -28,6 +33,8 @@ SUBSPACE = "subspace.safetensors"
 FORMAT = "immunecam-bundle"
 FORMAT_VERSION = 1
 KINDS = ("edge", "ais", "pin")
+MOST_VERSION = 2**53 - 1  # what every reader of JSON holds exactly
+READ_AGAIN = "copy the bundle again from where it was made"
 
 _SIDE = 112
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -70,6 +77,10 @@ class BundleManifest:
         restorer purifies by projection and restoration.
     plans : tuple of PlanRecord
         Compiled plans of the graphs, each for one kind of machine; a bundle need not have any.
+    name : str
+        What the bundle is called wherever it lies, for rollback protection; "" if it was never signed.
+    version : int
+        0 or more; a device that remembers versions loads no lower one of the same name. 0 if there is none.
     provenance, quality, parity : Mapping
         How it was trained, what was measured, and how far the ONNX graphs are from PyTorch.
     content : Mapping
@@ -86,6 +97,8 @@ class BundleManifest:
     files: Mapping[str, FileRecord]
     graphs: Mapping[str, str]
     plans: tuple[PlanRecord, ...]
+    name: str
+    version: int
     provenance: Mapping[str, Any]
     quality: Mapping[str, Any]
     parity: Mapping[str, Any]
@@ -113,11 +126,11 @@ class BundleManifest:
             raise InputError(f"{where} is not valid JSON ({error}): copy the bundle again.") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             found = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise InputError(f"{where} is not a bundle's manifest: its format is {found!r}, not {FORMAT!r}.")
+            raise InputError(f"{where} is not a bundle's manifest: its format is {_shown(found)}, not {FORMAT!r}.")
         version = content.get("format_version")
         if version != FORMAT_VERSION or isinstance(version, bool):
             raise InputError(
-                f"{where} has the format version {version!r}, but this immunecam reads version "
+                f"{where} has the format version {_shown(version)}, but this immunecam reads version "
                 f"{FORMAT_VERSION}: install a matching immunecam or export the bundle again."
             )
         return _Reader(content, where).manifest()
@@ -130,13 +143,29 @@ def check_file_name(name: Any) -> None:
     ------
     InputError
         Unless the name is 1 to 100 of ``A-Z a-z 0-9 . _ + -``, does not begin with a dot, plus or minus,
-        and is not the manifest's own.
+        and is not the manifest's or the signature's own.
     """
-    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+    if not is_plain_name(name):
         raise InputError(
-            f"The bundle's manifest lists the file name {name!r}, but a name must be plain: letters, digits, "
-            f"'.', '_', '+' and '-' without a folder, and not {MANIFEST}."
+            f"The bundle's manifest lists the file name {_shown(name)}, but a name must be plain: letters, digits, "
+            f"'.', '_', '+' and '-' without a folder, and not {MANIFEST} or {SIGNATURE}."
         )
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether a manifest may list a file of this name, see :func:`check_file_name`."""
+    return isinstance(name, str) and bool(_PLAIN_NAME.fullmatch(name)) and name not in (MANIFEST, SIGNATURE)
+
+
+def manifest_to_bytes(content: Mapping[str, Any]) -> bytes:
+    """Content of a ``manifest.json`` from plain values; whether they make a valid one is not checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is something in it that JSON lacks.
+    """
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
 
 
 class _Reader:
@@ -178,6 +207,8 @@ class _Reader:
             files=files,
             graphs=graphs,
             plans=self.plans(files, graphs),
+            name=self.name(),
+            version=self.version(),
             provenance=self.mapping("provenance", optional=True),
             quality=self.mapping("quality", optional=True),
             parity=self.mapping("parity", optional=True),
@@ -207,7 +238,7 @@ class _Reader:
         for role, name in graphs.items():
             if role not in _ROLES:
                 raise self.wrong("graphs", role, f"made of the roles {', '.join(_ROLES)}")
-            if name not in files:
+            if not isinstance(name, str) or name not in files:
                 raise self.wrong(f"graphs.{role}", name, "the name of a listed file")
         return graphs
 
@@ -223,6 +254,18 @@ class _Reader:
                 raise self.wrong(f"plans[{index}].role", plan.role, "the role of a graph of this bundle")
         return tuple(plans)
 
+    def name(self) -> str:
+        name = self.content.get("name", "")
+        if not isinstance(name, str) or (name and not _PLAIN_NAME.fullmatch(name)):
+            raise self.wrong("name", name, "1 to 100 of A-Z a-z 0-9 . _ + -, the first a letter, digit or _")
+        return name
+
+    def version(self) -> int:
+        version = self.content.get("version", 0)
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MOST_VERSION:
+            raise self.wrong("version", version, f"an integer from 0 to {MOST_VERSION}")
+        return version
+
     def mapping(self, key: str, *, optional: bool = False) -> Mapping[str, Any]:
         value = self.content.get(key, {} if optional else None)
         if not isinstance(value, dict):
@@ -230,9 +273,13 @@ class _Reader:
         return MappingProxyType(value)
 
     def wrong(self, key: str, found: Any, wanted: str) -> InputError:
-        shown = repr(found)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return InputError(f"{self.where}: {key} is {shown}, but it must be {wanted}: export the bundle again.")
+        return InputError(f"{self.where}: {key} is {_shown(found)}, but it must be {wanted}: export the bundle again.")
+
+
+def _shown(found: Any) -> str:
+    """A value for an error, which stays one sentence whatever stands there."""
+    text = repr(found)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Writing a bundle, whole or not at all."""
+"""Writing a bundle's folder, whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -13,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import InputError, UsageError
-from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.bundle_manifest import FORMAT, FORMAT_VERSION, MANIFEST, check_file_name
+from immunecam.runtime.bundle import Bundle, read_bundle
+from immunecam.runtime.bundle_manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    BundleManifest,
+    check_file_name,
+    manifest_to_bytes,
+)
+from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
-__all__ = ["write_bundle"]
+__all__ = ["check_signature_kept", "is_signed", "put_folder", "write_bundle"]
 
 
 def write_bundle(
@@ -31,7 +38,11 @@ def write_bundle(
     provenance: Mapping[str, Any] | None = None,
     quality: Mapping[str, Any] | None = None,
     parity: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    version: int | None = None,
+    sign: PrivateKey | None = None,
     overwrite: bool = False,
+    drop_signature: bool = False,
 ) -> Bundle:
     """Write a bundle and load it back.
 
@@ -46,8 +57,17 @@ def write_bundle(
         Fields of the manifest, see :class:`immunecam.runtime.bundle_manifest.BundleManifest`.
     files : Mapping of str to bytes
         Content of every file but the manifest; sizes and hashes are filled in here.
+    name : str, optional
+        What the bundle is called wherever it lies, see :class:`BundleManifest`; None takes the folder's name if it is
+        signed or has a version.
+    version : int, optional
+        0 to 2**53 - 1; None keeps that of a bundle that is replaced, else leaves it away, which is 0.
+    sign : PrivateKey, optional
+        Sign it with this key.
     overwrite : bool
         Replace a bundle that is already there. Anything else that is there is never replaced.
+    drop_signature : bool
+        Replace it even if it is signed and the new one would not be.
 
     Returns
     -------
@@ -57,7 +77,7 @@ def write_bundle(
     Raises
     ------
     UsageError
-        If the path does not end in ``.immune`` or is taken.
+        If the path does not end in ``.immune`` or is taken, by a signed bundle for instance.
     InputError
         If the content is not a valid bundle, or it cannot be written (no space, no permission).
     """
@@ -68,11 +88,18 @@ def write_bundle(
     if taken and not (overwrite and (target / MANIFEST).is_file()):
         why = "is not a bundle" if overwrite else "exists already"
         raise UsageError(f"{target} {why}, so it is not replaced: choose another path for the bundle.")
-    for name in files:
-        check_file_name(name)
+    check_signature_kept(target, sign=sign, drop_signature=drop_signature)
+    if taken and version is None:
+        name, version = _named_before(target, name)
+    for file in files:
+        check_file_name(file)
+    if name is None and (sign is not None or version is not None):
+        name = target.stem
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        **({} if name is None else {"name": name}),
+        **({} if version is None else {"version": version}),
         "kind": kind,
         "options": dict(options or {}),
         "shapes": {"height": 112, "width": 112, "k": k},
@@ -88,16 +115,48 @@ def write_bundle(
         "parity": dict(parity or {}),
     }
     try:
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        raw = manifest_to_bytes(manifest)
     except (TypeError, ValueError) as error:
         raise InputError(f"The bundle's manifest cannot be written as JSON ({error}).") from None
+    signature = {} if sign is None else {SIGNATURE: signatures_to_bytes([sign_manifest(raw, sign)])}
+    put_folder(target, {**files, **signature, MANIFEST: raw})
+    return read_bundle(target, None)
+
+
+def check_signature_kept(path: str | os.PathLike[str], *, sign: PrivateKey | None, drop_signature: bool) -> None:
+    """Say, before the slow work, that writing a bundle would lose the signature of the one that is there.
+
+    Raises
+    ------
+    UsageError
+        If so, and nobody asked for it.
+    """
+    if sign is None and not drop_signature and is_signed(path):
+        raise UsageError(
+            f"{path} is signed and the new one would not be: name another, or export with --sign or --drop-signature."
+        )
+
+
+def is_signed(path: str | os.PathLike[str]) -> bool:
+    """Whether a bundle's folder has a signature, of whomever and valid or not."""
+    return os.path.lexists(Path(path) / SIGNATURE)
+
+
+def put_folder(target: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a bundle's folder, manifest and signature included, in place of what is there.
+
+    Raises
+    ------
+    InputError
+        If it could not be loaded, or cannot be written; what was there is kept.
+    """
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise InputError(f"The bundle {target} cannot be written: {error.strerror}.") from None
     try:
         staging.chmod(0o755)  # mkdtemp makes it private, but a bundle is for every user of the device
-        for name, data in {**files, MANIFEST: text.encode("utf-8")}.items():
+        for name, data in contents.items():
             _write(staging / name, data)
         _check(staging, target)
         _put_in_place(staging, target)
@@ -105,7 +164,14 @@ def write_bundle(
         raise InputError(f"The bundle {target} cannot be written: {error.strerror}.") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Bundle.load(target)
+
+
+def _named_before(target: Path, name: str | None) -> tuple[str | None, int | None]:
+    """Name and version of the bundle that is replaced: a device would refuse what falls behind it."""
+    with contextlib.suppress(InputError, OSError):
+        old = BundleManifest.from_bytes((target / MANIFEST).read_bytes(), str(target))
+        return name or old.name or None, old.version if "version" in old.content else None
+    return name, None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -117,7 +183,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _check(staging: Path, target: Path) -> None:
     try:
-        Bundle.load(staging)
+        read_bundle(staging, None)
     except InputError as error:
         # The temporary folder is gone when the message is read, so it names the target.
         raise InputError(str(error).replace(str(staging), str(target))) from None

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from immunecam.errors import InputError
-from immunecam.files import written_whole
-from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.bundle_manifest import MANIFEST, BundleManifest
+from immunecam.errors import InputError, UsageError
+from immunecam.runtime.bundle import Bundle, read_bundle
+from immunecam.runtime.bundle_changes import alone, change_folder
+from immunecam.runtime.bundle_manifest import BundleManifest, manifest_to_bytes
+from immunecam.runtime.bundle_writer import is_signed
 from immunecam.runtime.plan_record import PlanKey, PlanRecord
+from immunecam.runtime.trust import PrivateKey, Trust
 
-__all__ = ["NewPlan", "store_plans"]
+__all__ = ["NewPlan", "check_storable", "store_plans"]
 
 NewPlan = tuple[str, PlanKey, bytes, Mapping[str, Any]]
 """Role, key, the plan's bytes, and what was measured of it."""
 
 
-def store_plans(bundle: Bundle, plans: Sequence[NewPlan]) -> Bundle:
+def check_storable(
+    bundle: Bundle, *, sign: PrivateKey | None = None, drop_signature: bool = False, trust: Trust | None = None
+) -> None:
+    """Say before plans are built, which takes long, why they could not be stored; see :func:`store_plans`.
+
+    Raises
+    ------
+    UsageError
+        If the bundle is an archive, its signature would be lost unasked, or nothing would load it afterwards.
+    """
+    path = bundle.path
+    if path.is_file():
+        raise UsageError(
+            f"{path} is an archive, but plans are stored in a folder: use 'immunecam bundle unpack' first."
+        )
+    if sign is None and not drop_signature and is_signed(path):
+        raise UsageError(
+            f"{path} is signed, and plans change what was signed: sign it anew with --sign PRIVATE.pem, or give "
+            "--drop-signature."
+        )
+    if sign is not None and drop_signature:
+        raise UsageError("The bundle is to be signed and its signature to be dropped: give --sign or --drop-signature.")
+    if trust is not None and (sign is None or not trust.trusts(sign.public)):
+        trusted = ", ".join(key.id for key in trust.keys)
+        by = "unsigned" if sign is None else f"signed by {sign.public.id}"
+        raise UsageError(f"{path} would be {by}, but only {trusted} is trusted here: give that private key to --sign.")
+
+
+def store_plans(
+    bundle: Bundle,
+    plans: Sequence[NewPlan],
+    *,
+    sign: PrivateKey | None = None,
+    drop_signature: bool = False,
+    trust: Trust | None = None,
+) -> Bundle:
     """Add plans to a bundle's folder; all its other files stay as they are.
 
     The plans are written first, under names nobody knows of, and then the manifest is replaced in one step: a reader
@@ -35,24 +68,36 @@ def store_plans(bundle: Bundle, plans: Sequence[NewPlan]) -> Bundle:
     bundle : Bundle
         What the plans were built from.
     plans : sequence of NewPlan
+    sign : PrivateKey, optional
+        Sign the changed manifest with this key. What is signed is what `bundle` was, with the plans.
+    drop_signature : bool
+        Without a key, let the signature go that no longer holds.
+    trust : Trust, optional
+        What the bundle was loaded under, and is loaded under again.
 
     Returns
     -------
     Bundle
-        What :meth:`Bundle.load` makes of the folder now.
+        What the folder holds now.
 
     Raises
     ------
+    UsageError
+        As :func:`check_storable`.
     InputError
-        If the bundle's graphs are no longer those the plans were built from, or the folder cannot be written.
+        If the bundle's graphs are no longer those the plans were built from, anything of it changed that would now be
+        signed, or the folder cannot be written.
     """
+    check_storable(bundle, sign=sign, drop_signature=drop_signature, trust=trust)
     folder = bundle.path
-    with _alone(folder):
-        now = Bundle.load(folder)
+    with alone(folder):
+        now = read_bundle(folder, trust)
+        if sign is not None and trust is None and now.sha256 != bundle.sha256:
+            raise InputError(f"The bundle {folder} was changed while its plans were built: look at it and build again.")
         for role, key, _, _ in plans:
             if now.manifest.files[now.manifest.graphs[role]].sha256 != key.onnx_sha256:
                 raise InputError(f"The bundle {folder} got another {role} while its plan was built: build it again.")
-        content = json.loads((folder / MANIFEST).read_bytes())
+        content = json.loads(now.manifest_bytes)
         fresh = {(role, key) for role, key, _, _ in plans}
         replaced = [plan for plan in now.manifest.plans if (plan.role, plan.key) in fresh]
         records = [plan.to_dict() for plan in now.manifest.plans if plan not in replaced]
@@ -67,42 +112,7 @@ def store_plans(bundle: Bundle, plans: Sequence[NewPlan]) -> Bundle:
         unused = {plan.file for plan in replaced} - {record["file"] for record in records}
         for name in unused:
             del content["files"][name]
-        raw = (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-        BundleManifest.from_bytes(raw, str(folder / MANIFEST))
-        _write(folder, files, raw)
-        for name in unused:
-            with contextlib.suppress(OSError):
-                (folder / name).unlink()
-        return Bundle.load(folder)
-
-
-def _write(folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
-    new = [name for name in files if not (folder / name).exists()]
-    try:
-        for name, data in {**files, MANIFEST: manifest}.items():
-            with written_whole(folder / name) as partial, open(partial, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            if (folder / MANIFEST).read_bytes() != manifest:  # else the new plans are listed already, and stay
-                for name in new:
-                    (folder / name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise InputError(f"The bundle {folder} cannot be written: {error.strerror}.") from None
-        raise
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process changes a bundle at a time; the lock is the folder's own, so no file is left by it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"The bundle {folder} cannot be opened: {error.strerror}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        raw = manifest_to_bytes(content)
+        BundleManifest.from_bytes(raw, str(folder / "manifest.json"))
+        change_folder(folder, raw, files=files, unused=unused, sign=sign)
+        return read_bundle(folder, trust)

@@ -30,6 +30,7 @@ from immunecam.runtime.card import CardArray, CardFrames, CardPurifier, lies_on_
 from immunecam.runtime.engines import Engine, WholePurifier
 from immunecam.runtime.face_batch import checked_faces, face_batch
 from immunecam.runtime.results import FrameResult, PurifiedFaces, Stopwatch
+from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
     from immunecam.runtime.faces import ColourMode, FaceFinder
@@ -104,6 +105,7 @@ class Purifier:
         seed: int | None = None,
         threads: int | None = None,
         finder: FaceFinder | None = None,
+        trust: TrustedKeys | None = None,
     ) -> Purifier:
         """Purifier for a bundle.
 
@@ -123,11 +125,14 @@ class Purifier:
             Threads an operator may use; None leaves it to the backend.
         finder : FaceFinder, optional
             Finds the faces of :meth:`purify_frame`. None takes the bundled one, opened at the first frame.
+        trust : path, sequence of paths or Trust, optional
+            Public keys, one of which must have signed the bundle, the one installed with the package too. None takes
+            those of the environment variable ``IMMUNECAM_TRUST``; if that is not set either, no signature is demanded.
 
         Raises
         ------
         InputError
-            If the bundle cannot be used.
+            If the bundle cannot be used, or a signature is demanded and it is not signed by a trusted key.
         UsageError
             If an argument is out of its range.
         BackendMissingError
@@ -135,7 +140,9 @@ class Purifier:
         """
         check_mutation_mode(mutation)
         if not isinstance(bundle, Bundle):
-            bundle = Bundle.load(default_bundle() if bundle is None else bundle)
+            bundle = Bundle.load(default_bundle() if bundle is None else bundle, trust=trust)
+        else:
+            _check_signer(bundle, Trust.in_force(trust))
         backend = open_backend(bundle, provider, mutation=mutation, threads=threads)
         return cls(bundle, backend, mutation=mutation, seed=seed, finder=finder)
 
@@ -386,3 +393,12 @@ def _check_number(value: int, name: str) -> int:
     if not 0 <= number < 2**64:
         raise UsageError(f"{name} is {number}, but it must be from 0 to 2**64 - 1.")
     return number
+
+
+def _check_signer(bundle: Bundle, trust: Trust | None) -> None:
+    """Refuse a bundle that was loaded without the signature that is demanded now."""
+    if trust is not None and (bundle.signed_by is None or not trust.trusts(bundle.signed_by)):
+        raise InputError(
+            f"The bundle {bundle.path} was loaded without a trusted signature, but one is demanded: load it by "
+            "Bundle.load with the keys, or give its path."
+        )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from immunecam.benchmarks.card.frame_checks import random_faces
 from immunecam.benchmarks.card.timing import WARM_SECONDS, timing_of
+from immunecam.benchmarks.card.torch_engine import open_torch
 from immunecam.errors import ImmuneCamError
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.card import CardPurifier, open_card
@@ -42,7 +43,7 @@ def runtime_times(
     repeats: int = 100,
     to_card: Callable[[NDArray[Any]], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Every provider that keeps faces on a card, or why it is not there.
+    """Every provider that keeps faces on a card, or why it is not there, and the same with networks by PyTorch.
 
     Parameters
     ----------
@@ -66,11 +67,14 @@ def runtime_times(
     """
     place = _torch_to_card if to_card is None else to_card
     reference = Purifier.load(bundle, provider="cpu", seed=_SEED)
-    for provider in PROVIDERS:
+    for provider in (*PROVIDERS, "torch"):
         common: dict[str, Any] = {"provider": provider, "bundle": bundle.name}
         try:
-            card = open_card(bundle, provider, device=device, prebuilt=prebuilt, max_batch=max(batches))
-        except ImmuneCamError as error:
+            if provider == "torch":
+                card = open_torch(bundle, device=device, prebuilt=prebuilt, max_batch=max(batches))
+            else:
+                card = open_card(bundle, provider, device=device, prebuilt=prebuilt, max_batch=max(batches))
+        except (ImmuneCamError, ImportError) as error:
             yield common | {"missing": str(error)}
             continue
         with card:

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -83,10 +84,19 @@ class _Backward(torch.autograd.Function):
 
 
 class Filter(Defence):
-    """A function of one 8-bit face; its gradient is taken for the identity's."""
+    """A function of one 8-bit face; `smooth` is the same without rounding, (N, H, W) with a gradient.
 
-    def __init__(self, name: str, face: Callable[[_Pixels], _Pixels] | None) -> None:
-        self.name, self.key, self._face = name, f"filter {name}", face
+    Without it the gradient is taken for the identity's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        face: Callable[[_Pixels], _Pixels] | None,
+        smooth: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name, self.key = name, f"filter {name}" + (", differentiable" if smooth is not None else "")
+        self._face, self._smooth = face, smooth
 
     def purify(self, faces: _Pixels, draw: int = 0) -> _Pixels:
         if self._face is None:
@@ -97,7 +107,10 @@ class Filter(Defence):
         if self._face is None:
             return faces
         found: Tensor = _Backward.apply(faces, self.purify)
-        return found
+        if self._smooth is None:
+            return found
+        smooth = self._smooth(faces)
+        return found.detach() + (smooth - smooth.detach())
 
 
 class Projection(Defence):
@@ -144,6 +157,7 @@ class BundleDefence(Defence):
             # two graphs in place of one.
             engine = OnnxRuntimeEngine.from_bundle(bundle, provider="cpu", whole=False)
             self._judge = Purifier(bundle, RememberedAnalysis(engine), mutation=mutation, seed=seed)
+            self.provider = "cpu, graph by graph"
         # By the files that compute: a manifest also says what a bundle was measured at.
         files = {name: record.sha256 for name, record in bundle.manifest.files.items()}
         self.key = f"bundle {digest(files)} {mutation}"
@@ -194,6 +208,13 @@ def _jpeg(quality: int) -> Callable[[_Pixels], _Pixels]:
     return compress
 
 
+def _blur(faces: Tensor) -> Tensor:
+    """OpenCV's Gaussian of sigma 1.5, which for 8-bit pictures is 9 wide, mirrored at the border."""
+    line = torch.from_numpy(cv2.getGaussianKernel(9, 1.5)).to(faces).flatten()
+    padded = F.pad(faces.unsqueeze(1), (4, 4, 4, 4), mode="reflect")
+    return F.conv2d(F.conv2d(padded, line[None, None, None]), line[None, None, :, None]).squeeze(1)
+
+
 def _bit_depth(bits: int) -> Callable[[_Pixels], _Pixels]:
     steps = 2**bits - 1
     return lambda face: np.rint(np.rint(face / 255 * steps) / steps * 255).astype(np.uint8)
@@ -215,7 +236,7 @@ def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...], origin: str) -> li
         Filter("JPEG 50", _jpeg(50)),
         Filter("bit depth 4", _bit_depth(4)),
         Filter("median 3", lambda face: np.asarray(cv2.medianBlur(face, 3), np.uint8)),
-        Filter("Gaussian 1.5", lambda face: np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.uint8)),
+        Filter("Gaussian 1.5", lambda face: np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.uint8), _blur),
         Filter("total variation", _total_variation),
         *(Projection(eigenspace.leading(k), origin) for k in sizes if k <= eigenspace.k),
     ]

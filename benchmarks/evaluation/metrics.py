@@ -9,6 +9,7 @@ __all__ = ["accuracy", "best_threshold", "decisions", "interval", "rate_threshol
 
 _Float = NDArray[np.float64]
 _Bool = NDArray[np.bool_]
+_FEW = 5
 
 
 def best_threshold(cosine: _Float, same: _Bool) -> float:
@@ -52,6 +53,9 @@ def interval(
     """Bootstrap interval of the mean of the parts' means.
 
     Pairs are drawn with replacement inside each part, so the numbers of same and of different ones stay what they are.
+    Where hardly any pair tells of one outcome, a bootstrap knows nothing of those that were not drawn: the bounds of a
+    rate with fewer than five pairs on a side are then those of Clopper and Pearson (Biometrika 1934), and so are those
+    of a difference that no pair shows.
 
     Parameters
     ----------
@@ -62,22 +66,36 @@ def interval(
     draws, seed : int
         Of the bootstrap.
     rates : bool
-        Whether the values are rates in [0, 1]. Pairs that all agree tell a bootstrap nothing of those that were not
-        drawn; the mean of such a part is drawn from Beta(n, 1), whose quantiles are the bounds of Clopper and Pearson.
+        Whether the values are rates in [0, 1]; else they are differences in [-1, 1].
     """
     rng = np.random.default_rng(seed)
-    means = [_means(part, rng, draws, rates) for part in parts]
-    low, high = np.percentile(np.mean(means, axis=0), [50 * (1 - confidence), 50 * (1 + confidence)])
+    bounds = [_bounds(part, rng, draws, rates) for part in parts]
+    low = np.percentile(np.mean([low for low, _ in bounds], axis=0), 50 * (1 - confidence))
+    high = np.percentile(np.mean([high for _, high in bounds], axis=0), 50 * (1 + confidence))
     middle = float(np.mean([part.mean() for part in parts]))
     return min(middle, float(low)), max(middle, float(high))
 
 
-def _means(part: _Float, rng: np.random.Generator, draws: int, rates: bool) -> _Float:
+def _bounds(part: _Float, rng: np.random.Generator, draws: int, rates: bool) -> tuple[_Float, _Float]:
+    """Means of a part, drawn for the lower bound and for the upper one."""
     count = len(part)
-    if rates and ((part == 1).all() or (part == 0).all()):
-        beta = rng.beta(count, 1, draws)
-        return beta if part[0] == 1 else 1 - beta
+    if rates and min(part.sum(), count - part.sum()) < _FEW:
+        hits = float(part.sum())
+        return _beta(hits, count - hits + 1, rng, draws), _beta(hits + 1, count - hits, rng, draws)
+    if not rates and not part.any():
+        unseen = _beta(1.0, float(count), rng, draws)
+        return -unseen, unseen
     found: _Float = part[rng.integers(0, count, (draws, count))].mean(1)
+    return found, found
+
+
+def _beta(a: float, b: float, rng: np.random.Generator, draws: int) -> _Float:
+    """The quantiles of Beta(a, b) in random order; of Beta(0, b) and Beta(a, 0), where all of it lies."""
+    from scipy.stats import beta
+
+    if a <= 0 or b <= 0:
+        return np.full(draws, float(a > 0))
+    found: _Float = rng.permutation(beta.ppf((np.arange(draws) + 0.5) / draws, a, b))
     return found
 
 

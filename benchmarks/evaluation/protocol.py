@@ -21,9 +21,9 @@ from immunecam.training.attacks import (
     Square,
 )
 
-__all__ = ["CHUNK", "FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protocol"]
+__all__ = ["CHUNK", "EXPECTED", "FULL", "QUICK", "STRAIGHT_THROUGH", "UNBOUNDED", "Planned", "Protocol"]
 
-STRAIGHT_THROUGH = "straight-through"
+EXPECTED, STRAIGHT_THROUGH = "expected", "straight-through"
 
 UNBOUNDED = 128.0
 """Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
@@ -52,12 +52,15 @@ class Planned:
     after : Planned, optional
         An attack that has its try first: faces that it gets through, by this one's margin, are not attacked again, and
         of the others the better result is kept (as in AutoAttack, Croce & Hein, ICML 2020).
+    gradient : str, optional
+        How it differentiates a defence that it goes through: "expected" or "straight-through", which None is.
     """
 
     name: str
     attack: FaceAttack
     level: float
     after: Planned | None = None
+    gradient: str | None = None
 
     @property
     def epsilon(self) -> float:
@@ -80,7 +83,8 @@ class Planned:
         """Plain values for JSON."""
         settings = dataclasses.asdict(self.attack)  # type: ignore[call-overload]
         first = {"after": self.after.name} if self.after is not None else {}
-        return {"attack": self.name, "budget": self.budget, "settings": settings, **first}
+        gradient = {"gradient": self.gradient} if self.gradient is not None else {}
+        return {"attack": self.name, "budget": self.budget, "settings": settings, **gradient, **first}
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Protocol:
     fewer_steps_level : float
         Budget at which a quarter of the steps is tried, too: more must not hurt the attacker.
     adaptive_others : tuple of Planned
-        Other norms through the defence, by the expected antibody; their names begin with "expected".
+        Other norms through the defence.
     adaptive_steps, adaptive_draws, square_queries : int
         Of those.
     adaptive_restarts : int
@@ -158,8 +162,9 @@ class Protocol:
         plain = dataclasses.asdict(self)
         for column in ("grey_box", "resampled", "transfer", "adaptive_others"):
             plain[column] = [item.to_dict() for item in getattr(self, column)]
-        through = [plan for level in self.adaptive_levels for plan in self.adaptive(level, draws=True)]
-        plain["adaptive"] = [plan.to_dict() for plan in through]
+        for column, draws in (("adaptive", True), ("adaptive_without_draws", False)):
+            through = [plan for level in self.adaptive_levels for plan in self.adaptive(level, draws=draws)]
+            plain[column] = [plan.to_dict() for plan in through]
         plain |= {"unbounded_level": UNBOUNDED, "pairs_attacked_together": CHUNK}
         return plain
 
@@ -168,10 +173,11 @@ class Protocol:
         steps, restarts = self.adaptive_steps, self.adaptive_restarts
         # PGD is EOT-PGD on one draw, and what is expected takes no more.
         whole = EOTPGD(steps=steps, draws=1, restarts=restarts, margin=_ENOUGH)
-        planned = [Planned(f"expected PGD-{steps}", whole, level)]
+        planned = [Planned(f"expected PGD-{steps}", whole, level, gradient=EXPECTED)]
         if level == self.fewer_steps_level:
             fewer = max(1, steps // 4)
-            planned.append(Planned(f"expected PGD-{fewer}", dataclasses.replace(whole, steps=fewer), level))
+            quick = dataclasses.replace(whole, steps=fewer)
+            planned.append(Planned(f"expected PGD-{fewer}", quick, level, gradient=EXPECTED))
         if not draws:
             planned.append(Planned(f"APGD-{steps}", APGD(steps=steps), level))
         elif level in self.eot_levels:
@@ -179,13 +185,13 @@ class Protocol:
             # left for it of faces that he gets through.
             attack = EOTPGD(steps=steps, draws=self.adaptive_draws)
             name = f"{STRAIGHT_THROUGH} EOT-PGD-{steps}x{self.adaptive_draws} after PGD-{steps}"
-            planned.append(Planned(name, attack, level, after=planned[0]))
+            planned.append(Planned(name, attack, level, planned[0], STRAIGHT_THROUGH))
         if level in self.square_levels:
             # It asks for the expected antibody, too: among drawn ones a random search keeps the luckiest. It is for
             # faces that gradients miss.
             square = Square(queries=self.square_queries, margin=0.2)
             name = f"expected Square-{self.square_queries} after PGD-{steps}"
-            planned.append(Planned(name, square, level, after=planned[0]))
+            planned.append(Planned(name, square, level, planned[0], EXPECTED))
         return planned
 
 
@@ -218,8 +224,8 @@ FULL = Protocol(
         Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0),
     ),
     adaptive_others=(
-        Planned("expected L2-PGD-40", L2PGD(steps=40, restarts=2), 1.5),
-        Planned("expected patch", Patch(steps=40), 0.1),
+        Planned("expected L2-PGD-40", L2PGD(steps=40, restarts=2), 1.5, gradient=EXPECTED),
+        Planned("expected patch", Patch(steps=40), 0.1, gradient=EXPECTED),
     ),
 )
 QUICK = Protocol(

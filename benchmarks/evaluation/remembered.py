@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.benchmarks.evaluation.kept import Kept
 from immunecam.runtime.engines import Engine
 
 __all__ = ["RememberedAnalysis"]
 
 
 class RememberedAnalysis:
-    """An engine whose analyses are kept, the ones not used for longest given up first.
+    """An engine whose analyses are kept.
 
     A deep analyzer costs several times what all the rest does, and judging a defence asks for up to ten antibodies of
     one face. To be used from one thread.
@@ -24,12 +24,11 @@ class RememberedAnalysis:
     engine : Engine
         Analyses and restores.
     limit : int
-        Bytes of probabilities to keep at most; a single batch that is larger is kept until the next.
+        Bytes of probabilities to keep at most, as for :class:`Kept`.
     """
 
     def __init__(self, engine: Engine, limit: int = 1 << 28) -> None:
-        self._engine, self._limit, self._size = engine, limit, 0
-        self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._engine, self._kept = engine, Kept[NDArray[np.float32]](limit)
 
     @property
     def provider(self) -> str:
@@ -44,14 +43,7 @@ class RememberedAnalysis:
     def analyze(self, faces: NDArray[np.float32]) -> NDArray[np.float32]:
         """Activation probabilities (N, K) of faces (N, 112, 112) in [-1, 1]."""
         name = hashlib.sha256(np.ascontiguousarray(faces)).digest()
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
-        found = self._kept[name] = self._engine.analyze(faces)
-        self._size += found.nbytes
-        while self._size > self._limit and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
-        return found
+        return self._kept.get(name, lambda: self._engine.analyze(faces))
 
     def restore(self, faces: NDArray[np.float32], projected: NDArray[np.float32]) -> NDArray[np.float32]:
         """Restored faces (N, 112, 112), not clipped, of faces and projected faces in [-1, 1]."""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from immunecam.commands.options import Json
+from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.errors import ImmuneCamError
+
+if TYPE_CHECKING:
+    from immunecam.runtime.trust import Trust
 
 __all__ = ["doctor"]
 
 
 def doctor(
     bundle: Annotated[Optional[Path], typer.Option(help="Bundle to try; default: the bundled one.")] = None,  # noqa: UP045
+    trust: TrustedKey = None,
+    bundle_state: BundleState = None,
     json_report: Json = None,
 ) -> None:
     """Say what this machine can run, and why not the rest."""
@@ -32,8 +38,18 @@ def doctor(
         highlight=False,
     )
     console.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
-    sha256, cpu = _try_cpu(bundle)
-    rows = [cpu, _finder(), _cuda_provider(), _cuda_kernels(), _tensorrt(bundle), _training(), _cameras()]
+    keys = _Keys(trust, bundle_state)
+    sha256, cpu = _try_cpu(bundle, keys)
+    rows = [
+        cpu,
+        _signatures(keys),
+        _finder(),
+        _cuda_provider(),
+        _cuda_kernels(),
+        _tensorrt(bundle, keys),
+        _training(),
+        _cameras(),
+    ]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("part", "here", "why"):
         table.add_column(heading)
@@ -48,13 +64,44 @@ def _row(part: str, available: bool, why: str) -> dict[str, Any]:
     return {"part": part, "available": available, "why": why}
 
 
-def _try_cpu(bundle: Path | None) -> tuple[str | None, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Keys:
+    """What the command line says of trust; read where it is used, so that its errors stand in the table."""
+
+    paths: list[Path] | None = None
+    state: Path | None = None
+
+    def trust(self) -> Trust | None:
+        return trust_of(self.paths, self.state)
+
+
+_ENVIRONMENT = _Keys()
+
+
+def _signatures(keys: _Keys) -> dict[str, Any]:
+    """Whether bundles must be signed here, and by whom."""
+    part = "signed bundles only"
+    try:
+        trust = keys.trust()
+    except ImmuneCamError as error:
+        return _row(part, False, str(error))
+    if trust is None:
+        return _row(
+            part, False, "bundles load without a signature: set IMMUNECAM_TRUST to a public key, or give --trust"
+        )
+    by = f"signed by {' or '.join(key.id for key in trust.keys)}"
+    if trust.versions is None:
+        return _row(part, True, f"{by}; an older one loads too: set IMMUNECAM_BUNDLE_STATE")
+    return _row(part, True, f"{by}; none older than {trust.versions.path} remembers")
+
+
+def _try_cpu(bundle: Path | None, keys: _Keys) -> tuple[str | None, dict[str, Any]]:
     import numpy as np
 
     from immunecam.runtime.purifier import Purifier
 
     try:
-        purifier = Purifier.load(bundle, provider="cpu")
+        purifier = Purifier.load(bundle, provider="cpu", trust=keys.trust())
         face = np.zeros((1, 112, 112), np.uint8)
         purifier.purify(face)
         times = []
@@ -103,7 +150,7 @@ def _cuda_kernels() -> dict[str, Any]:
     return _row(part, True, f"{card.name} ({card.architecture}): {how}")
 
 
-def _tensorrt(bundle: Path | None) -> dict[str, Any]:
+def _tensorrt(bundle: Path | None, keys: _Keys = _ENVIRONMENT) -> dict[str, Any]:
     """Whether it is there, and whether the bundle has plans for it."""
     from immunecam.kernels.cuda import open_device
     from immunecam.runtime.bundle import Bundle, default_bundle
@@ -113,7 +160,7 @@ def _tensorrt(bundle: Path | None) -> dict[str, Any]:
     part = "TensorRT"
     try:
         machine = PlanMachine.here(import_tensorrt(), open_device())
-        choose_plans(Bundle.load(bundle or default_bundle()), machine)
+        choose_plans(Bundle.load(bundle or default_bundle(), trust=keys.trust()), machine)
     except ImmuneCamError as error:
         return _row(part, False, str(error))
     return _row(part, True, f"{machine}: the bundle has plans for it")

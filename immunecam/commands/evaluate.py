@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from immunecam.commands.options import Json
+from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 
@@ -32,6 +32,8 @@ def evaluate(
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="Bundle; several stand in one table. Default: the installed one."),
     ] = None,
+    trust: TrustedKey = None,
+    bundle_state: BundleState = None,
     json_: Json = None,
     docs: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="Write the page as Markdown.")] = None,  # noqa: UP045
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs, budgets and antibodies; it says so.")] = False,
@@ -96,6 +98,8 @@ def evaluate(
     for file in (json_, docs):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
+    policy = trust_of(trust, bundle_state)
+    bundles = [Bundle.load(path, trust=policy) for path in bundle or [default_bundle()]]
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -108,7 +112,7 @@ def evaluate(
         whole = robustness.evaluate(
             data,
             recognizer,
-            [Bundle.load(path) for path in bundle or [default_bundle()]],
+            bundles,
             protocol,
             work,
             modes=modes,

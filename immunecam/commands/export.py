@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands.options import Json, Precision
+from immunecam.commands.options import (
+    BundleState,
+    Json,
+    PassphraseFile,
+    Precision,
+    SigningKey,
+    TrustedKey,
+    signing_key,
+    trust_of,
+)
 from immunecam.commands.requirements import require_training
 from immunecam.errors import UsageError
 
@@ -47,6 +56,14 @@ def export(
         typer.Option(help="onnx: storage format of the basis (int8); tensorrt: what the graphs compute in (fp16)."),
     ] = None,
     json_report: Json = None,
+    sign: SigningKey = None,
+    passphrase_file: PassphraseFile = None,
+    drop_signature: Annotated[
+        bool,
+        typer.Option("--drop-signature", help="Let the signature of the bundle that is there go, without a new one."),
+    ] = False,
+    trust: TrustedKey = None,
+    bundle_state: BundleState = None,
     run: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Training run; default: NAME.run beside it.", rich_help_panel=_ONNX),
@@ -66,6 +83,14 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is there.", rich_help_panel=_ONNX)
     ] = False,
+    bundle_version: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=0,
+            help="Version of the bundle, for devices that load no older one; default: that of the one it replaces.",
+            rich_help_panel=_ONNX,
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Only look at the graphs; needs no TensorRT.", rich_help_panel=_TENSORRT),
@@ -104,14 +129,25 @@ def export(
 ) -> None:
     """Export a training run as a bundle, or compile a bundle for this machine."""
     for_onnx = {"run": run, "weights": weights, "quality": quality, "overwrite": overwrite}
+    for_onnx["bundle-version"] = bundle_version
     for_tensorrt = {
         "check": check, "batch": batch, "faces": faces, "hardware-compatible": hardware_compatible,
         "version-compatible": version_compatible, "workspace": workspace, "optimization-level": optimization_level,
-        "timing-cache": timing_cache, "json": json_report,
+        "timing-cache": timing_cache, "json": json_report, "trust": trust or None, "bundle-state": bundle_state,
     }  # fmt: skip
     if target is Target.onnx:
         _refuse(for_tensorrt, "tensorrt")
-        _to_onnx(bundle, run, precision or Precision.int8, weights or Precision.fp32, quality, overwrite)
+        _to_onnx(
+            bundle,
+            run,
+            precision=(precision or Precision.int8).value,
+            weights=(weights or Precision.fp32).value,
+            report=quality,
+            overwrite=overwrite,
+            version=bundle_version,
+            sign=signing_key(sign, passphrase_file),
+            drop_signature=drop_signature,
+        )
         return
     _refuse(for_onnx, "onnx")
     from immunecam.export import to_trt
@@ -126,23 +162,25 @@ def export(
         version_compatible=version_compatible,
         timing_cache=timing_cache,
     )
-    to_trt.run(bundle, options, faces=faces, check=check, report=json_report)
+    if check and (sign is not None or drop_signature):
+        raise UsageError("--check stores nothing, so there is nothing to sign: leave --sign and --drop-signature away.")
+    to_trt.run(
+        bundle,
+        options,
+        faces=faces,
+        check=check,
+        report=json_report,
+        sign=signing_key(sign, passphrase_file),
+        drop_signature=drop_signature,
+        trust=trust_of(trust, bundle_state),
+    )
 
 
-def _to_onnx(
-    bundle: Path, run: Path | None, precision: Precision, weights: Precision, quality: Path | None, overwrite: bool
-) -> None:
+def _to_onnx(bundle: Path, run: Path | None, **options: Any) -> None:
     require_training()
     from immunecam.export.to_onnx import export_bundle, run_folder_of
 
-    made, parity = export_bundle(
-        run or run_folder_of(bundle),
-        bundle,
-        precision=precision.value,
-        weights=weights.value,
-        report=quality,
-        overwrite=overwrite,
-    )
+    made, parity = export_bundle(run or run_folder_of(bundle), bundle, **options)
     table = Table(title=f"{bundle.name}: ONNX Runtime against PyTorch")
     table.add_column("figure")
     table.add_column("value", justify="right")

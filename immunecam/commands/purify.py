@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from immunecam.commands.interrupt import FrameInterrupt
-from immunecam.commands.options import Colour, Json, Mutation, Provider, log_to_stderr
+from immunecam.commands.options import (
+    BundleState,
+    Colour,
+    Json,
+    Mutation,
+    Provider,
+    TrustedKey,
+    log_to_stderr,
+    trust_of,
+)
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +75,8 @@ def purify(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Write before and after in one frame.")] = False,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")] = None,  # noqa: UP045
     threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None,  # noqa: UP045
+    trust: TrustedKey = None,
+    bundle_state: BundleState = None,
     json_report: Json = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what was chosen, and why.")] = False,
 ) -> None:
@@ -86,6 +97,7 @@ def purify(
         seed=seed,
         threads=threads,
         finder=face_finder(finder),
+        trust=trust_of(trust, bundle_state),
     )
     rows: list[dict[str, Any]] = []
     with purifier:

@@ -45,8 +45,8 @@ def train(
     preset: Annotated[
         Preset,
         typer.Option(
-            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, as shipped; "
-            "robust (edge): against attackers who know the defence, at a price in clean faces."
+            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, the shipped "
+            "bundle's settings; robust (edge): against attackers who know the defence, at a price in clean faces."
         ),
     ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
@@ -76,6 +76,7 @@ def train(
     import dataclasses
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of
+    from immunecam.runtime.bundle_writer import check_signature_kept
     from immunecam.training.config import Phase
     from immunecam.training.config import preset as named
     from immunecam.training.distributed import Workers
@@ -88,6 +89,7 @@ def train(
         raise UsageError(f"the bundle to write is {str(out)!r}, but its name must end in .immune")
     if out.exists() and not resume:
         raise UsageError(f"the bundle {str(out)!r} exists already: name another, or go on with its run by --resume")
+    check_signature_kept(out, sign=None, drop_signature=False)
     try:
         config = named(kind.value, preset.value)
     except ValueError as error:

@@ -135,9 +135,10 @@ class CardArray:
     """An array on a card, which owns its memory.
 
     PyTorch, CuPy, PyCUDA and others take it without a copy, by ``__cuda_array_interface__`` or DLPack, and OpenCV by
-    ``cv2.cuda.createGpuMatFromCudaMemory`` with its address, of which it does not keep hold. What it holds is finished when it is handed out, so a reader on any stream has nothing to wait for. Its memory goes back to the
-    card's pool with :meth:`close`, or when nobody holds the array or what was made of it any more; work that reads it
-    must be done by then.
+    ``cv2.cuda.createGpuMatFromCudaMemory`` with its address, of which it does not keep hold. What it holds is finished
+    when it is handed out, so a reader on any stream has nothing to wait for. Its memory goes back to the card's pool
+    with :meth:`close`, or when nobody holds the array or what was made of it any more; work that reads it must be done
+    by then.
 
     Attributes
     ----------

@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cuda_on_cpu as on_cpu
 import cv2
 import numpy as np
 import pytest
+import torch
 from host_engine import HostEngine, LaunchedEngine
 
 from immunecam.benchmarks import gpu
@@ -20,8 +22,11 @@ from immunecam.benchmarks.card import frame_checks, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
+from immunecam.benchmarks.card.torch_engine import TorchCardEngine
+from immunecam.kernels.cuda import Programs
 from immunecam.runtime.bundle import Bundle, default_bundle
-from immunecam.runtime.card import opening
+from immunecam.runtime.card import CardPurifier, opening
+from immunecam.training.deployed import purification_from_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +76,26 @@ def test_failures():
         assert words in said
 
 
+class HostTorchEngine(TorchCardEngine):
+    """Runs when the stand-in's stream comes to it."""
+
+    def _run(self, key, stream, work):
+        def run():
+            with torch.no_grad():
+                work()
+
+        stream.enqueue(run, keep=(self,))
+
+
+def by_torch(bundle, *, device, prebuilt, max_batch):
+    from cuda.core import Device
+
+    opened = Device(device)
+    opened.set_current()
+    stream, engine = opened.create_stream(), HostTorchEngine(purification_from_bundle(bundle), bundle.k)
+    return CardPurifier(bundle, engine, Programs(opened, prebuilt=prebuilt), stream=stream, max_batch=max_batch)
+
+
 @pytest.mark.parametrize("engine", [HostEngine, LaunchedEngine])
 def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
     core.device = on_cpu.Device(on_cpu.card(cooperative=False))
@@ -78,6 +103,7 @@ def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
     monkeypatch.setattr(opening, "require_cuda", lambda ort: None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(runtime_times, "WARM_SECONDS", 0)
+    monkeypatch.setattr(runtime_times, "open_torch", by_torch)
 
     class Given:
         def __init__(self, array):
@@ -92,15 +118,16 @@ def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
         )
     )
     paths = ["host to host", "card to card", "networks and kernels", "frame"]
-    assert [row.get("path") for row in rows] == [*paths, None]
-    for row in rows[:4]:
+    assert [row.get("path") for row in rows] == [*paths, None, *paths]
+    assert "tensorrt" in rows[4]["missing"]
+    for number, row in enumerate(rows[:4] + rows[5:]):
         assert row["p50_us"] > 0
-        assert row["graph"] is engine.capturable
+        assert row["provider"] == ("cuda" if number < 4 else "torch")
+        assert row["graph"] is (number < 4 and engine.capturable)
         assert runtime_times.runtime_failures(row) == []
-    for row in rows[:2]:
+    for row in (*rows[:2], *rows[5:7]):
         assert row["largest_difference_grey"] <= 1
     assert 0 < rows[3]["differing_pixels_percent"] < 50
-    assert "tensorrt" in rows[4]["missing"]
     assert runtime_times.runtime_failures({"mean_difference_grey": 3.0}) != []
 
 
@@ -165,7 +192,11 @@ def report():
                     kernel | {"form": "two-pass", "p50_us": 30.0}],
         "forms": [form, form | {"form": "cuBLAS"}, {"form": "torch.compile", "basis": "float16", "batch": 1, "k": 1500,
                                                      "error": "no compiler"}],
-        "purifications": [{"bundle": "edge", "batch": 1, "form": "graph", **TIMES, "mean_difference_grey": 0.02}],
+        "purifications": [{"bundle": "edge", "batch": 1, "networks": "float32", "form": "graph", **TIMES,
+                           "mean_difference_grey": 0.02},
+                          {"bundle": "edge", "batch": 1, "networks": "float32", "form": "paper, eager", **TIMES,
+                           "p50_us": 1000.0},
+                          {"bundle": "edge", "batch": 1, "networks": "float16", "form": "graph", "error": "no half"}],
         "runtime": [{"provider": "cuda", "bundle": "edge", "batch": 8, "path": "host to host", "graph": False, **TIMES,
                      "mean_difference_grey": 0.01, "largest_difference_grey": 1, "differing_pixels_percent": 0.02,
                      "failures": []},
@@ -183,6 +214,8 @@ def test_table():
     assert "| torch.compile | float16 | 1 | no compiler |  |" in page
     assert "| 22 % |" in page
     assert "copies 4300 GB/s" in page
+    assert "| edge | 1 | float32 | graph | 20.0 | 20.0 | 50.0 | 0.02 |" in page
+    assert "| edge | 1 | float16 | graph | no half |  |  |  |" in page
     assert "8 minutes were over" in page
     assert "| cuda | edge | 8 | host to host | no | 20.0 | 22.0 | 0.01 | 1 | no |" in page
     assert "- tensorrt, edge: TensorRT is missing." in page
@@ -211,18 +244,20 @@ def test_what_was_measured_stays_if_a_part_fails(tmp_path, monkeypatch):
     """Order, limits and report, with processes that write what parts would."""
     whole, asked = report(), []
 
-    def process(command, *, timeout, **more):
+    def process(command, seconds):
         name, rows = (command[command.index(word) + 1] for word in ("--part", "--rows"))
         asked.append(name)
         if name != "purifications":
             Path(rows).write_text("".join(json.dumps(row) + "\n" for row in whole[name]))
         if name == "kernels":
-            raise subprocess.TimeoutExpired(command, timeout)
+            with Path(rows).open("a") as file:
+                file.write('{"kernel": "mut')  # as one that is killed leaves it
+            return None, "", ""
         failed = name == "purifications"
-        return subprocess.CompletedProcess(command, int(failed), "", "Traceback\nRuntimeError: no memory\n" * failed)
+        return int(failed), "", "Traceback\nRuntimeError: no memory\n" * failed
 
     monkeypatch.setattr("immunecam.kernels.cuda.open_device", lambda number: None)
-    monkeypatch.setattr(gpu.subprocess, "run", process)
+    monkeypatch.setattr(gpu, "_limited", process)
     assert gpu.main(["--out", str(tmp_path)]) == 0
     assert asked == list(gpu.PARTS)
     content = json.loads((tmp_path / "gpu.json").read_text())
@@ -233,6 +268,20 @@ def test_what_was_measured_stays_if_a_part_fails(tmp_path, monkeypatch):
     assert gpu.main(["--out", str(tmp_path), "--minutes", "0"]) == 3  # nothing was checked
     whole["checks"][0]["failures"] = ["two equal runs differ"]
     assert gpu.main(["--out", str(tmp_path)]) == 3
+
+
+def test_what_a_part_has_started_is_stopped_with_it(tmp_path):
+    child = "import pathlib, sys, time; time.sleep(1.5); pathlib.Path(sys.argv[1]).touch()"
+    parent = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]);"
+        "print('there', flush=True); time.sleep(30)"
+    )
+    code, out, _ = gpu._limited([sys.executable, "-c", parent, child, str(tmp_path / "alive")], 0.7)
+    assert code is None
+    assert out == "there\n"
+    time.sleep(1.5)
+    assert not (tmp_path / "alive").exists()
+    assert gpu._limited([sys.executable, "-c", "import sys; sys.exit('no')"], 20) == (1, "", "no\n")
 
 
 def test_a_part_writes_rows_as_they_come(tmp_path, monkeypatch):

@@ -111,9 +111,11 @@ def test_no_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none.immune", "There is no bundle")
 
 
-def test_not_a_folder(tmp_path: Path) -> None:
+def test_neither_folder_nor_archive(tmp_path: Path) -> None:
     (tmp_path / "file.immune").write_bytes(b"")
-    refused(tmp_path / "file.immune", "is not a folder")
+    refused(tmp_path / "file.immune", "is not a bundle's archive, it has 0 bytes")
+    os.mkfifo(tmp_path / "pipe.immune")
+    refused(tmp_path / "pipe.immune", "neither a folder nor a regular file")
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from immunecam.errors import InputError
-from immunecam.runtime import plan_writer
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.engines.plans import PlanMachine, choose_plans
 from immunecam.runtime.plan_record import PlanKey
@@ -164,7 +163,7 @@ def test_a_write_that_fails_changes_nothing(bundle, monkeypatch, when, error):
         if len(calls) == when:
             raise error
 
-    monkeypatch.setattr(plan_writer.os, "fsync", fails)
+    monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises((InputError, KeyboardInterrupt)) as caught:
         store_plans(bundle, [("analyzer", key(bundle), b"one", {}), ("analyzer", key(bundle, ORIN), b"two", {})])
     if isinstance(error, OSError):

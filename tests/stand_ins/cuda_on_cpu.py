@@ -25,6 +25,8 @@ from immunecam.kernels.cuda import Card, Programs, source
 from immunecam.kernels.cuda.sources import KERNELS, SOURCES
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.hpp")
+STREAMS = weakref.WeakValueDictionary()
+"""Those that are alive by handle, for libraries that are given nothing else."""
 _SCALARS = {
     "int": (np.int32, "int"),
     "uint32": (np.uint32, "unsigned"),
@@ -192,12 +194,11 @@ class Stream:
     """Work in order. It is done at once, or, of a lazy stream, when somebody waits."""
 
     _handles = itertools.count(1000)
-    alive = weakref.WeakValueDictionary()  # by handle, for libraries that are given nothing else
 
     def __init__(self, device=None, *, lazy=False):
         self.device, self.lazy, self.capturing, self.closed = device, lazy, None, False
         self.handle = next(Stream._handles)
-        Stream.alive[self.handle] = self
+        STREAMS[self.handle] = self
         self._waiting, self._done, self._asked, self._lock = [], 0, 0, threading.RLock()
 
     def enqueue(self, work, *, keep=()):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from immunecam.errors import InputError
 from immunecam.models import Eigenspace, build_model
+from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.training import attack_bank
 from immunecam.training.attack_bank import AttackBank, AttackedFaces, BankConfig
 from immunecam.training.config import Phase, TrainConfig, preset
@@ -196,7 +199,16 @@ def test_what_an_impersonation_leaves_is_weighted(bank_faces, recognizer):
         assert weighted - without == pytest.approx(100 * max(gain, 0.0), abs=2e-3)
 
 
-def test_the_shipped_recipe_is_a_preset():
+def test_the_shipped_bundle_was_trained_by_the_preset():
+    """Apart from the number of steps, for its last run went on from others."""
+    config = Bundle.load(default_bundle()).manifest.provenance["config"]
+    wanted = json.loads(json.dumps(preset("edge", "full").to_dict()))
+    for told in (config, wanted):
+        assert told["phases"].pop()["bank"] == 0.75
+    assert {"clip": wanted["clip"], **config} == wanted  # older than the option, whose default it had
+
+
+def test_full_presets_fit_their_bundles():
     for kind in ("edge", "ais"):
         config = preset(kind, "full")
         assert config.bank is not None

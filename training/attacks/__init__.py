@@ -1,4 +1,8 @@
-"""Adversarial attacks on face recognisers, with and without a purifier before them."""
+"""Adversarial attacks on face recognisers, with and without a purifier before them.
+
+foolbox's where it has them. torchattacks is not used: it brings torchvision along, and it attacks the labels of a
+classifier, while these stop at a verification threshold, and draw antibodies.
+"""
 
 from immunecam.training.attacks.apgd import APGD
 from immunecam.training.attacks.base import FaceAttack, LinfAttack, round_to_8bit

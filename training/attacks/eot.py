@@ -11,6 +11,7 @@ from torch import Tensor
 
 from immunecam.models import Purification
 from immunecam.training.attacks.base import LinfAttack, check_above_zero, check_count, linf_box, round_to_8bit
+from immunecam.training.attacks.drawn import always_reached, in_two_steps, mean_loss
 from immunecam.training.attacks.goals import DrawnEmbedding, Goal
 
 __all__ = ["EOTPGD", "through"]
@@ -111,25 +112,21 @@ class EOTPGD(LinfAttack):
         for _ in range(self.steps):
             left = torch.nonzero(~done).flatten()
             if self.margin is not None:
-                done[left] = self._always(goal.of(left).by(self.margin), round_to_8bit(x[left]))
+                done[left] = always_reached(goal.of(left).by(self.margin), round_to_8bit(x[left]), self.draws)
                 left = torch.nonzero(~done).flatten()
             if not len(left):
                 break
             gradient = self.gradient(goal.of(left), x[left])
             x[left] = torch.clamp(x[left] + step_size * gradient.sign(), low[left], high[left])
         x = round_to_8bit(x)
-        with torch.no_grad():
-            embed = _in_two_steps(goal)
-            shared = embed.shared(x)
-            loss = torch.stack([goal.loss(embed.draw(*shared)) for _ in range(self.draws)]).mean(0)
-        return x, loss, done
+        return x, mean_loss(goal, x, self.draws), done
 
     def gradient(self, goal: Goal, faces: Tensor) -> Tensor:
         """(N, H, W) mean gradient of `draws` calls, one call's graph in memory at a time.
 
         What the draws share is computed once and differentiated once, with the mean of their derivatives.
         """
-        embed, point = _in_two_steps(goal), faces.detach().requires_grad_(True)
+        embed, point = in_two_steps(goal), faces.detach().requires_grad_(True)
         shared = embed.shared(point)
         leaves = [tensor.detach().requires_grad_(True) for tensor in shared]
         total = [torch.zeros_like(leaf) for leaf in leaves]
@@ -139,21 +136,3 @@ class EOTPGD(LinfAttack):
             ):
                 sum_ += part
         return torch.autograd.grad(shared, point, total)[0] / self.draws
-
-    @torch.no_grad()
-    def _always(self, goal: Goal, faces: Tensor) -> Tensor:
-        """Whether faces reach the goal in every draw; those that fail once are not asked about again."""
-        embed = _in_two_steps(goal)
-        shared = embed.shared(faces)
-        always = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
-        for _ in range(self.draws):
-            left = torch.nonzero(always).flatten()
-            if not len(left):
-                break
-            always[left] = goal.of(left).reached_by(embed.draw(*(tensor[left] for tensor in shared)))
-        return always
-
-
-def _in_two_steps(goal: Goal) -> DrawnEmbedding:
-    embed = goal.embed
-    return embed if isinstance(embed, DrawnEmbedding) else DrawnEmbedding(lambda faces: (faces,), embed)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -40,7 +41,7 @@ SMALL = dataclasses.replace(
     adaptive_draws=2,
     square_levels=(8.0,),
     square_queries=20,
-    adaptive_others=(Planned("expected L2-PGD-40", L2PGD(steps=8), 1.5),),
+    adaptive_others=(Planned("expected L2-PGD-40", L2PGD(steps=8), 1.5, gradient="expected"),),
     baseline_levels=(8.0,),
     projections=(16,),
     other_faces=12,
@@ -140,7 +141,7 @@ def test_the_page_says_what_training_met(whole, bundle):
     said = robustness.trained_on(Bundle.load(default_bundle()))
     assert said.startswith("PGD-10, MI-FGSM-10, APGD-10, FGSM at 3 to 10/255 on the bare recognisers; 70 % of steps")
     known = {**report, "trained_on": {"small": said}}
-    assert f"Attacks met in training (small: {said})." in robustness.page_with_plots(known, "page")
+    assert f"Attacks met in the last run of training (small: {said})." in robustness.page_with_plots(known, "page")
 
 
 def test_nothing_is_done_twice(whole, data, recognizers, bundle, monkeypatch):
@@ -234,9 +235,16 @@ def test_defences(data, bundle, tmp_path):
         x = from_uint8(faces).requires_grad_(True)
         seen = defence.seen(x, "expected")
         assert np.abs((seen.detach().numpy() + 1) * 127.5 - out).max() <= 0.51
-        seen.sum().backward()
-        if "eigenfaces" not in defence.name:
-            assert torch.equal(x.grad, torch.ones_like(x))
+        weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        (seen * weight).sum().backward()
+        if defence.name.startswith("Gaussian"):  # is linear: the gradient is that of the filter itself
+            step = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).numpy()
+            blurred = np.stack([cv2.GaussianBlur(face, (9, 9), 1.5) for face in step])
+            assert float((x.grad * torch.from_numpy(step)).sum()) == pytest.approx(
+                (blurred * weight.numpy()).sum(), 1e-3
+            )
+        elif "eigenfaces" not in defence.name:
+            assert torch.equal(x.grad, weight)
     sample, expected = (BundleDefence(bundle, mode) for mode in ("sample", "expected"))
     assert (sample.purify(pixels, 3) == sample.purify(pixels, 3)).all()
     assert (sample.purify(pixels, 3) != sample.purify(pixels, 4)).any()

@@ -64,11 +64,28 @@ def test_rates_and_roc(rows):
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_pairs_that_all_agree_leave_what_clopper_and_pearson_leave(value):
     bound = 0.025 ** (1 / 30)
-    found = interval(np.full(30, value), rates=True, draws=20_000)
+    found = interval(np.full(30, value), rates=True)
     wanted = (bound, 1.0) if value else (0.0, 1 - bound)
-    assert found == pytest.approx(wanted, abs=0.005)
+    assert found == pytest.approx(wanted, abs=0.002)
     both = interval(np.full(30, value), np.array([0.0, 1.0] * 15), rates=True)
     assert both[0] < (value + 0.5) / 2 < both[1]
+
+
+def test_more_right_decisions_never_lower_a_bound():
+    """From the exact bounds to the bootstrap's, whose step is the largest."""
+    found = [interval((np.arange(30) < hits).astype(float), rates=True) for hits in range(31)]
+    lows, highs = zip(*found, strict=True)
+    assert found[29] == pytest.approx((0.828, 0.999), abs=0.002)  # Clopper and Pearson's
+    for bounds in (lows[:5], lows[5:26], lows[26:], highs[:5], highs[5:26], highs[26:]):
+        assert list(bounds) == sorted(bounds)
+    assert lows[30] > lows[29] > lows[26]
+
+
+def test_no_difference_seen_is_not_none():
+    low, high = interval(np.zeros(30), np.zeros(30))
+    assert low == pytest.approx(-high, abs=1e-3)
+    assert 0.04 < high < 1 - 0.025 ** (1 / 30)
+    assert interval(np.zeros(300), np.zeros(300))[1] < high / 9
 
 
 def test_intervals_hold_the_truth_and_shrink():
@@ -82,7 +99,6 @@ def test_intervals_hold_the_truth_and_shrink():
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
     before, after = decisions(cosine, same, 0.0), decisions(-cosine, same, 0.0)
-    assert interval(*(a - a for a in before)) == (0.0, 0.0)
     low, high = interval(*(b - a for b, a in zip(before, after, strict=True)))
     assert 0.6 < low < 0.8 < high < 0.9
     # The slow way, of one part.
@@ -104,6 +120,8 @@ def test_sanity():
     # A pair less of ten is what chance does, thirty of three hundred are not.
     assert not_below("x", rates(0.6, 0.5, 10), rates(0.5, 0.5, 10)).holds
     assert not not_below("x", rates(0.6, 0.5), rates(0.5, 0.5)).holds
+    # Nor are two of ten, whatever so few can tell.
+    assert not not_below("x", rates(0.6, 0.5, 10), rates(0.4, 0.5, 10)).holds
     # The same rate on other pairs differs by chance, and so does one that is a little lower.
     shuffled = {goal: np.random.default_rng(0).permutation(value) for goal, value in rates(0.48, 0.5).items()}
     assert not_below("x", rates(0.5, 0.5), shuffled).holds

@@ -113,9 +113,9 @@ def test_figures_of_attacks_through_a_defence(evaluation, victims, defence, monk
         # Means of four draws: 0.5 and 1 of the same ones are accepted, 0.25 and 1 of the different ones rejected.
         ("adaptive", "one", "both"): (75.0, 62.5, 68.75, 25.0),
         ("adaptive", "two", "both"): (50.0, 37.5, 43.75, 12.5),
-        # Two of four are enough to be accepted.
-        ("adaptive", "one", "vote of 4"): (100.0, 50.0, 75.0, 50.0),
-        ("adaptive", "two", "vote of 4"): (100.0, 0.0, 50.0, 0.0),
+        # Three of four are needed to be accepted.
+        ("adaptive", "one", "vote of 4"): (50.0, 50.0, 50.0, 0.0),
+        ("adaptive", "two", "vote of 4"): (0.0, 50.0, 25.0, 0.0),
         ("adaptive", "one", "mean of 4"): (100.0, 50.0, 75.0, 0.0),
         ("adaptive", "two", "mean of 4"): (100.0, 50.0, 75.0, 0.0),
         ("adaptive", "one", "medoid of 4"): (0.0, 100.0, 50.0, 0.0),
@@ -156,7 +156,7 @@ def test_figures_of_clean_faces(evaluation, victims, monkeypatch):
         ("none", "probe"): (100.0, 100.0, 100.0, 50.0),
         ("drawing", "both"): (75.0, 62.5, 68.75, 25.0),
         ("drawing", "probe"): (50.0, 37.5, 43.75, 12.5),
-        ("drawing", "vote of 4"): (100.0, 50.0, 75.0, 50.0),
+        ("drawing", "vote of 4"): (50.0, 50.0, 50.0, 0.0),
         ("drawing", "mean of 4"): (100.0, 0.0, 50.0, 100.0),
         ("drawing", "medoid of 4"): (0.0, 100.0, 50.0, 0.0),
     }
@@ -166,7 +166,7 @@ def test_figures_of_clean_faces(evaluation, victims, monkeypatch):
     assert drops == {
         "both": (31.25, 25.0),
         "probe": (56.25, 37.5),
-        "vote of 4": (25.0, 0.0),
+        "vote of 4": (50.0, 50.0),
         "mean of 4": (50.0, -50.0),
         "medoid of 4": (50.0, 50.0),
     }
@@ -227,7 +227,7 @@ def goals() -> list[Goal]:
 @pytest.mark.parametrize("gradient", ["expected", "straight-through"])
 def test_an_attack_takes_the_gradient_that_it_is_named_after(gradient, evaluation, victims, defence, goals):
     """The enrolled face that it aims at, or away from, is behind the expected antibody in both cases."""
-    job = Job("adaptive", victims[0], Planned(f"{gradient} noting", Noting(), 8.0), victims[0], defence, 4)
+    job = Job("adaptive", victims[0], Planned("noting", Noting(), 8.0, gradient=gradient), victims[0], defence, 4)
     evaluation.crafted(job)
     assert defence.gradients == ["expected", gradient, gradient]
     assert [goal.impersonate for goal in goals] == [False, True]

@@ -7,7 +7,6 @@ import logging
 import sys
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import pytest
 

@@ -25,12 +25,12 @@ from immunecam.runtime import Purifier
 from immunecam.runtime.bundle import Bundle, default_bundle
 
 pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 from immunecam.cli import main
 from immunecam.export.build_options import BuildOptions
 from immunecam.export.to_trt import export_plans
 
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 Pictures = Callable[..., NDArray[np.uint8]]
 
 

@@ -10,7 +10,7 @@ import types
 
 import numpy as np
 import onnxruntime
-from cuda_on_cpu import Stream
+from cuda_on_cpu import STREAMS
 
 from .base import Sealed, property_of
 from .plan import read_plan
@@ -104,7 +104,7 @@ def run_types(world, enums, ILogger):
                     target[...] = value + np.asarray(world.perturb, value.dtype)
                 world.executed += 1
 
-            Stream.alive[stream].enqueue(work, keep=(self,))
+            STREAMS[stream].enqueue(work, keep=(self,))
             world.launches.append((threading.get_ident(), stream, shapes))
             return True
 

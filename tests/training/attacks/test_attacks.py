@@ -586,3 +586,30 @@ def test_an_attack_after_another_tries_what_that_left():
     assert [len(x) for x in seen] == [2]
     assert torch.equal(continued(Fixed(), goal, faces, 1.0, tried), tried)  # all are through, by no margin
     assert len(seen) == 1
+
+
+def test_what_is_left_is_told_by_several_draws():
+    """A face that passes in some draws only is tried again, and the better of the two is that of more draws."""
+    chance = {0.25: 0.9, 0.5: 0.5, 0.75: 0.0}  # by the value of a face: how often a draw lets it through
+    torch.manual_seed(0)
+
+    class Fixed(LinfAttack):
+        def _run(self, goal, faces, epsilon):
+            tried.append(len(faces))
+            return torch.full_like(faces, 0.25)
+
+    def draw(faces):
+        passes = torch.tensor([chance[round(float(face.mean()) * 4) / 4] for face in faces])
+        cosine = torch.where(torch.rand(len(faces)) < passes, 0.9, -0.9)
+        return torch.stack([cosine, (1 - cosine * cosine).sqrt()], 1)
+
+    goal = Goal(draw, torch.tensor([[1.0, 0.0]] * 40), True, 0.1)
+    before = torch.full((40, 112, 112), 0.5)
+    before[20:] = 0.75
+    tried = []
+    found = continued(Fixed(), goal, torch.zeros(40, 112, 112), 1.0, before, draws=20)
+    assert tried == [40]
+    assert int((found.mean((1, 2)) < 0.3).sum()) >= 39
+    tried.clear()
+    continued(Fixed(), goal, torch.zeros(40, 112, 112), 1.0, before, draws=1)
+    assert 20 < tried[0] < 40  # one draw believes half of those that pass half of the time
