@@ -93,7 +93,7 @@ def lift_of(subspace: Subspace) -> int:
     """Exponent of the power of two that coefficients are multiplied by before they become halves.
 
     A half is finer than 2^-24 nowhere, and an int8 row's coefficient, with the row's scale in it, may be as small as
-    that. So they are lifted as far as the largest that faces in [-1, 1] could give, which stays below what a half holds.
+    that. So they are lifted until the largest that faces in [-1, 1] could give is just below what a half holds.
     """
     basis = subspace.basis
     if basis.dtype == np.float16:

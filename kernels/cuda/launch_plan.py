@@ -57,7 +57,7 @@ _TILE = (32, 8)  # pixels of the frame that a block of the paste owns
 
 @dataclass(frozen=True)
 class _Shape:
-    """`Shape` of project_batch.cu: what a block works on."""
+    """`Shape` of batch_product.cuh: what a block works on."""
 
     faces: int
     columns: int

@@ -116,9 +116,9 @@ class SubspaceKernels:
         self._once = one_pass(programs.card, self.k, self.d, self.basis)
         if form == "batched" and form not in self._possible:
             raise UsageError(
-                f"The batched projection of K = {self.k}, {self.basis}, was asked for, but it needs float16 or int8 rows "
-                f"and a card of compute capability 8.0 or newer, and {programs.card.name} is "
-                f"{programs.card.architecture}: use the two-pass form."
+                f"The batched projection of K = {self.k}, {self.basis}, was asked for, but it needs rows in float16 or "
+                f"int8 and a card from sm_80 on with 99 KiB of shared memory a block, and {programs.card.name} is "
+                f"{programs.card.architecture} with {programs.card.shared_memory} bytes: use the two-pass form."
             )
         if form == "one-pass" and self._once is None:
             raise UsageError(
