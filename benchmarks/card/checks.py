@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.kernels import MUTATION_MODES, Subspace, mutate
-from immunecam.kernels.cuda import FORMS, Fault, Programs, SubspaceKernels, one_pass
+from immunecam.kernels.cuda import Fault, Programs, SubspaceKernels, possible_forms
 from immunecam.kernels.cuda.staging import Staging
 
 __all__ = ["BASES", "check_kernels", "failures", "random_subspace"]
@@ -39,7 +39,7 @@ def check_kernels(
     faces: NDArray[np.float32],
     *,
     k: int = 1500,
-    batches: Sequence[int] = (1, 3, 8, 32, 128),
+    batches: Sequence[int] = (1, 3, 8, 32, 33, 128),
     bases: Sequence[str] = BASES,
     seed: int | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -74,9 +74,7 @@ def check_kernels(
         rows = space.basis.astype(np.float64) * (
             1.0 if space.scale is None else space.scale[:, None].astype(np.float64)
         )
-        for form in FORMS:
-            if form == "one-pass" and one_pass(programs.card, k, d, basis) is None:
-                continue
+        for form in possible_forms(programs.card, k, d, basis):
             for n in batches:
                 case = {"basis": basis, "form": form, "batch": n, "k": k}
                 try:

@@ -8,10 +8,15 @@ from immunecam.kernels.cuda.card import Card, open_device
 from immunecam.kernels.cuda.fault import Fault
 from immunecam.kernels.cuda.frame_kernels import FrameKernels, FrameOnCard
 from immunecam.kernels.cuda.launch_plan import (
+    BATCHED_FROM,
+    BATCHED_FROM_WITHOUT_ONE_PASS,
     MAX_BATCH,
+    ONE_PASS_UP_TO,
+    Batched,
     Launch,
     OnePass,
     align_launch,
+    batched,
     check_two_pass,
     coefficients_launch,
     mutate_launch,
@@ -24,12 +29,16 @@ from immunecam.kernels.cuda.launch_plan import (
 from immunecam.kernels.cuda.pixel_kernels import PixelKernels
 from immunecam.kernels.cuda.programs import Programs
 from immunecam.kernels.cuda.sources import SOURCES, kernel_names, source
-from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels
+from immunecam.kernels.cuda.subspace_kernels import FORMS, SubspaceKernels, possible_forms
 
 __all__ = [
+    "BATCHED_FROM",
+    "BATCHED_FROM_WITHOUT_ONE_PASS",
     "FORMS",
     "MAX_BATCH",
+    "ONE_PASS_UP_TO",
     "SOURCES",
+    "Batched",
     "Card",
     "Fault",
     "FrameKernels",
@@ -40,6 +49,7 @@ __all__ = [
     "Programs",
     "SubspaceKernels",
     "align_launch",
+    "batched",
     "check_two_pass",
     "coefficients_launch",
     "kernel_names",
@@ -47,6 +57,7 @@ __all__ = [
     "one_pass",
     "open_device",
     "paste_launch",
+    "possible_forms",
     "quantize_launch",
     "reconstruct_launch",
     "source",

@@ -8,11 +8,16 @@ from immunecam.errors import UsageError
 from immunecam.kernels.cuda.card import Card
 
 __all__ = [
+    "BATCHED_FROM",
+    "BATCHED_FROM_WITHOUT_ONE_PASS",
     "MAX_BATCH",
+    "ONE_PASS_UP_TO",
     "PIECE",
+    "Batched",
     "Launch",
     "OnePass",
     "align_launch",
+    "batched",
     "check_two_pass",
     "coefficients_launch",
     "mutate_launch",
@@ -29,6 +34,16 @@ MAX_BATCH = 128
 PIECE = 16
 """Bytes that a thread reads of a row at a time."""
 
+# By the bytes that each form moves; not measured yet.
+BATCHED_FROM = 3
+"""Faces from which two passes that all faces share are expected to beat one pass a face, one face after another."""
+
+BATCHED_FROM_WITHOUT_ONE_PASS = 2
+"""The same where the other form is two passes a face."""
+
+ONE_PASS_UP_TO = 8
+"""Faces up to which the one-pass form is expected to beat two passes a face, where no passes can be shared."""
+
 _ITEM = {"float32": 4, "float16": 2, "int8": 1}
 _SIDE = 112
 _FLOAT = 4
@@ -39,6 +54,26 @@ _ONCE_THREADS = 512
 _ROWS_A_BLOCK = 8 * 4  # warps times rows of a warp, of the first pass
 _LANES = 16
 _TILE = (32, 8)  # pixels of the frame that a block of the paste owns
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """`Shape` of batch_product.cuh: what a block works on."""
+
+    faces: int
+    columns: int
+    depth: int
+    stages: int
+    blocks: int  # that a multiprocessor is meant to have at a time
+
+
+_FEW = _Shape(32, 96, 64, 4, 2)
+_MANY_FIRST, _MANY_SECOND = _Shape(128, 192, 32, 3, 1), _Shape(128, 96, 32, 4, 1)
+
+# Of D, that one sum of the tensor cores may take in the first pass of many faces: such sums are truncated.
+_LONGEST_SUM = 1024
+
+_TENSOR_CORES = (8, 0)  # of the instructions that the batched form uses
 
 
 @dataclass(frozen=True)
@@ -86,6 +121,31 @@ class OnePass:
     strip: int
     capacity: int
     partial: int
+
+
+@dataclass(frozen=True)
+class Batched:
+    """The projection whose passes all faces share, for one number of faces.
+
+    Attributes
+    ----------
+    centre, coefficients, weigh, reconstruct : Launch
+        In this order.
+    steps : int
+        Steps of D that a block of the second launch takes.
+    splits : int
+        Parts of D, each summed by its own blocks.
+    pitch : int
+        Coefficients of a face, with padding.
+    """
+
+    centre: Launch
+    coefficients: Launch
+    weigh: Launch
+    reconstruct: Launch
+    steps: int
+    splits: int
+    pitch: int
 
 
 def mutate_launch(n: int, k: int, dtype: str) -> Launch:
@@ -146,6 +206,39 @@ def one_pass(card: Card, k: int, d: int, basis: str) -> OnePass | None:
     return OnePass(launch, strip, capacity, partial=k * blocks)
 
 
+def batched(card: Card, n: int, k: int, d: int, basis: str) -> Batched | None:
+    """The projection of n faces on tensor cores, or None where the card or the basis does not allow it.
+
+    A float32 row is no sum of two halves that two products would do for, so such a basis is left to the other forms.
+    """
+    _check(n, k)
+    _check_row(d, basis)
+    if card.compute_capability < _TENSOR_CORES or basis == "float32":
+        return None
+    few = n <= _FEW.faces
+    first, second = (_FEW, _FEW) if few else (_MANY_FIRST, _MANY_SECOND)
+    word = "few" if few else "many"
+    shared_first = _stages(first, basis, first.columns, 0) + _FLOAT * (first.columns // 32)
+    rows_in_steps = _blocks(k, second.depth) * second.depth
+    shared_second = _stages(second, basis, second.depth, 1) + _FLOAT * (rows_in_steps // 32)
+    if max(shared_first, shared_second) > card.shared_memory:
+        return None
+    tiles, all_steps = _blocks(k, first.columns), _blocks(d, first.depth)
+    splits = max(1, first.blocks * card.multiprocessors // tiles)
+    steps = min(_blocks(all_steps, splits), all_steps if few else _LONGEST_SUM // first.depth)
+    splits = _blocks(all_steps, steps)  # every part has work
+    pitch = _blocks(k, 8) * 8
+    return Batched(
+        centre=Launch("centre_halves", (_blocks(d // 8, _THREADS), n), _THREADS),
+        coefficients=Launch(f"{word}_coefficients_{basis}", (tiles, splits), _THREADS, shared_first),
+        weigh=Launch("weigh_halves", (_blocks(pitch, _THREADS), n), _THREADS),
+        reconstruct=Launch(f"{word}_reconstruct_{basis}", (_blocks(d, second.columns), 1), _THREADS, shared_second),
+        steps=steps,
+        splits=splits,
+        pitch=pitch,
+    )
+
+
 def take_launch(n: int, d: int, dtype: str) -> Launch:
     """n faces as they are given, "uint8" or "float32"."""
     _check(n, 1)
@@ -170,6 +263,15 @@ def paste_launch(width: int, height: int, layout: str) -> Launch:
         raise UsageError(f"The region to paste into is {width}x{height} pixels, but it must have one at least.")
     across, down = _TILE if layout == "bgr" else (2 * _TILE[0], 2 * _TILE[1])
     return Launch(f"paste_{layout}", (_blocks(width, across), _blocks(height, down)), _THREADS)
+
+
+def _stages(shape: _Shape, basis: str, rows: int, padding: int) -> int:
+    """Bytes of the stages of faces and of a tile of so many rows, and of the tile that int8 is converted to."""
+    values = shape.columns * shape.depth // rows
+    tile, faces = rows * (values // 8 + padding) * PIECE, 2 * shape.faces * shape.depth * 2
+    if basis == "int8":
+        return shape.stages * (faces + rows * values) + tile
+    return shape.stages * (faces + tile)
 
 
 def _check(n: int, k: int) -> None:

@@ -1,5 +1,6 @@
 // Projection of faces onto the eigenfaces that their antibodies leave active, in two passes over the active rows:
-// coefficients, then the face. For cards whose shared memory cannot hold the active rows; see project_once.cu.
+// coefficients, then the face. For cards whose shared memory cannot hold the active rows (see project_once.cu), and for
+// bases and cards that cannot share the passes among faces (see project_batch.cu).
 //
 // Sums are formed in a fixed order and nothing is added atomically: equal runs are bit-equal.
 

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 
 from immunecam.errors import UsageError
+from immunecam.kernels.cuda.batched_projection import BatchedProjection
+from immunecam.kernels.cuda.card import Card
 from immunecam.kernels.cuda.launch_plan import (
+    BATCHED_FROM,
+    BATCHED_FROM_WITHOUT_ONE_PASS,
     MAX_BATCH,
+    ONE_PASS_UP_TO,
+    batched,
     check_two_pass,
     coefficients_launch,
     mutate_launch,
@@ -22,16 +28,22 @@ from immunecam.kernels.cuda.staging import Staging
 from immunecam.kernels.mutation import check_mutation_mode
 from immunecam.kernels.subspace import Subspace
 
-__all__ = ["FORMS", "SubspaceKernels"]
+__all__ = ["FORMS", "SubspaceKernels", "possible_forms"]
 
-FORMS = ("one-pass", "two-pass")
-"""Forms of the projection: the first reads the basis once, and wants cooperative launches and much shared memory."""
-
-# One block a multiprocessor takes the faces one after another; from here on two passes over all of them are expected to
-# be faster. Not measured yet.
-_ONE_PASS_UP_TO = 8
+FORMS = ("one-pass", "two-pass", "batched")
+"""Forms of the projection. The first reads the basis once for each face, and wants cooperative launches and much shared
+memory; the second runs everywhere; the third reads the basis twice for all faces, and wants tensor cores."""
 
 _MODES = {"sample": 0, "threshold": 1, "expected": 2}
+
+
+def possible_forms(card: Card, k: int, d: int, basis: str) -> tuple[str, ...]:
+    """Those of :data:`FORMS` that a card can do of that subspace."""
+    refused = {
+        "one-pass": one_pass(card, k, d, basis) is None,
+        "batched": any(batched(card, n, k, d, basis) is None for n in (1, MAX_BATCH)),
+    }
+    return tuple(form for form in FORMS if not refused.get(form, False))
 
 
 class SubspaceKernels:
@@ -51,6 +63,8 @@ class SubspaceKernels:
         Faces of a call at most, 1 to 128.
     form : str, optional
         Of the projection; None chooses for each batch.
+    batched_from : int, optional
+        Faces from which None chooses the batched form, where the card can do it; None takes the launch plan's.
     probabilities : {"float32", "float16"}
         What the analyzer writes.
 
@@ -70,7 +84,7 @@ class SubspaceKernels:
     Raises
     ------
     UsageError
-        If an argument is out of its range, or the card cannot do the form that is asked for, or any.
+        If an argument is out of its range, or the card or the basis cannot do the form that is asked for, or any.
     InputError
         If the card has not the memory.
     """
@@ -83,6 +97,7 @@ class SubspaceKernels:
         stream: Any,
         max_batch: int = MAX_BATCH,
         form: str | None = None,
+        batched_from: int | None = None,
         probabilities: str = "float32",
     ) -> None:
         if not 1 <= max_batch <= MAX_BATCH:
@@ -94,7 +109,18 @@ class SubspaceKernels:
         self.k, self.d, self.basis = subspace.k, subspace.d, subspace.basis.dtype.name
         self.max_batch, self.form, self.probability_dtype = max_batch, form, probabilities
         self._programs = programs
+        if batched_from is not None and batched_from < 1:
+            raise UsageError(f"batched_from is {batched_from}, but it must be 1 or above.")
+        self._possible = possible_forms(programs.card, self.k, self.d, self.basis)
+        usual = BATCHED_FROM if "one-pass" in self._possible else BATCHED_FROM_WITHOUT_ONE_PASS
+        self._batched_from = usual if batched_from is None else batched_from
         self._once = one_pass(programs.card, self.k, self.d, self.basis)
+        if form == "batched" and form not in self._possible:
+            raise UsageError(
+                f"The batched projection of K = {self.k}, {self.basis}, was asked for, but it needs rows in float16 or "
+                f"int8 and a card from sm_80 on with 99 KiB of shared memory a block, and {programs.card.name} is "
+                f"{programs.card.architecture} with {programs.card.shared_memory} bytes: use the two-pass form."
+            )
         if form == "one-pass" and self._once is None:
             raise UsageError(
                 f"The one-pass projection of K = {self.k}, {self.basis}, was asked for, but {programs.card.name} with "
@@ -119,7 +145,11 @@ class SubspaceKernels:
         self.bits, self.counts, self.faults = self._room(4 * n * ((k + 31) // 32)), self._room(4 * n), self._room(4)
         self.rows, self.weights, self._found = self._room(2 * n * k), self._room(4 * n * k), self._room(4 * n * k)
         self.pixels, self.projected = self._room(n * d), self._room(4 * n * d)
-        self._partial = None if self._once is None else self._room(4 * self._once.partial)
+        forms = {self._form(m) for m in range(1, n + 1)}
+        self._partial = self._room(4 * self._once.partial) if self._once and "one-pass" in forms else None
+        self._batched = None
+        if "batched" in forms:
+            self._batched = BatchedProjection(subspace, self._programs, self._room, max_batch=n)
         self._barrier = self._room(8)
         self.clear(stream=self._stream)
         self._stream.sync()  # memory of a stream's pool is there for other streams only now
@@ -127,7 +157,7 @@ class SubspaceKernels:
     @property
     def written(self) -> tuple[Any, ...]:
         """Buffers that launches write before anything reads them: poisoned by whoever checks."""
-        scratch = () if self._partial is None else (self._partial,)
+        scratch = (() if self._partial is None else (self._partial,)) + (self._batched.written if self._batched else ())
         antibodies = (self.bits, self.rows, self.weights, self.counts)
         return (*antibodies, self._found, *scratch, self.projected, self.pixels)
 
@@ -147,18 +177,25 @@ class SubspaceKernels:
 
     def project(self, n: int, *, stream: Any) -> None:
         """The first n `faces` onto their active rows, to `pixels` and `projected`."""
-        once = self._once
-        if once is not None and (self.form == "one-pass" or (self.form is None and n <= _ONE_PASS_UP_TO)):
+        form, once = self._form(self._within(n)), self._once
+        if form == "batched" and self._batched is not None:
+            self._batched.project(
+                n, faces=self.faces, mean=self.mean, basis=self.rows_of_basis, scale=self.scale, bits=self.bits,
+                rows=self.rows, weights=self.weights, counts=self.counts, pixels=self.pixels, projected=self.projected,
+                stream=stream,
+            )  # fmt: skip
+            return
+        if form == "one-pass" and once is not None:
             launch(
                 self._programs, once.launch, stream, self.faces, self.mean, self.rows_of_basis, self.scale,
-                self.rows, self.weights, self.counts, np.int32(self._within(n)), np.int32(self.k), np.int32(self.d),
+                self.rows, self.weights, self.counts, np.int32(n), np.int32(self.k), np.int32(self.d),
                 np.int32(once.strip), np.int32(once.capacity), self._partial, self._found, self._barrier,
                 self.pixels, self.projected,
             )  # fmt: skip
             return
         size = np.int32(self.k), np.int32(self.d)
         launch(
-            self._programs, coefficients_launch(self._within(n), self.k, self.d, self.basis), stream, self.faces,
+            self._programs, coefficients_launch(n, self.k, self.d, self.basis), stream, self.faces,
             self.mean, self.rows_of_basis, self.scale, self.rows, self.weights, self.counts, *size, self._found,
         )  # fmt: skip
         launch(
@@ -170,6 +207,14 @@ class SubspaceKernels:
         """Give the card's memory back."""
         while self._buffers:
             self._buffers.pop().close()
+
+    def _form(self, n: int) -> str:
+        """What n faces are projected by."""
+        if self.form is not None:
+            return self.form
+        if "batched" in self._possible and n >= self._batched_from:
+            return "batched"
+        return "one-pass" if "one-pass" in self._possible and n <= ONE_PASS_UP_TO else "two-pass"
 
     def _within(self, n: int) -> int:
         if not 1 <= n <= self.max_batch:

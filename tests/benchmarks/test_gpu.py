@@ -32,16 +32,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def checked(faces, **more):
-    programs = on_cpu.programs(on_cpu.card())
+    programs = on_cpu.programs(on_cpu.card(4, 101_376))
     return list(check_kernels(programs, on_cpu.Stream(), faces, k=40, batches=(1, 3), seed=0, **more))
 
 
 def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
     faces = np.linspace(-1, 1, 2 * 160, dtype=np.float32).reshape(2, 10, 16)
     rows = checked(faces)
-    assert len(rows) == 3 * 2 * 2 * 5  # bases, forms, batches; modes, NaN, half probabilities
+    assert len(rows) == (2 + 3 + 3) * 2 * 5  # forms of each basis, batches; modes, NaN, half probabilities
     assert not any(failures(row) for row in rows)
-    assert {row["form"] for row in rows} == {"one-pass", "two-pass"}
+    assert {row["form"] for row in rows} == {"one-pass", "two-pass", "batched"}
     launch = core.launch
 
     def wrong(stream, config, kernel, *arguments):
@@ -57,7 +57,7 @@ def test_right_kernels_pass_the_checks_and_wrong_ones_fail(core, monkeypatch):
 
     monkeypatch.setattr(core, "launch", broken)
     rows = checked(faces, bases=["int8"])
-    assert len(rows) == 2 * 2  # a row for each form and batch, and the check goes on
+    assert len(rows) == 3 * 2  # a row for each form and batch, and the check goes on
     assert all("LAUNCH_FAILED" in failures(row)[0] for row in rows)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from subspace_on_cpu import STREAM, check, run, subspace
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
-from immunecam.kernels import Subspace, mutate, project, project_float
+from immunecam.kernels import mutate
 from immunecam.kernels.cuda import (
+    FORMS,
     MAX_BATCH,
     Card,
     Fault,
@@ -28,6 +30,7 @@ from immunecam.kernels.cuda import (
     one_pass,
     open_device,
     paste_launch,
+    possible_forms,
     reconstruct_launch,
 )
 from immunecam.kernels.cuda.card import require_core
@@ -40,63 +43,6 @@ from immunecam.runtime.faces.face import Face
 
 H200 = Card("H200", (9, 0), 132, 232_448, True, False)
 ORIN = Card("Orin", (8, 7), 8, 166_912, True, True)
-STREAM = on_cpu.Stream()
-
-
-def subspace(k, d, dtype, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = np.linalg.qr(rng.standard_normal((d, k)))[0].T.astype(np.float32)
-    mean = rng.uniform(-0.4, 0.4, d).astype(np.float32)
-    if dtype != "int8":
-        return Subspace(mean, rows.astype(dtype))
-    scale = (np.abs(rows).max(1) / 127).astype(np.float32)
-    return Subspace(mean, np.rint(rows / scale[:, None]).astype(np.int8), scale)
-
-
-def run(
-    space, p, images, faces, *, mode="sample", seed=1, form=None, card=None, max_batch=None, dtype="float32", clone=0
-):
-    """Everything that the kernels write for these faces."""
-    n, k = p.shape
-    room = n if max_batch is None else max_batch
-    kernels = SubspaceKernels(
-        space, on_cpu.programs(card or on_cpu.card()), stream=STREAM, max_batch=room, form=form, probabilities=dtype
-    )
-    kernels.probabilities.view(dtype, room, k)[:n] = p
-    kernels.numbers.view(np.uint64, 1 + room)[: 1 + n] = [np.uint64(seed), *images]
-    kernels.faces.view(np.float32, room, space.d)[:n] = faces.reshape(n, -1)
-    kernels.mutate(n, mode=mode, clone=clone, stream=STREAM)
-    kernels.project(n, stream=STREAM)
-    words = (k + 31) // 32
-    packed = kernels.bits.view(np.uint8, room, 4 * words)[:n]
-    found = types.SimpleNamespace(
-        bits=np.unpackbits(packed, axis=1, bitorder="little"),
-        rows=kernels.rows.view(np.uint16, room, k)[:n].copy(),
-        weights=kernels.weights.view(np.float32, room, k)[:n].copy(),
-        counts=kernels.counts.view(np.uint32, room)[:n].copy(),
-        faults=int(kernels.faults.view(np.uint32, 1)[0]),
-        projected=kernels.projected.view(np.float32, room, *faces.shape[1:])[:n].copy(),
-        pixels=kernels.pixels.view(np.uint8, room, *faces.shape[1:])[:n].copy(),
-        untouched=kernels.pixels.view(np.uint8, room, space.d)[n:].copy(),
-    )
-    kernels.close()  # which looks at the guards, too
-    return found
-
-
-def check(found, space, p, images, faces, *, mode="sample", seed=1):
-    antibody = mutate(p.astype(np.float32), mode=mode, seed=seed, images=images)
-    k = space.k
-    assert np.array_equal(found.bits[:, :k], antibody > 0)
-    assert not found.bits[:, k:].any()
-    for n, count in enumerate(found.counts):
-        active = np.flatnonzero(antibody[n])
-        assert np.array_equal(found.rows[n, :count], active)
-        assert np.array_equal(found.weights[n, :count], antibody[n, active].astype(np.float32))
-    wanted = np.clip(project_float(faces, antibody, space), -1, 1)
-    np.testing.assert_allclose(found.projected, wanted, atol=2e-5)
-    assert np.abs(found.pixels.astype(int) - project(faces, antibody, space)).max() <= 1
-    assert (found.untouched == 0xA5).all()
-
 
 # -- plans -----------------------------------------------------------------------------------------------------------
 
@@ -246,10 +192,10 @@ def test_newer_ones_are_taken(monkeypatch, found):
 
 def test_every_kernel_has_a_signature():
     assert set(on_cpu.SIGNATURES) == set(KERNELS)
-    assert len(KERNELS) == 18
+    assert len(KERNELS) == 28
 
 
-@pytest.mark.parametrize("form", ["one-pass", "two-pass"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("basis", ["float32", "float16", "int8"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -265,9 +211,9 @@ def test_mutation_and_projection(core, basis, form, data):
     images = rng.integers(0, 2**63, n, dtype=np.uint64)
     faces = rng.uniform(-1, 1, (n, 1, d)).astype(np.float32)
     # A card whose shared memory holds a part of the rows, or all.
-    card = on_cpu.card(data.draw(st.integers(1, 5)), 60_000)
-    if form == "one-pass" and one_pass(card, k, d, basis) is None:
-        with pytest.raises(UsageError, match="two-pass"):
+    card = on_cpu.card(data.draw(st.integers(1, 5)), 101_376 if form == "batched" else 60_000)
+    if form not in possible_forms(card, k, d, basis):
+        with pytest.raises(UsageError, match="use the two-pass form"):
             run(space, p, images, faces, form=form, card=card)
         return
     found = run(space, p, images, faces, mode=mode, seed=seed, form=form, card=card, max_batch=n + 1)
@@ -299,14 +245,17 @@ def test_a_whole_face(core, basis):
     check(run(space, p, images, faces, card=on_cpu.card(24, 232_448)), space, p, images, faces)
     assert core.launched[-1][0] == f"project_once_{basis}"
     check(run(space, p, images, faces, card=on_cpu.card(cooperative=False)), space, p, images, faces)
+    assert core.launched[-1][0] == f"few_reconstruct_{basis}"
+    turing = on_cpu.card(cooperative=False, sm=(7, 5))
+    check(run(space, p, images, faces, card=turing), space, p, images, faces)
     assert core.launched[-1][0] == f"reconstruct_{basis}"
 
 
 def test_nothing_active_leaves_the_mean(core):
-    space = subspace(20, 64, "float32")
+    space = subspace(20, 64, "float16")
     faces, images = np.zeros((2, 8, 8), np.float32), np.array([1, 2], np.uint64)
-    for form in ("one-pass", "two-pass"):
-        found = run(space, np.zeros((2, 20), np.float32), images, faces, form=form)
+    for form in FORMS:
+        found = run(space, np.zeros((2, 20), np.float32), images, faces, form=form, card=on_cpu.card(4, 101_376))
         np.testing.assert_allclose(found.projected[1].ravel(), space.mean, atol=1e-6)
 
 
@@ -314,8 +263,9 @@ def test_equal_runs_are_bit_equal(core):
     space, rng = subspace(50, 512, "int8"), np.random.default_rng(3)
     p, images = rng.random((3, 50)).astype(np.float32), np.arange(3, dtype=np.uint64)
     faces = rng.uniform(-1, 1, (3, 16, 32)).astype(np.float32)
-    for form in ("one-pass", "two-pass"):
-        one, other = (run(space, p, images, faces, form=form) for _ in range(2))
+    card = on_cpu.card(4, 101_376)
+    for form in FORMS:
+        one, other = (run(space, p, images, faces, form=form, card=card) for _ in range(2))
         assert one.projected.tobytes() == other.projected.tobytes()
 
 

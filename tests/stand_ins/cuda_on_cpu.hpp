@@ -31,6 +31,14 @@ struct alignas(16) float4 {
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 using std::max;
 using std::min;
@@ -38,6 +46,13 @@ using std::min;
 namespace cpu {
 
 constexpr size_t kStack = 64 << 10;
+
+// A copy to shared memory that has been asked for.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes;  // of 16; the others become zeros
+};
 
 struct Fibre {
     ucontext_t context;  // of its beginning; from there on jumps, which ask nothing of the system and are much quicker
@@ -47,11 +62,20 @@ struct Fibre {
     Dim thread;
     bool finished = false;
     int waits = 0;  // 1 for its warp, 2 for its block
+    unsigned products = 0;
+    std::vector<std::vector<Copy>> copies = std::vector<std::vector<Copy>>(1);  // in groups; the last is open
+};
+
+// What a lane gives of the factors of a warp's product.
+struct Factors {
+    float a[8], b[4];
 };
 
 struct Block {
     std::vector<Fibre> fibres;
     std::vector<unsigned> exchange;  // a word of every thread, for shuffles
+    std::vector<const void*> rows;   // of matrices, one of every thread
+    std::vector<Factors> factors[2];  // of a product and of the one after it, which some lanes may have come to
     jmp_buf scheduler;
     int current = 0;
     std::function<void()> body;
@@ -106,6 +130,8 @@ inline void run_block(Dim index, Dim size, Dim grid, size_t shared, const std::f
     const int threads = static_cast<int>(size.x);
     own.fibres.resize(threads);
     own.exchange.resize(threads);
+    own.rows.resize(threads);
+    for (auto& factors : own.factors) factors.resize(threads);
     own.body = body;
     for (int i = 0; i < threads; ++i) {
         Fibre& fibre = own.fibres[i];
@@ -180,6 +206,95 @@ inline float from_half(unsigned short bits) {
     return sign ? -size : size;
 }
 
+// To nearest, halves to even.
+inline unsigned short to_half(float value) {
+    const unsigned short sign = std::signbit(value) ? 0x8000 : 0;
+    const float size = std::fabs(value);
+    if (std::isnan(value)) return 0x7fff;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    int exponent = size == 0 ? -14 : max(std::ilogb(size), -14);
+    int digits = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
+    if (digits == 2048) digits = 1024, ++exponent;
+    return sign | (digits < 1024 ? digits : (exponent + 15) << 10 | (digits - 1024));
+}
+
+inline unsigned minus_halves(unsigned a, unsigned b) {
+    const auto minus = [](unsigned x, unsigned y) -> unsigned { return to_half(from_half(x) - from_half(y)); };
+    return minus(a & 0xffff, b & 0xffff) | minus(a >> 16, b >> 16) << 16;
+}
+
+// Nothing of a copy is there before it is waited for; until then there is a half that is no number.
+inline void copy_later(void* to, const void* from, int bytes) {
+    std::memset(to, 0xff, 16);
+    block->fibres[block->current].copies.back().push_back({to, from, bytes});
+}
+
+inline void commit_copies() { block->fibres[block->current].copies.emplace_back(); }
+
+inline void wait_for_copies(int pending) {
+    auto& groups = block->fibres[block->current].copies;
+    while (static_cast<int>(groups.size()) - 1 > pending) {
+        for (const Copy& copy : groups.front()) {
+            std::memset(copy.to, 0, 16);
+            std::memcpy(copy.to, copy.from, copy.bytes);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+// ldmatrix .x4 of 8x8 matrices of 16 bits (PTX ISA): lane l gives row l % 8 of matrix l / 8.
+inline void load_matrices(unsigned (&found)[4], const void* row, bool transposed) {
+    const int self = block->current, base = self / 32 * 32, lane = self % 32;
+    if (reinterpret_cast<size_t>(row) % 16) {
+        std::fprintf(stderr, "a row of a matrix is not aligned to 16 bytes\n");
+        std::abort();
+    }
+    block->rows[self] = row;
+    wait(1);
+    for (int m = 0; m < 4; ++m) {
+        unsigned short pair[2];
+        for (int i = 0; i < 2; ++i) {
+            const int r = transposed ? 2 * (lane % 4) + i : lane / 4, c = transposed ? lane / 4 : 2 * (lane % 4) + i;
+            std::memcpy(&pair[i], static_cast<const char*>(block->rows[base + 8 * m + r]) + 2 * c, 2);
+        }
+        found[m] = pair[0] | static_cast<unsigned>(pair[1]) << 16;
+    }
+    wait(1);
+}
+
+inline const std::vector<float>& all_halves() {
+    static const std::vector<float> values = [] {
+        std::vector<float> found(1 << 16);
+        for (int i = 0; i < 1 << 16; ++i) found[i] = from_half(static_cast<unsigned short>(i));
+        return found;
+    }();
+    return values;
+}
+
+// mma m16n8k16, row.col, of halves (fragments as in the PTX ISA). The sum is truncated, as cards were seen to do.
+inline void multiply_add(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    static const std::vector<float>& values = all_halves();
+    const int self = block->current, base = self / 32 * 32, lane = self % 32;
+    auto& shared = block->factors[block->fibres[self].products++ % 2];
+    for (int r = 0; r < 4; ++r) {
+        shared[self].a[2 * r] = values[a[r] & 0xffff], shared[self].a[2 * r + 1] = values[a[r] >> 16];
+    }
+    shared[self].b[0] = values[b0 & 0xffff], shared[self].b[1] = values[b0 >> 16];
+    shared[self].b[2] = values[b1 & 0xffff], shared[self].b[3] = values[b1 >> 16];
+    wait(1);
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
+        double exact = sum[i];
+        for (int k = 0; k < 16; ++k) {
+            const float x = shared[base + row % 8 * 4 + k % 8 / 2].a[2 * (row / 8 + k / 8 * 2) + k % 2];
+            const float y = shared[base + column * 4 + k % 8 / 2].b[k / 8 * 2 + k % 2];
+            exact += static_cast<double>(x) * y;
+        }
+        sum[i] = static_cast<float>(exact);
+        if (std::fabs(sum[i]) > std::fabs(exact)) sum[i] = std::nextafter(sum[i], 0.0f);
+    }
+}
+
 }  // namespace cpu
 
 #define threadIdx (cpu::block->fibres[cpu::block->current].thread)
@@ -188,6 +303,7 @@ inline float from_half(unsigned short bits) {
 #define gridDim cpu::grid_size
 
 inline void __syncthreads() { cpu::wait(2); }
+inline void __syncwarp() { cpu::wait(1); }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST); }
 inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_SEQ_CST); }
@@ -210,6 +326,12 @@ T __ldcg(const T* at) {
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned long long>(a) * b >> 32; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    const unsigned long long bytes = static_cast<unsigned long long>(y) << 32 | x;
+    unsigned found = 0;
+    for (int i = 0; i < 4; ++i) found |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
+    return found;
+}
 inline float __uint_as_float(unsigned x) {
     float found;
     std::memcpy(&found, &x, 4);

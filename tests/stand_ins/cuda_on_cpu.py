@@ -34,6 +34,19 @@ _SCALARS = {
     "uint64": (np.uint64, "unsigned long long"),
 }
 
+# PTX of the functions that wrap one instruction each, and what stands for it.
+INSTRUCTIONS = {
+    "cvt.f32.f16 ": "result = cpu::from_half(value.bits);",
+    "cvt.rn.f16.f32 ": "bits = cpu::to_half(value);",
+    "sub.f16x2 ": "result = cpu::minus_halves(a, b);",
+    "ldmatrix.sync.aligned.m8n8.x4.shared.b16 ": "cpu::load_matrices(found, row, false);",
+    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 ": "cpu::load_matrices(found, row, true);",
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 ": "cpu::multiply_add(sum, a, b0, b1);",
+    "cp.async.cg.shared.global [%0], [%1], 16, %2;": "cpu::copy_later(shared, global, wanted ? 16 : 0);",
+    "cp.async.commit_group;": "cpu::commit_copies();",
+    "cp.async.wait_group %0;": "cpu::wait_for_copies(kPending);",
+}
+
 
 def signatures(name):
     """Parameter types of every kernel of a translation unit, by kernel."""
@@ -59,7 +72,8 @@ def compiled(name, folder):
     """A translation unit as a shared library with `run_KERNEL(x, y, threads, shared, together, arguments)`."""
     text = source(name)
     text = re.sub(r"extern __shared__ (\w+) (\w+)\[\];", r"\1* \2 = reinterpret_cast<\1*>(cpu::dynamic_shared);", text)
-    text = re.sub(r'asm\("cvt\.f32\.f16.*?\);', "result = cpu::from_half(value.bits);", text)
+    for instruction, stand_in in INSTRUCTIONS.items():
+        text = re.sub(rf'asm(?: volatile)?\("{re.escape(instruction)}[^"]*"[^;]*\);', stand_in, text)
     # A block that waits for others leaves them the core.
     text = text.replace("while (*generation == mine) {", "while (*generation == mine) {\n std::this_thread::yield();")
     text = re.sub(r"^#pragma unroll.*$", "", text, flags=re.MULTILINE)
@@ -76,7 +90,7 @@ def compiled(name, folder):
     command = [
         "g++",
         "-std=c++17",
-        "-O1",
+        "-O2",
         "-fPIC",
         "-shared",
         "-pthread",
