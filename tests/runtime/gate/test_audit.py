@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -235,21 +234,18 @@ def test_a_clock_that_goes_back_breaks_nothing_and_is_noted(tmp_path, monkeypatc
     assert monotonic == sorted(monotonic)
 
 
-def _append(folder: str, count: int) -> None:
-    with AuditLog(folder, retention=Retention(file_bytes=4000)) as log:
-        for number in range(count):
-            log.append("decision", {"process": os.getpid(), "n": number})
+_APPENDING = """
+import os, sys
+from immunecam.runtime.gate.audit_log import AuditLog, Retention
+with AuditLog(sys.argv[1], retention=Retention(file_bytes=4000)) as log:
+    for number in range(40):
+        log.append("decision", {"process": os.getpid(), "n": number})
+"""
 
 
-def test_processes_and_threads_share_a_trail(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_append, args=(str(tmp_path), 40)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    _append(str(tmp_path), 40)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+def test_processes_share_a_trail(tmp_path):
+    workers = [subprocess.Popen([sys.executable, "-c", _APPENDING, str(tmp_path)]) for _ in range(4)]
+    assert [worker.wait(60) for worker in workers] == [0] * 4
     report = verify_trail(tmp_path)
     assert report.intact
     records = [json.loads(line) for _, line in lines_of(tmp_path)]
