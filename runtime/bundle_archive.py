@@ -206,15 +206,15 @@ def write_archive(path: Path, manifest: bytes, signature: bytes | None, files: M
             f"archive takes {MOST_FILES} and {_MOST_BYTES}: use the folder."
         )
     try:
-        with written_whole(path) as partial, open(partial, "wb") as stream:
-            with zipfile.ZipFile(stream, "w", allowZip64=False) as archive:
-                for name, data in members.items():
-                    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                    info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-                    info.compress_type = _method(data)
-                    archive.writestr(info, data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        with (
+            written_whole(path, durable=True) as partial,
+            zipfile.ZipFile(partial, "w", allowZip64=False) as archive,
+        ):
+            for name, data in members.items():
+                info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+                info.compress_type = _method(data)
+                archive.writestr(info, data)
     except zipfile.LargeZipFile:
         raise InputError(f"The bundle for {path} is too large for an archive: use the folder.") from None
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from immunecam.errors import InputError
-from immunecam.files import read_regular, sync_folder, written_whole
+from immunecam.files import read_regular, write_durably, written_whole
 from immunecam.runtime.bundle_manifest import MANIFEST
 from immunecam.runtime.trust import (
     SIGNATURE,
@@ -66,10 +66,9 @@ def change_folder(
     new = [name for name in contents if not (folder / name).exists()]
     try:
         for name, data in contents.items():
-            _write(folder / name, data)
-        sync_folder(folder)  # so that a power cut cannot keep the new manifest and lose what it needs
-        _write(folder / MANIFEST, manifest)
-        sync_folder(folder)
+            # Durable before the manifest is: a power cut cannot keep the new one and lose what it needs.
+            write_durably(folder / name, data)
+        write_durably(folder / MANIFEST, manifest)
     except BaseException as error:
         with contextlib.suppress(OSError):
             if (folder / MANIFEST).read_bytes() != manifest:  # else the new files are listed already, and stay
@@ -139,13 +138,6 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with written_whole(path) as partial, open(partial, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _signatures(folder: Path) -> bytes | None:
