@@ -39,7 +39,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
     x, slope = ctx.saved_tensors
     positive = torch.ops.aten.threshold_backward(gradient, x, 0)
     # Where x is positive both ends are the gradient; elsewhere it goes from zero to the gradient by the slope.
-    return torch.lerp(positive, gradient, slope.view(-1, *[1] * (x.dim() - 2))), None
+    return positive.lerp_(gradient, slope.view(-1, *[1] * (x.dim() - 2))), None
 
 
 prelu.register_autograd(_backward, setup_context=_setup_context)

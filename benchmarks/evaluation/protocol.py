@@ -28,7 +28,7 @@ EXPECTED, STRAIGHT_THROUGH = "expected", "straight-through"
 UNBOUNDED = 128.0
 """Grey levels at which nothing of a face need be left: a defence that still holds hides its gradient."""
 
-CHUNK = 20
+CHUNK = 60
 """Pairs that are attacked together, and kept together."""
 
 # Cosine beyond the threshold at which an attacker by the expected antibody leaves a face alone, with more to spare than

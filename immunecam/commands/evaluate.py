@@ -72,7 +72,9 @@ def evaluate(
     device = require_device(device)
     from immunecam.benchmarks import robustness
     from immunecam.runtime.bundle import Bundle, default_bundle
+    from immunecam.training.allocator import keep_freed_memory
 
+    keep_freed_memory()
     console = Console()
     if docs is not None and not docs.suffix:
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")

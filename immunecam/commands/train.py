@@ -77,6 +77,7 @@ def train(
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of
     from immunecam.runtime.bundle_writer import check_signature_kept
+    from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.config import Phase
     from immunecam.training.config import preset as named
     from immunecam.training.distributed import Workers
@@ -104,6 +105,7 @@ def train(
     if config.needs_recognizer and not recognizer:
         raise UsageError(f"training {kind.value} has an identity term: give --recognizer FILE (.pt or .onnx)")
 
+    keep_freed_memory()
     workers = Workers.join(device)
     device = Workers.own_device(device)
     console = Console()
