@@ -42,7 +42,9 @@ class Connection(Protocol):
         ...
 
 
-def connect(address: int | str | Path, timeout_s: float, *, repeat: bool, stop: threading.Event) -> Connection:
+def connect(
+    address: int | str | Path, timeout_s: float, *, repeat: bool, speed: float, stop: threading.Event
+) -> Connection:
     """Connect to a camera's number, a stream's URL, or a video file.
 
     Raises
@@ -51,7 +53,7 @@ def connect(address: int | str | Path, timeout_s: float, *, repeat: bool, stop: 
         If there is nothing, or it does not answer within `timeout_s` seconds.
     """
     if isinstance(address, Path):
-        return _Playing(address, repeat, stop)
+        return _Playing(address, repeat, speed, stop)
     return _Capture(address, timeout_s)
 
 
@@ -101,14 +103,14 @@ class _Capture:
 class _Playing:
     """A video file at its own rate, for demonstrations and for tests of what stands behind a camera."""
 
-    def __init__(self, path: Path, repeat: bool, stop: threading.Event) -> None:
+    def __init__(self, path: Path, repeat: bool, speed: float, stop: threading.Event) -> None:
         self._path, self._repeat, self._stop = path, repeat, stop
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             self._capture.release()
             raise Lost("it is not a video, or is gone")
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self.fps = rate if 0 < rate < 1000 else 25.0
+        self.fps = (rate if 0 < rate < 1000 else 25.0) * speed
         self._due = time.monotonic()
 
     def read(self) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import math
 import random
 import threading
 import time
@@ -73,13 +74,15 @@ class LiveSource(FrameSource):
         Whether a source that is not there yet is no error: it is reconnecting, of size 0x0, until it comes.
     repeat : bool
         Whether a file begins again at its end.
+    speed : float
+        Of a file, as a multiple of its own rate.
 
     Raises
     ------
     InputError
         If the first connection fails.
     UsageError
-        If a time is not above 0.
+        If a time or the speed is not above 0.
     """
 
     live = True
@@ -94,6 +97,7 @@ class LiveSource(FrameSource):
         longest_wait_s: float = 5.0,
         wait_for_it: bool = False,
         repeat: bool = False,
+        speed: float = 1.0,
     ) -> None:
         silence()
         times = {"timeout_s": timeout_s, "stall_s": stall_s, "give_up_s": give_up_s, "longest_wait_s": longest_wait_s}
@@ -105,7 +109,9 @@ class LiveSource(FrameSource):
         self.kind = "camera" if isinstance(address, int) else "stream" if isinstance(address, str) else "video"
         self.width = self.height = 0
         self.fps = 25.0
-        self._longest_wait_s, self._repeat = longest_wait_s, repeat
+        if not 0 < speed < math.inf:
+            raise UsageError(f"speed is {speed!r}, wanted a number above 0")
+        self._longest_wait_s, self._repeat, self._speed = longest_wait_s, repeat, speed
         self._stop = threading.Event()
         self._fresh = threading.Condition()  # guards everything below
         self._frame: Frame | None = None
@@ -229,7 +235,7 @@ class LiveSource(FrameSource):
             self._fresh.notify_all()
 
     def _connected(self) -> Connection:
-        connection = connect(self.address, self.timeout_s, repeat=self._repeat, stop=self._stop)
+        connection = connect(self.address, self.timeout_s, repeat=self._repeat, speed=self._speed, stop=self._stop)
         self.fps = connection.fps or self.fps
         return connection
 

@@ -180,7 +180,8 @@ def test_file_is_played_at_its_own_rate(tmp_path):
     assert seen == sorted(seen)
     assert seen[-1] == 5 - source.status.dropped or seen[-1] <= 5
     assert source.status.state is SourceState.ENDED
-    with FrameSource.open(path, live=True, repeat=True) as source:
+    with FrameSource.open(path, live=True, repeat=True, speed=5.0) as source:
+        assert source.fps == 100.0
         until(lambda: source.status.frames > 14)
         assert source.status.reconnections == 0
     path.unlink()
@@ -212,7 +213,7 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0}, {"stall_s": -1}, {"give_up_s": float("nan")}, {"longest_wait_s": 0}]
+    "options", [{"timeout_s": 0}, {"stall_s": -1}, {"give_up_s": float("nan")}, {"longest_wait_s": 0}, {"speed": 0}]
 )
 def test_times_that_are_none(options):
     with pytest.raises(UsageError, match=next(iter(options))):
