@@ -4,8 +4,8 @@
 
 Two runs: an hour of one camera at ten times its rate through the whole gate (finder, purifier, recogniser, decisions
 into an audit trail on disk; without a recogniser, finder and purifier), and eight cameras through one purifier. A
-camera is a clip that is played again and again by the same reader as a camera's: what is not taken in time is dropped, and
-the newest frame is taken. The slope of resident memory is a straight line by least squares over the run without its
+camera is a clip that is played again and again by the same reader as a camera's: what is not taken in time is dropped,
+and the newest frame is taken. The slope of resident memory is a straight line by least squares over the run without its
 first fifth, in which caches fill, with its standard error.
 """
 
