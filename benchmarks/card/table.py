@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immunecam.benchmarks.card.goals import goals
+
 __all__ = ["markdown"]
 
 _Row = Mapping[str, Any]
@@ -21,6 +23,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         ("The runtime's purifier", _runtime(report["runtime"])),
         ("Frames", _frames(report["frames"])),
         ("Left out", [f"- {reason}" for reason in report["left_out"]]),
+        ("Goals", [f"- {goal}" for goal in goals(report)]),
     ):
         if table:
             parts += ["", f"## {title}", "", *table]
@@ -37,10 +40,15 @@ def _summary(report: Mapping[str, Any]) -> str:
         f"multiprocessors, {card['shared_memory_bytes'] // 1024} KiB of shared memory a block, "
         f"{card['l2_cache_bytes'] // 2**20} MiB of L2 cache"
         + (f"; copies {copied[0]['gigabytes_per_second']:g} GB/s, read and written counted" if copied else "")
-        + f". Kernels by {built['used']}; "
+        + f". Kernels by {built['used']}; faces are {_faces(built)}; "
         + ", ".join(f"{name} {version}" for name, version in built["packages"].items() if version)
         + "."
     )
+
+
+def _faces(built: _Row) -> str:
+    count = built["real_faces"]
+    return f"random, and {count} crops of a real picture" if count else "random (a real picture was not to be read)"
 
 
 def _checks(checks: Sequence[_Row], sanitizer: Sequence[_Row]) -> list[str]:

@@ -20,6 +20,7 @@ from host_engine import HostEngine, LaunchedEngine
 from immunecam.benchmarks import gpu
 from immunecam.benchmarks.card import frame_checks, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
+from immunecam.benchmarks.card.goals import goals
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
 from immunecam.benchmarks.card.torch_engine import TorchCardEngine
@@ -183,7 +184,8 @@ def report():
     card = {"name": "H200", "compute_capability": "9.0", "multiprocessors": 132, "shared_memory_bytes": 232448,
             "l2_cache_bytes": 60 << 20, "integrated": False}  # fmt: skip
     return {
-        "build": [{"card": card, "packages": {"cuda-core": "1.2.2", "triton": None}, "used": "nvcc"}],
+        "build": [{"card": card, "packages": {"cuda-core": "1.2.2", "triton": None}, "real_faces": 0,
+                   "used": "nvcc"}],
         "checks": [check],
         "frames": [{"kernel": "align", "batch": 4, "mean_difference_grey": 0.3, "p99_difference_grey": 2.0, **TIMES,
                     "failures": []}],
@@ -223,8 +225,71 @@ def test_table():
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)
     assert "are not bit-equal" in markdown(failed)
-    nothing = {name: [] for name in (*gpu.PARTS, "left_out")}
-    assert "Nothing could be built" in markdown(nothing)
+    assert page.index("## Goals") > page.index("## Left out")
+    assert "- PASS: edge: whole purification" in page
+    nothing = markdown({name: [] for name in (*gpu.PARTS, "left_out")})
+    assert "Nothing could be built" in nothing
+    assert nothing.count("NOT MEASURED") == 3  # whose times are goals is not known
+
+
+def said(changed):
+    return [str(goal) for goal in goals(changed)]
+
+
+def test_goals():
+    whole = report()
+    fast, many, whole_fast, whole_faster = said(whole)
+    assert fast == (
+        "FAIL: mutation and projection of one face, K = 1500, float16, half of the rows active, at 70 % of copy "
+        "bandwidth or in under 10 us: 22.0 %, 20.00 us (one-pass, cold); missed by 48.0 % of copy bandwidth and "
+        "10.00 us."
+    )
+    assert many.startswith("NOT MEASURED")
+    assert whole_fast == (
+        "PASS: edge: whole purification of one face in under 150 us with a graph: 20.0 us (networks in float32)."
+    )
+    assert whole_faster.startswith("PASS: edge: ")
+    assert whole_faster.endswith("paper's form: 50.00 times, 20.0 us (networks in float32) against 1000.0 us.")
+    whole["purifications"][1]["p50_us"] = 999.0
+    whole["purifications"][0]["p50_us"] = 151.5
+    assert said(whole)[2].startswith("FAIL")
+    assert said(whole)[2].endswith("missed by 1.5 us.")
+    assert said(whole)[3].endswith("missed by 43.41 times.")
+    for row in whole["kernels"][1:]:
+        row["batch"] = 128
+    whole["forms"].append(whole["forms"][0] | {"batch": 128, "p50_us": 60.0})
+    assert said(whole)[1].startswith("PASS: the same of 128 faces at least 3 times as fast as cuBLAS: 3.00 times")
+    whole["forms"][-1]["p50_us"] = 50.0
+    assert said(whole)[1].endswith("2.50 times, 20.0 us (one-pass, cold) against 50.0 us; missed by 0.50 times.")
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [({"p50_us": 9.99}, True), ({"p50_us": 10.0}, False), ({"fraction_of_copy": 0.7}, True), ({"k": 64}, None)],
+)
+def test_goal_of_one_face(change, passes):
+    whole = report()
+    whole["kernels"] = [whole["kernels"][1] | change]
+    assert goals(whole)[0].met is passes
+
+
+def test_times_of_a_form_that_is_wrong_or_was_not_checked_reach_no_goal():
+    whole = report()
+    whole["kernels"].append(whole["kernels"][1] | {"form": "batched", "p50_us": 1.0})
+    assert "one-pass" in goals(whole)[0].found  # the batched form is in no check
+    whole["checks"].append(whole["checks"][0] | {"form": "one-pass", "failures": ["two equal runs differ"]})
+    assert goals(whole)[0].met is None
+
+
+def test_times_are_goals_for_the_h200_only():
+    whole = report()
+    whole["build"][0]["card"]["name"] = "Orin"
+    whole["kernels"][1]["p50_us"] = 9.0
+    first, *_, last = goals(whole)
+    assert first.met is False
+    assert "10 us" not in first.wanted
+    assert len(goals(whole)) == 3
+    assert "times as fast as the paper" in last.wanted
 
 
 def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
@@ -240,48 +305,121 @@ def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_was_measured_stays_if_a_part_fails(tmp_path, monkeypatch):
-    """Order, limits and report, with processes that write what parts would."""
+@pytest.fixture
+def parts(monkeypatch):
+    """Processes that write what those of a card would; what they were asked for."""
     whole, asked = report(), []
 
-    def process(command, seconds):
+    def process(command, seconds, meanwhile):
         name, rows = (command[command.index(word) + 1] for word in ("--part", "--rows"))
-        asked.append(name)
-        if name != "purifications":
-            Path(rows).write_text("".join(json.dumps(row) + "\n" for row in whole[name]))
-        if name == "kernels":
+        variant = command[command.index("--variant") + 1] if "--variant" in command else None
+        asked.append((name, variant))
+        found = whole["checks" if name == "sanitizer" else name]
+        if name == "purifications":
+            return 1, "", "Traceback\nRuntimeError: no memory\n"
+        if variant in (None, "two-pass", "memcheck"):
+            Path(rows).write_text("".join(json.dumps(row) + "\n" for row in found))
+        if variant == "one-pass":
             with Path(rows).open("a") as file:
                 file.write('{"kernel": "mut')  # as one that is killed leaves it
-            return None, "", ""
-        failed = name == "purifications"
-        return int(failed), "", "Traceback\nRuntimeError: no memory\n" * failed
+            return None, "", "the barrier\n"
+        if variant == "racecheck":
+            return 0, "RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n", ""
+        return (-11, "", "") if name == "forms" else (0, "", "")
 
     monkeypatch.setattr("immunecam.kernels.cuda.open_device", lambda number: None)
     monkeypatch.setattr(gpu, "_limited", process)
-    assert gpu.main(["--out", str(tmp_path)]) == 0
-    assert asked == list(gpu.PARTS)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    return whole, asked
+
+
+def test_what_was_measured_stays_if_a_part_fails(tmp_path, parts):
+    """Order, limits and report."""
+    _, asked = parts
+    (tmp_path / "gpu.log").write_text("of an earlier run")
+    assert gpu.main(["--out", str(tmp_path)]) == 3  # for what the sanitizer found
+    assert asked == [(name, variant) for name, part in gpu.PARTS.items() for variant in part.variants or (None,)]
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert content["schema"] == gpu.SCHEMA
     assert len(content["rows"]) == 3
-    assert content["left_out"] == ["kernels: stopped after 150 s", "purifications: RuntimeError: no memory"]
-    assert "no memory" in (tmp_path / "gpu.md").read_text()
+    assert len(content["checks"]) == 1
+    assert [row["cases"] for row in content["sanitizer"]] == [1, 0, 0]
+    assert "2 hazards" in content["sanitizer"][1]["failures"][0]
+    assert content["left_out"] == [
+        "checks, one-pass: stopped after 60 s",
+        "kernels, one-pass: stopped after 70 s",
+        "forms: killed by SIGSEGV",
+        "purifications: RuntimeError: no memory",
+    ]
+    page = (tmp_path / "gpu.md").read_text()
+    assert "no memory" in page
+    assert page.rstrip().splitlines()[-1].startswith("- NOT MEASURED: whole purification")
+    log = (tmp_path / "gpu.log").read_text()
+    assert "Traceback" in log
+    assert "== checks one-pass\nthe barrier" in log
+    assert "earlier" not in log
     assert gpu.main(["--out", str(tmp_path), "--minutes", "0"]) == 3  # nothing was checked
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["left_out"]) == len(asked)
+
+
+def test_the_exit_code_is_that_of_the_checks(tmp_path, parts, monkeypatch):
+    whole, _ = parts
+    monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: None)
+    assert gpu.main(["--out", str(tmp_path)]) == 0
+    assert "sanitizer, memcheck: compute-sanitizer was not found" in (tmp_path / "gpu.md").read_text()
     whole["checks"][0]["failures"] = ["two equal runs differ"]
     assert gpu.main(["--out", str(tmp_path)]) == 3
 
 
-def test_what_a_part_has_started_is_stopped_with_it(tmp_path):
+def test_what_was_measured_stays_if_the_command_is_stopped(tmp_path, parts, monkeypatch):
+    whole, _ = parts
+    seen = []
+
+    def stopped(command, seconds, meanwhile):
+        name, rows = (command[command.index(word) + 1] for word in ("--part", "--rows"))
+        Path(rows).write_text(json.dumps(whole[name][0]) + "\n")
+        meanwhile()
+        seen.append(len(json.loads((tmp_path / "gpu.json").read_text())[name]))
+        if name == "checks":
+            with Path(rows).open("a") as file:
+                file.write(json.dumps(whole[name][0]) + "\n")
+            raise SystemExit(143)
+        return 0, "", ""
+
+    monkeypatch.setattr(gpu, "_limited", stopped)
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path)])
+    assert seen == [1, 1]  # while they run
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert (len(content["build"]), len(content["checks"])) == (1, 2)
+
+
+def test_what_a_part_has_started_is_stopped_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "_NOTED_EVERY", 0.1)
     child = "import pathlib, sys, time; time.sleep(1.5); pathlib.Path(sys.argv[1]).touch()"
     parent = (
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]);"
         "print('there', flush=True); time.sleep(30)"
     )
-    code, out, _ = gpu._limited([sys.executable, "-c", parent, child, str(tmp_path / "alive")], 0.7)
+    noted = []
+    command = [sys.executable, "-c", parent, child, str(tmp_path / "alive")]
+    code, out, _ = gpu._limited(command, 0.7, lambda: noted.append(1))
     assert code is None
     assert out == "there\n"
-    time.sleep(1.5)
+    assert len(noted) > 2
+    with pytest.raises(KeyboardInterrupt):
+        gpu._limited(command, 20, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    time.sleep(1.7)
     assert not (tmp_path / "alive").exists()
     assert gpu._limited([sys.executable, "-c", "import sys; sys.exit('no')"], 20) == (1, "", "no\n")
+
+
+def test_nobody_waits_for_who_holds_the_output_of_a_part_that_has_ended():
+    child = "import time; time.sleep(20)"
+    parent = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True)"
+    began = time.monotonic()
+    assert gpu._limited([sys.executable, "-c", parent + "; print('done')", child], 15)[:2] == (0, "done\n")
+    assert time.monotonic() - began < 10
 
 
 def test_a_part_writes_rows_as_they_come(tmp_path, monkeypatch):
