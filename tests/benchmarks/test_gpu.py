@@ -154,19 +154,56 @@ def test_the_real_picture(monkeypatch, tmp_path):
     assert -1 <= faces.min() < -0.3 < 0.3 < faces.max() <= 1
 
 
-def test_frames_are_compared_with_the_runtime(core, monkeypatch):
+@pytest.fixture
+def frames_checked(core, monkeypatch):
+    """Rows of the frames' checks, on a blurred random frame of odd sides."""
     monkeypatch.setattr(
         frame_checks, "time_replays", lambda stream, work, **more: work(0, stream) or timing_of([100.0], together=10)
     )
     frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    frame = cv2.GaussianBlur(frame, (0, 0), 6)[:-1, :-1]
     programs = on_cpu.programs(on_cpu.card())
-    rows = list(frame_checks.check_frames(programs, on_cpu.Stream(), cv2.GaussianBlur(frame, (0, 0), 6)))
-    assert [row["kernel"] for row in rows] == ["align", "paste, keep", "paste, grey"]
-    for row in rows:
+    return lambda: {row["kernel"]: row for row in frame_checks.check_frames(programs, on_cpu.Stream(), frame)}
+
+
+def test_frames_are_compared_with_the_runtime(frames_checked):
+    rows = frames_checked()
+    planar = [
+        f"{what}, NV12, {colours} range"
+        for colours in ("full", "video")
+        for what in ("align", "paste, keep", "paste, grey")
+    ]
+    assert list(rows) == ["align", "align, crops in colour", "paste, keep", "paste, grey", *planar]
+    for row in rows.values():
         assert frame_checks.frame_failures(row) == []
         assert row["p50_us"] == 10.0
     wrong = {"mean_difference_grey": 30.0, "p99_difference_grey": 200.0}
     assert len(frame_checks.frame_failures(wrong)) == 2
+
+
+@pytest.mark.parametrize(
+    ("member", "place", "value", "fail"),
+    [
+        ("align_nv12", -2, np.int32(1), {"align, NV12, video range"}),  # the range
+        ("align_bgr", -1, 0, {"align, crops in colour"}),  # no crops
+        ("paste_bgr", -1, np.int32(1), {"paste, keep"}),  # always grey
+        ("paste_nv12", -2, np.int32(0), {"paste, grey, NV12, full range", "paste, grey, NV12, video range"}),
+        ("paste_nv12", -1, np.int32(1), {"paste, keep, NV12, video range", "paste, grey, NV12, video range"}),
+    ],
+)
+def test_wrong_frames_are_found(core, monkeypatch, frames_checked, member, place, value, fail):
+    """What a kernel would do that overlooked one of its arguments."""
+    launch = core.launch
+
+    def wrong(stream, config, kernel, *arguments):
+        given = list(arguments)
+        if kernel.name == member:
+            given[place] = value
+        launch(stream, config, kernel, *given)
+
+    monkeypatch.setattr(core, "launch", wrong)
+    rows = frames_checked()
+    assert {name for name, row in rows.items() if frame_checks.frame_failures(row)} == fail
 
 
 TIMES = {"p50_us": 20.0, "p95_us": 22.0, "least_us": 19.0, "repeats": 40, "together": 48}
