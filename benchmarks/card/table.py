@@ -11,6 +11,8 @@ __all__ = ["markdown"]
 
 _Row = Mapping[str, Any]
 
+_MOST = 20  # checks that failed, line by line: one fault fails many
+
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Tables of what was checked and measured, as far as it was; every figure comes from the report."""
@@ -68,8 +70,9 @@ def _checks(checks: Sequence[_Row], sanitizer: Sequence[_Row]) -> list[str]:
     lines += [
         f"- {row['form']} {row['basis']} K = {row['k']}, batch {row['batch']}, {row['mode']}: "
         + "; ".join(row["failures"])
-        for row in failed
+        for row in failed[:_MOST]
     ]
+    lines += [f"- and {len(failed) - _MOST} more"] * (len(failed) > _MOST)
     return lines + [f"- compute-sanitizer {row['tool']}, {row['cases']} cases: {row['said']}" for row in sanitizer]
 
 

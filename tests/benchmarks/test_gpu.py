@@ -18,7 +18,7 @@ import torch
 from host_engine import HostEngine, LaunchedEngine
 
 from immunecam.benchmarks import gpu
-from immunecam.benchmarks.card import frame_checks, runtime_times
+from immunecam.benchmarks.card import frame_checks, kernel_times, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.goals import goals
 from immunecam.benchmarks.card.table import markdown
@@ -130,6 +130,35 @@ def test_the_runtimes_purifier_is_timed_and_compared(core, monkeypatch, engine):
         assert row["largest_difference_grey"] <= 1
     assert 0 < rows[3]["differing_pixels_percent"] < 50
     assert runtime_times.runtime_failures({"mean_difference_grey": 3.0}) != []
+
+
+def test_kernels_are_timed(core, monkeypatch):
+    """Every form, cold and warm; mutation once, for it is the same in all."""
+    ran = []
+
+    def timed(stream, work, *, together):
+        for number in range(3):
+            work(number, stream)
+        ran.append(together)
+        return timing_of([together * 2.0], together)
+
+    monkeypatch.setattr(kernel_times, "time_replays", timed)
+    programs = on_cpu.programs(on_cpu.card(4, 101_376))
+    programs.device.properties.l2_cache_size = 100_000
+    size = {"k": 40, "d": 160, "batches": (1, 3)}
+    rows = list(kernel_times.kernel_times(programs, on_cpu.Stream(), 1e9, **size))
+    cases = {(row["basis"], row["form"], row["batch"], row["kernel"], row["cache"]) for row in rows}
+    assert len(cases) == len(rows) == len(ran) == (2 + 3 + 3) * 2 * 4 + 3 * 2
+    assert rows[0]["basis"] == "float16"  # of the goals
+    assert {row["form"] for row in rows if row["kernel"] == "mutate"} == {"two-pass"}
+    for row in rows:
+        assert row["p50_us"] == 2.0
+        assert row["fraction_of_copy"] == pytest.approx(row["bytes"] / 2e-6 / 1e9, abs=1e-4)
+    one = next(row for row in rows if row["kernel"] == "project" and row["batch"] == 1)
+    # Half of the rows in two bytes a value, the face and its float32 and 8-bit result, and the list of active rows.
+    assert one["bytes"] == 20 * 160 * 2 + 160 * (4 + 4 + 1) + 20 * 6
+    alone = list(kernel_times.kernel_times(programs, on_cpu.Stream(), 1e9, **size, forms=("batched",)))
+    assert {row["form"] for row in alone} == {"batched"}
 
 
 def test_timing():
@@ -262,6 +291,9 @@ def test_table():
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)
     assert "are not bit-equal" in markdown(failed)
+    failed["checks"] *= 30
+    assert markdown(failed).count("two equal runs differ") == 20
+    assert "- and 10 more" in markdown(failed)
     assert page.index("## Goals") > page.index("## Left out")
     assert "- PASS: edge: whole purification" in page
     nothing = markdown({name: [] for name in (*gpu.PARTS, "left_out")})
