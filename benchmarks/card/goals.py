@@ -52,12 +52,19 @@ def goals(report: Mapping[str, Any]) -> list[Goal]:
     Parameters
     ----------
     report : mapping
-        Of `benchmarks/gpu.py`: what its parts have found, as far as they have. Times of a form of the projection that
-        was not checked, or is wrong, do not count.
+        Of `benchmarks/gpu.py`: what its parts have found, as far as they have. Times of what was not checked, or of a
+        form of the projection that is wrong somewhere, do not count.
     """
     timed = any("H200" in row["card"]["name"] for row in report["build"])
-    right = {row["form"] for row in report["checks"]} - {row["form"] for row in report["checks"] if row["failures"]}
-    kernels = [row for row in report["kernels"] if row.get("form") in right]
+    checked = {(row["form"], row["basis"], row["batch"], row["k"]) for row in report["checks"]}
+    wrong = {row["form"] for row in report["checks"] if row["failures"]}
+    kernels = [
+        row
+        for row in report["kernels"]
+        if row["kernel"] != "copy"
+        and row["form"] not in wrong
+        and (row["form"], row["basis"], row["batch"], row["k"]) in checked
+    ]
     return [
         _one_face(kernels, timed),
         _many_faces(kernels, report["forms"]),
