@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # the folders of a checkout are one package by the one beside this
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -40,7 +40,10 @@ from immunecam.files import written_whole
 from immunecam.kernels.cuda import FORMS
 from immunecam.runtime.report import machine, versions, write_report
 
-__all__ = ["PARTS", "SCHEMA", "Part", "main", "real_picture"]
+if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle
+
+__all__ = ["PARTS", "SCHEMA", "Part", "main", "planned", "real_picture"]
 
 SCHEMA = "immunecam.gpu/1"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -398,15 +401,45 @@ def _purified(path: Path) -> Any:
 
 def _runtime(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The package's own purifier, as an installation with a backend for it would run it."""
-    from immunecam.benchmarks.card.runtime_times import runtime_failures, runtime_times
+    from immunecam.benchmarks.card.runtime_times import PROVIDERS, runtime_failures, runtime_times
     from immunecam.runtime.bundle import Bundle
 
     _opened(given)
     _same_card(given)
-    for path in _bundles(given):
-        bundle = Bundle.load(path)
-        for row in runtime_times(bundle, _faces(), frame=_picture(), device=given.device, prebuilt=given.prebuilt):
-            yield row | {"failures": runtime_failures(row)}
+    for provider in (given.variant,) if given.variant else PROVIDERS:
+        for path in _bundles(given):
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    bundle = Bundle.load(path)
+                    bundle = planned(path, Path(scratch)) if provider == "tensorrt" else bundle
+                except (ImmuneCamError, ImportError, OSError) as error:
+                    yield {"provider": provider, "bundle": path.stem, "missing": str(error), "failures": []}
+                    continue
+                options: dict[str, Any] = {"device": given.device, "prebuilt": given.prebuilt, "providers": [provider]}
+                for row in runtime_times(bundle, _faces(), frame=_picture(), **options):
+                    yield row | {"failures": runtime_failures(row)}
+
+
+def planned(path: Path, scratch: Path) -> Bundle:
+    """A copy of a bundle with TensorRT's plans for this machine, in float32 as the other providers compute.
+
+    Raises
+    ------
+    BackendMissingError
+        If TensorRT is missing, or what builds plans with it.
+    InputError
+        If a plan cannot be built, or differs too much.
+    """
+    from immunecam.runtime.engines.tensorrt_library import import_tensorrt
+
+    import_tensorrt()  # says it in one sentence, whatever else is missing
+    from immunecam.export.build_options import BuildOptions
+    from immunecam.export.to_trt import export_plans
+
+    copied = scratch / path.name
+    shutil.copytree(path, copied)
+    options = BuildOptions("fp32", (1, 1, 128), timing_cache=scratch / "timings")
+    return export_plans(copied, options, drop_signature=True)[0]
 
 
 def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -437,7 +470,7 @@ PARTS = {
     "kernels": Part(_kernels, 70, FORMS),
     "forms": Part(_forms, 80),
     "purifications": Part(_purifications, 90),
-    "runtime": Part(_runtime, 60),
+    "runtime": Part(_runtime, 90, ("cuda", "tensorrt", "torch")),
     "sanitizer": Part(_checks, 60, ("memcheck", "racecheck", "synccheck")),
 }
 """In their order: what is not right needs no time, and what the goals are of comes before the rest."""

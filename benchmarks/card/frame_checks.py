@@ -40,8 +40,9 @@ def check_frames(programs: Programs, stream: Any, frame: NDArray[np.uint8], face
     from immunecam.runtime.faces import align
 
     rng = np.random.default_rng()
-    frame = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2])  # as NV12 wants it
-    found = random_faces(*frame.shape[:2], faces, rng)
+    height, width = (size // 2 * 2 for size in frame.shape[:2])  # as NV12 wants it
+    frame = np.ascontiguousarray(frame[:height, :width])
+    found = random_faces(height, width, faces, rng)
     purified = rng.integers(0, 256, (faces, 14, 14), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     on_card = _OnCard(programs, stream, align(frame, found).matrices, purified, frame.size)
     yield from _bgr(on_card, frame, found)
@@ -136,7 +137,7 @@ def _bgr(on_card: _OnCard, frame: NDArray[np.uint8], found: list[Face]) -> Itera
     yield {"kernel": "align", **batch, **_difference(127.5 * (cut - aligned.grey)), **timing}
     yield {"kernel": "align, crops in colour", **batch, **_difference(crops.astype(float) - aligned.crops), **timing}
     for colour in ("keep", "grey"):
-        wanted = paste(frame, on_card.purified, aligned.matrices, colour=colour)  # type: ignore[arg-type]
+        wanted = paste(frame, on_card.purified, aligned.matrices, colour=colour)
         pasted, timing = on_card.paste(place, frame, grey=colour == "grey")
         changed = (wanted != frame).any(2)
         difference = _difference((pasted.astype(float) - wanted)[changed])

@@ -161,6 +161,30 @@ def test_kernels_are_timed(core, monkeypatch):
     assert {row["form"] for row in alone} == {"batched"}
 
 
+def test_plans_are_built_where_tensorrt_is(world, stand_in, tmp_path):
+    made = stand_in.small_bundle(tmp_path / "a.immune")
+    bundle = gpu.planned(made.path, tmp_path / "scratch")
+    assert [(plan.role, plan.key.precision, plan.key.batch) for plan in bundle.manifest.plans] == [
+        ("analyzer", "fp32", (1, 1, 128)),
+        ("restorer", "fp32", (1, 1, 128)),
+    ]
+    assert Bundle.load(made.path).manifest.plans == ()
+
+
+def test_providers_that_are_missing_are_told(core, monkeypatch, tmp_path):
+    """Each by its own process; a bundle that is not there stops none of the others."""
+    core.device = on_cpu.Device(on_cpu.card())
+    monkeypatch.setattr(gpu, "_same_card", lambda given: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    given = gpu._parser().parse_args(["--part", "runtime", "--variant", "tensorrt", "--bundle", str(tmp_path / "none")])
+    given.bundle.append(default_bundle())
+    first, second = gpu._runtime(given)
+    assert str(tmp_path / "none") in first["missing"]
+    assert "TensorRT cannot be imported" in second["missing"]
+    given.variant = "cuda"
+    assert ["built without CUDA" in row["missing"] for row in gpu._runtime(given)] == [False, True]
+
+
 def test_timing():
     timing = timing_of([400.0, 100.0, 200.0], together=10)
     assert (timing.p50, timing.least, timing.p95, timing.repeats) == (20.0, 10.0, 40.0, 3)
@@ -315,15 +339,21 @@ def test_goals():
     )
     assert many.startswith("NOT MEASURED")
     assert whole_fast == (
-        "PASS: edge: whole purification of one face in under 150 us with a graph: 20.0 us (networks in float32)."
+        "PASS: edge: whole purification of one face in under 150 us with a graph: 20.0 us "
+        "(networks by PyTorch, float32)."
     )
     assert whole_faster.startswith("PASS: edge: ")
-    assert whole_faster.endswith("paper's form: 50.00 times, 20.0 us (networks in float32) against 1000.0 us.")
+    assert whole_faster.endswith("paper's form: 50.00 times, 20.0 us (networks by PyTorch, float32) against 1000.0 us.")
     whole["purifications"][1]["p50_us"] = 999.0
     whole["purifications"][0]["p50_us"] = 151.5
     assert said(whole)[2].startswith("FAIL")
     assert said(whole)[2].endswith("missed by 1.5 us.")
     assert said(whole)[3].endswith("missed by 43.41 times.")
+    backend = whole["runtime"][0] | {"path": "networks and kernels", "batch": 1, "p50_us": 149.9}
+    whole["runtime"].append(backend | {"graph": True, "provider": "tensorrt"})
+    assert said(whole)[2].endswith("graph: 149.9 us (networks by tensorrt).")
+    whole["runtime"][-1] = backend  # without a graph
+    assert said(whole)[2].startswith("FAIL")
     for row in (*whole["kernels"][1:], *whole["checks"]):
         row["batch"] = 128
     whole["forms"].append(whole["forms"][0] | {"batch": 128, "p50_us": 60.0})
