@@ -122,7 +122,7 @@ def _all(given: argparse.Namespace) -> int:
                 print(f"{title}: {len(_rows(file))} rows after {report['seconds']:.0f} s {reason or ''}", flush=True)
     _write(given.out, report)
     print(markdown(_whole(report)))
-    checked = [*report["checks"], *report["frames"], *report["runtime"], *report["sanitizer"]]
+    checked = [row for name in ("checks", "pixels", "frames", "runtime", "sanitizer") for row in report[name]]
     return 3 if not report["checks"] or any(row["failures"] for row in checked) else 0
 
 
@@ -348,6 +348,14 @@ def _frames(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield row | {"failures": frame_failures(row)}
 
 
+def _pixels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.pixel_checks import check_pixels, pixel_failures
+
+    programs, stream = _opened(given)
+    for row in check_pixels(programs, stream):
+        yield row | {"failures": pixel_failures(row)}
+
+
 def _kernels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from immunecam.benchmarks.card.forms import copy_bandwidth
     from immunecam.benchmarks.card.kernel_times import kernel_times
@@ -466,6 +474,7 @@ def _sanitized(tool: str, checks: list[dict[str, Any]], said: str) -> dict[str, 
 PARTS = {
     "build": Part(_build, 90),
     "checks": Part(_checks, 60, FORMS),
+    "pixels": Part(_pixels, 20),
     "frames": Part(_frames, 40),
     "kernels": Part(_kernels, 70, FORMS),
     "forms": Part(_forms, 80),

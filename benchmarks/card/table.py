@@ -19,6 +19,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = ["# On a card", _summary(report)]
     for title, table in (
         ("Checks", _checks(report["checks"], report["sanitizer"])),
+        ("Faces in and out", _pixels(report["pixels"])),
         ("Mutation and projection", _kernels(report["kernels"])),
         ("The same in PyTorch", _forms(report["forms"], report["kernels"])),
         ("Whole purifications", _purifications(report["purifications"])),
@@ -74,6 +75,16 @@ def _checks(checks: Sequence[_Row], sanitizer: Sequence[_Row]) -> list[str]:
     ]
     lines += [f"- and {len(failed) - _MOST} more"] * (len(failed) > _MOST)
     return lines + [f"- compute-sanitizer {row['tool']}, {row['cases']} cases: {row['said']}" for row in sanitizer]
+
+
+def _pixels(rows: Sequence[_Row]) -> list[str]:
+    if not rows:
+        return []
+    failed = [row for row in rows if row["failures"]]
+    return [
+        f"{len(rows)} cases, which must give the CPU's values to the last bit: {len(failed)} failed.",
+        *(f"- {row['kernel']}, batch {row['batch']}: {'; '.join(row['failures'])}" for row in failed),
+    ]
 
 
 def _kernels(rows: Sequence[_Row]) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from host_engine import HostEngine, LaunchedEngine
 
 from immunecam.benchmarks import gpu
-from immunecam.benchmarks.card import frame_checks, kernel_times, runtime_times
+from immunecam.benchmarks.card import frame_checks, kernel_times, pixel_checks, runtime_times
 from immunecam.benchmarks.card.checks import check_kernels, failures
 from immunecam.benchmarks.card.goals import goals
 from immunecam.benchmarks.card.table import markdown
@@ -259,6 +259,29 @@ def test_wrong_frames_are_found(core, monkeypatch, frames_checked, member, place
     assert {name for name, row in rows.items() if frame_checks.frame_failures(row)} == fail
 
 
+def test_pixels_are_the_cpus(core, monkeypatch):
+    def checked():
+        programs = on_cpu.programs(on_cpu.card())
+        rows = list(pixel_checks.check_pixels(programs, on_cpu.Stream(), side=20, batches=(1, 3)))
+        assert len(rows) == 2 * 5
+        return {(row["kernel"], row["batch"]) for row in rows if pixel_checks.pixel_failures(row)}
+
+    assert checked() == set()
+    launch = core.launch
+
+    def packed(stream, config, kernel, *arguments):
+        """As if nothing lay between rows."""
+        given = list(arguments)
+        if kernel.name.startswith("take"):
+            given[2:4] = np.uint64(20), np.uint64(400)
+        launch(stream, config, kernel, *given)
+
+    monkeypatch.setattr(core, "launch", packed)
+    assert {kernel.partition(",")[0] for kernel, _ in checked()} == {"take"}
+    monkeypatch.setattr(core, "launch", lambda stream, config, kernel, *_: None)
+    assert len(checked()) == 10  # what is not written is not what is wanted
+
+
 TIMES = {"p50_us": 20.0, "p95_us": 22.0, "least_us": 19.0, "repeats": 40, "together": 48}
 
 
@@ -278,6 +301,8 @@ def report():
                    "used": "nvcc"}],
         "checks": [check],
         "frames": [{"kernel": "align", "batch": 4, "mean_difference_grey": 0.3, "p99_difference_grey": 2.0, **TIMES,
+                    "failures": []}],
+        "pixels": [{"kernel": "take, uint8", "batch": 1, "differing": 0, "faults": 0, "faults_expected": 0,
                     "failures": []}],
         "sanitizer": [{"tool": "memcheck", "cases": 30, "said": "ERROR SUMMARY: 0 errors", "failures": []}],
         "kernels": [{"kernel": "copy", "gigabytes_per_second": 4300.0}, kernel,
@@ -311,6 +336,7 @@ def test_table():
     assert "8 minutes were over" in page
     assert "| cuda | edge | 8 | host to host | no | 20.0 | 22.0 | 0.01 | 1 | no |" in page
     assert "- tensorrt, edge: TensorRT is missing." in page
+    assert "1 cases, which must give the CPU's values to the last bit: 0 failed." in page
     failed = report()
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
     assert "two equal runs differ" in markdown(failed)
