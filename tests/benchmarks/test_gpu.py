@@ -444,7 +444,7 @@ def test_the_command_from_a_plain_checkout_says_what_is_missing(tmp_path):
 @pytest.fixture
 def parts(monkeypatch):
     """Processes that write what those of a card would; what they were asked for."""
-    whole, asked = report(), []
+    whole, asked, hang = report(), [], {("kernels", "one-pass")}
 
     def process(command, seconds, meanwhile):
         name, rows = (command[command.index(word) + 1] for word in ("--part", "--rows"))
@@ -455,7 +455,7 @@ def parts(monkeypatch):
             return 1, "", "Traceback\nRuntimeError: no memory\n"
         if variant in (None, "two-pass", "memcheck"):
             Path(rows).write_text("".join(json.dumps(row) + "\n" for row in found))
-        if variant == "one-pass":
+        if variant == "one-pass" and (name, variant) in hang:
             with Path(rows).open("a") as file:
                 file.write('{"kernel": "mut')  # as one that is killed leaves it
             return None, "", "the barrier\n"
@@ -466,12 +466,13 @@ def parts(monkeypatch):
     monkeypatch.setattr("immunecam.kernels.cuda.open_device", lambda number: None)
     monkeypatch.setattr(gpu, "_limited", process)
     monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
-    return whole, asked
+    return whole, asked, hang
 
 
 def test_what_was_measured_stays_if_a_part_fails(tmp_path, parts):
     """Order, limits and report."""
-    _, asked = parts
+    _, asked, hang = parts
+    hang.add(("checks", "one-pass"))
     (tmp_path / "gpu.log").write_text("of an earlier run")
     assert gpu.main(["--out", str(tmp_path)]) == 3  # for what the sanitizer found
     assert asked == [(name, variant) for name, part in gpu.PARTS.items() for variant in part.variants or (None,)]
@@ -499,16 +500,19 @@ def test_what_was_measured_stays_if_a_part_fails(tmp_path, parts):
 
 
 def test_the_exit_code_is_that_of_the_checks(tmp_path, parts, monkeypatch):
-    whole, _ = parts
+    whole, _, hang = parts
     monkeypatch.setattr(gpu.shutil, "which", lambda name, path=None: None)
     assert gpu.main(["--out", str(tmp_path)]) == 0
     assert "sanitizer, memcheck: compute-sanitizer was not found" in (tmp_path / "gpu.md").read_text()
+    hang.add(("checks", "one-pass"))
+    assert gpu.main(["--out", str(tmp_path)]) == 3  # a hanging kernel is no right one
+    hang.clear()
     whole["checks"][0]["failures"] = ["two equal runs differ"]
     assert gpu.main(["--out", str(tmp_path)]) == 3
 
 
 def test_what_was_measured_stays_if_the_command_is_stopped(tmp_path, parts, monkeypatch):
-    whole, _ = parts
+    whole, _, _ = parts
     seen = []
 
     def stopped(command, seconds, meanwhile):
