@@ -29,8 +29,8 @@ def check_frames(programs: Programs, stream: Any, frame: NDArray[np.uint8], face
     Yields
     ------
     dict
-        "kernel" (with the layout and what was asked of it), "mean_difference_grey", "p99_difference_grey" and times of
-        the launch alone.
+        "kernel" (with the layout and what was asked of it), "mean_difference_grey", "p99_difference_grey", and of the
+        launch alone "bytes" (what of the frame it reads and writes, faces and crops) and times.
 
     Raises
     ------
@@ -90,7 +90,10 @@ class _OnCard:
         timing = time_replays(
             self._stream, lambda i, to: self._kernels.launch_align(place, n, faces, crops=crops, stream=to)
         )
-        return cut, self._get("crops").reshape(n, _SIDE, _SIDE, 3), timing.to_dict()
+        seen = np.abs(np.linalg.det(self._back[:, :, :2])).sum() * _SIDE**2  # pixels of the frame, if all are in it
+        pixel = 3 if place.layout == "bgr" else 1
+        moved = pixel * min(int(seen), place.width * place.height) + n * _SIDE**2 * (4 + 3 * colours)
+        return cut, self._get("crops").reshape(n, _SIDE, _SIDE, 3), {"bytes": moved, **timing.to_dict()}
 
     def paste(
         self, place: FrameOnCard, content: NDArray[np.uint8], *, grey: bool
@@ -106,7 +109,9 @@ class _OnCard:
         timing = time_replays(
             self._stream, lambda i, to: self._kernels.launch_paste(place, n, region, purified, grey=grey, stream=to)
         )
-        return pasted, timing.to_dict()
+        pixel = 3.0 if place.layout == "bgr" else 1.0 + 0.5 * grey
+        moved = int(2 * pixel * region[2] * region[3]) + n * _SIDE**2
+        return pasted, {"bytes": moved, **timing.to_dict()}
 
     def close(self) -> None:
         """Give the memory back."""

@@ -24,7 +24,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         ("The same in PyTorch", _forms(report["forms"], report["kernels"])),
         ("Whole purifications", _purifications(report["purifications"])),
         ("The runtime's purifier", _runtime(report["runtime"])),
-        ("Frames", _frames(report["frames"])),
+        ("Frames", _frames(report["frames"], report["kernels"])),
         ("Left out", [f"- {reason}" for reason in report["left_out"]]),
         ("Goals", [f"- {goal}" for goal in goals(report)]),
     ):
@@ -179,13 +179,20 @@ def _runtime(rows: Sequence[_Row]) -> list[str]:
     return [*([explained, "", *_table(head, lines)] if lines else []), *([""] if lines and said else []), *said]
 
 
-def _frames(rows: Sequence[_Row]) -> list[str]:
+def _frames(rows: Sequence[_Row], kernels: Sequence[_Row]) -> list[str]:
+    copied = [1e9 * row["gigabytes_per_second"] for row in kernels if row["kernel"] == "copy"]
+
+    def fraction(row: _Row) -> str:
+        return f"{100 * row['bytes'] / (1e-6 * row['p50_us']) / copied[0]:.1f} %" if copied else ""
+
     lines = [
-        [row["kernel"], str(row["batch"]), f"{row['p50_us']:.2f}" if "p50_us" in row else "",
+        [row["kernel"], str(row["batch"]),
+         *([f"{row['p50_us']:.2f}", f"{row['bytes'] / 1e6:.2f}", fraction(row)] if "p50_us" in row else [""] * 3),
          f"{row['mean_difference_grey']:.2f}", f"{row['p99_difference_grey']:.1f}", "; ".join(row["failures"]) or "no"]
         for row in rows
     ]  # fmt: skip
-    head = ["kernel", "faces", "us (p50)", "mean difference from OpenCV", "in 99 % at most", "failed"]
+    head = ["kernel", "faces", "us (p50)", "MB", "of copy bandwidth", "mean difference from OpenCV", "in 99 % at most",
+            "failed"]  # fmt: skip
     return _table(head, lines) if lines else []
 
 

@@ -230,6 +230,7 @@ def test_frames_are_compared_with_the_runtime(frames_checked):
     for row in rows.values():
         assert frame_checks.frame_failures(row) == []
         assert row["p50_us"] == 10.0
+        assert 4 * 112**2 < row["bytes"] < 2.1 * 3 * 320 * 480 + 7 * 4 * 112**2
     wrong = {"mean_difference_grey": 30.0, "p99_difference_grey": 200.0}
     assert len(frame_checks.frame_failures(wrong)) == 2
 
@@ -301,7 +302,7 @@ def report():
                    "used": "nvcc"}],
         "checks": [check],
         "frames": [{"kernel": "align", "batch": 4, "mean_difference_grey": 0.3, "p99_difference_grey": 2.0, **TIMES,
-                    "failures": []}],
+                    "bytes": 8_600_000, "failures": []}],
         "pixels": [{"kernel": "take, uint8", "batch": 1, "differing": 0, "faults": 0, "faults_expected": 0,
                     "failures": []}],
         "sanitizer": [{"tool": "memcheck", "cases": 30, "said": "ERROR SUMMARY: 0 errors", "failures": []}],
@@ -336,6 +337,7 @@ def test_table():
     assert "8 minutes were over" in page
     assert "| cuda | edge | 8 | host to host | no | 20.0 | 22.0 | 0.01 | 1 | no |" in page
     assert "- tensorrt, edge: TensorRT is missing." in page
+    assert "| align | 4 | 20.00 | 8.60 | 10.0 % | 0.30 | 2.0 | no |" in page
     assert "1 cases, which must give the CPU's values to the last bit: 0 failed." in page
     failed = report()
     failed["checks"][0] |= {"failures": ["two equal runs differ"], "bit_equal_runs": False}
