@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.card.table import markdown
-from immunecam.errors import ImmuneCamError
+from immunecam.errors import ImmuneCamError, InputError
 from immunecam.files import written_whole
 from immunecam.kernels.cuda import FORMS
 from immunecam.runtime.report import machine, versions, write_report
@@ -434,20 +434,23 @@ def planned(path: Path, scratch: Path) -> Bundle:
     Raises
     ------
     BackendMissingError
-        If TensorRT is missing, or what builds plans with it.
+        If TensorRT is missing.
     InputError
         If a plan cannot be built, or differs too much.
     """
+    from immunecam.runtime.bundle import Bundle
     from immunecam.runtime.engines.tensorrt_library import import_tensorrt
 
     import_tensorrt()  # says it in one sentence, whatever else is missing
-    from immunecam.export.build_options import BuildOptions
-    from immunecam.export.to_trt import export_plans
-
     copied = scratch / path.name
     shutil.copytree(path, copied)
-    options = BuildOptions("fp32", (1, 1, 128), timing_cache=scratch / "timings")
-    return export_plans(copied, options, drop_signature=True)[0]
+    command = [sys.executable, str(_ROOT / "export" / "to_trt.py"), str(copied), "--precision", "fp32"]
+    command += ["--batch", "1,1,128", "--timing-cache", str(scratch / "timings"), "--drop-signature"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        said = result.stderr.strip().splitlines() or [f"it ended with {result.returncode}"]
+        raise InputError(f"The bundle {path} gets no plans here: {said[-1][:300]}")
+    return Bundle.load(copied)
 
 
 def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:

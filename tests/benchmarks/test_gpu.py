@@ -24,6 +24,7 @@ from immunecam.benchmarks.card.goals import goals
 from immunecam.benchmarks.card.table import markdown
 from immunecam.benchmarks.card.timing import timing_of
 from immunecam.benchmarks.card.torch_engine import TorchCardEngine
+from immunecam.errors import InputError
 from immunecam.kernels.cuda import Programs
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.card import CardPurifier, opening
@@ -161,14 +162,26 @@ def test_kernels_are_timed(core, monkeypatch):
     assert {row["form"] for row in alone} == {"batched"}
 
 
-def test_plans_are_built_where_tensorrt_is(world, stand_in, tmp_path):
+def test_plans_are_built_where_tensorrt_is(world, stand_in, tmp_path, monkeypatch, capsys):
+    """By the command, in this process: another has no stand-in."""
+    from immunecam.export import to_trt  # where onnx is, as the stand-in's fixture has seen
+
     made = stand_in.small_bundle(tmp_path / "a.immune")
+
+    def run(command, **_):
+        assert Path(command[1]) == ROOT / "export" / "to_trt.py"
+        return subprocess.CompletedProcess(command, to_trt.main(command[2:]), *capsys.readouterr())
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
     bundle = gpu.planned(made.path, tmp_path / "scratch")
     assert [(plan.role, plan.key.precision, plan.key.batch) for plan in bundle.manifest.plans] == [
         ("analyzer", "fp32", (1, 1, 128)),
         ("restorer", "fp32", (1, 1, 128)),
     ]
     assert Bundle.load(made.path).manifest.plans == ()
+    world.memory = 0
+    with pytest.raises(InputError, match=r"a\.immune gets no plans here: to_trt\.py: .*memory"):
+        gpu.planned(made.path, tmp_path / "again")
 
 
 def test_providers_that_are_missing_are_told(core, monkeypatch, tmp_path):
