@@ -4,13 +4,15 @@
 
 It runs from a plain checkout with NumPy, PyTorch and cuda-core, and compiles by nvcc or NVRTC; where ONNX Runtime has
 CUDA, or TensorRT is there, the package's own purifier is run too, else it says why not. Every part is a process
-of its own with a time limit, because an error on a card spoils the process that made it; the report is written after
-each, so that what was measured stays.
+of its own with a time limit, because an error on a card spoils the process that made it, and so is every form of the
+projection. The report is written while they run, so that what was measured stays, whatever stops this; what failed says
+where in ``gpu.log`` beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # the folders of a checkout are one package by the one beside this
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -33,36 +35,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.card.table import markdown
-from immunecam.errors import ImmuneCamError
+from immunecam.errors import ImmuneCamError, InputError
 from immunecam.files import written_whole
+from immunecam.kernels.cuda import FORMS
 from immunecam.runtime.report import machine, versions, write_report
 
-__all__ = ["PARTS", "SCHEMA", "Part", "main", "real_picture"]
+if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle
+
+__all__ = ["PARTS", "SCHEMA", "Part", "main", "planned", "real_picture"]
 
 SCHEMA = "immunecam.gpu/1"
 _ROOT = Path(__file__).resolve().parents[1]
 _SIDE = 112
+_NOTED_EVERY = 10.0  # seconds
 _PACKAGES = ("cuda-core", "cuda-bindings", "torch", "triton", "onnx", "onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A process.
+    """What is done in processes of its own.
 
     Attributes
     ----------
     rows : callable
         From the arguments to rows, each written down when it comes.
     seconds : float
-        After which it is stopped.
+        After which a process is stopped.
+    variants : sequence of str
+        Each of which has its own process, so that what one spoils or hangs is there for the others; none: there is one.
     """
 
     rows: Callable[[argparse.Namespace], Iterable[dict[str, Any]]]
     seconds: float
+    variants: Sequence[str] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every part, or one; the exit code is that of the first error, or 3 if a check fails."""
+    """Run every part, or one; the exit code is that of the first error, or 3 if a check fails or does not end."""
     given = _parser().parse_args(arguments)
     try:
         return _all(given) if given.part is None else _one(given)
@@ -76,12 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for gpu.json and gpu.md")
     parser.add_argument("--device", type=int, default=0, help="number of the card")
     parser.add_argument("--k", type=int, default=1500, help="eigenfaces of the kernels' own figures")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for everything; what does not fit is left out")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for everything; what does not fit is left out")
     parser.add_argument("--bundle", type=Path, action="append", help="bundle to purify with; default: the shipped ones")
     parser.add_argument("--part", choices=PARTS, help="do this part only, and write its rows to --rows")
+    variants = sorted({word for part in PARTS.values() for word in part.variants})
+    parser.add_argument("--variant", choices=variants, help="of the part, do this only")
     parser.add_argument("--rows", type=Path, help="file for the rows of a part, a JSON line each")
     parser.add_argument("--prebuilt", type=Path, help="folder of kernels that an earlier part compiled")
-    parser.add_argument("--few", action="store_true", help="few and small checks, for a sanitizer")
     return parser
 
 
@@ -90,56 +101,108 @@ def _all(given: argparse.Namespace) -> int:
 
     open_device(given.device)  # says in one sentence what is missing
     print(", ".join(f"{name} {_version(name)}" for name in _PACKAGES), flush=True)
-    began = time.monotonic()
     report: dict[str, Any] = {"left_out": [], **{name: [] for name in PARTS}}
+    began = time.monotonic()
+    (given.out / "gpu.log").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         given.prebuilt = Path(scratch) / "prebuilt"
         for name, part in PARTS.items():
-            left = 60 * given.minutes - (time.monotonic() - began)
-            if left < 5:
-                report["left_out"].append(f"{name}: {given.minutes:g} minutes were over")
-                continue
-            file = Path(scratch) / f"{name}.jsonl"
-            reason = _process(given, name, file, min(part.seconds, left))
-            report[name] = _rows(file)
-            if reason:
-                report["left_out"].append(f"{name}: {reason}")
-            report["seconds"] = round(time.monotonic() - began, 1)
-            _write(given.out, report)
-            print(f"{name}: {len(report[name])} rows after {report['seconds']:.0f} s {reason or ''}", flush=True)
+            for variant in part.variants or (None,):
+                title = name if variant is None else f"{name}, {variant}"
+                left = 60 * given.minutes - (time.monotonic() - began)
+                if left < 5:
+                    report["left_out"].append(f"{title}: {given.minutes:g} minutes were over")
+                    continue
+                file = Path(scratch) / f"{title}.jsonl"
+                reason = _process(given, report, name, variant, file, min(part.seconds, left))
+                if reason:
+                    report["left_out"].append(f"{title}: {reason}")
+                report["seconds"] = round(time.monotonic() - began, 1)
+                _write(given.out, report)
+                print(f"{title}: {len(_rows(file))} rows after {report['seconds']:.0f} s {reason or ''}", flush=True)
+    _write(given.out, report)
     print(markdown(_whole(report)))
-    checked = [*report["checks"], *report["frames"], *report["runtime"], *report["sanitizer"]]
-    return 3 if not report["checks"] or any(row["failures"] for row in checked) else 0
+    checked = [row for name in ("checks", "pixels", "frames", "runtime", "sanitizer") for row in report[name]]
+    unfinished = any(reason.startswith("checks") for reason in report["left_out"])  # as by a kernel that hangs
+    return 3 if unfinished or any(row["failures"] for row in checked) else 0
 
 
-def _process(given: argparse.Namespace, name: str, file: Path, seconds: float) -> str | None:
-    """Run a part; what was wrong with it, if anything."""
-    command = [sys.executable, __file__, "--part", name, "--rows", str(file), "--prebuilt", str(given.prebuilt)]
-    command += ["--device", str(given.device), "--k", str(given.k)]
-    command += [word for path in given.bundle or () for word in ("--bundle", str(path))]
-    code, _, errors = _limited(command, seconds)
-    if code is None:
-        return f"stopped after {seconds:.0f} s"
+def _process(
+    given: argparse.Namespace, report: dict[str, Any], name: str, variant: str | None, file: Path, seconds: float
+) -> str | None:
+    """Run a part or a variant of it, and note its rows while they come; what was wrong with it, if anything."""
+    command = _command(given, name, variant, file)
+    if command is None:
+        return "compute-sanitizer was not found"
+    before = report[name]
+
+    def note() -> None:
+        rows = _rows(file)
+        report[name] = [*before, *(rows if name != "sanitizer" else ())]
+        _write(given.out, report)
+
+    try:
+        code, out, errors = _limited(command, seconds, note)
+    finally:
+        note()
+    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    if name == "sanitizer":
+        report[name] = [*before, _sanitized(str(variant), _rows(file), out + errors)]
+        return f"stopped after {seconds:.0f} s" if code is None else None
     if code == 0:
         return None
-    said = [line.strip() for line in errors.splitlines() if line.strip()]
+    with (given.out / "gpu.log").open("a", encoding="utf-8") as log:  # the last line says what, the others where
+        log.write(f"== {name} {variant or ''}\n{errors[-20_000:]}\n")
+    if code is None:
+        return f"stopped after {seconds:.0f} s"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
     return said[-1][:300] if said else f"it ended with {code}"
 
 
-def _limited(command: Sequence[str], seconds: float) -> tuple[int | None, str, str]:
-    """Exit code (None if it was stopped), output and errors of a command; what it has started is stopped with it."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        out, errors = process.communicate(timeout=seconds)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # a group of its own, which nobody else is in
-        out, errors = process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        return None, out, errors
-    return process.returncode, out, errors
+def _command(given: argparse.Namespace, name: str, variant: str | None, rows: Path) -> list[str] | None:
+    """What a process is started by; None if there is no sanitizer to start it under."""
+    command = [sys.executable, __file__, "--part", name, "--rows", str(rows), "--prebuilt", str(given.prebuilt)]
+    command += ["--device", str(given.device), "--k", str(given.k)]
+    command += [word for path in given.bundle or () for word in ("--bundle", str(path))]
+    command += ["--variant", variant] if variant else []
+    if name != "sanitizer":
+        return command
+    compiler = shutil.which("nvcc")
+    beside = str(Path(compiler).resolve().parent) if compiler else None
+    tool = shutil.which("compute-sanitizer") or (shutil.which("compute-sanitizer", path=beside) if beside else None)
+    # What libraries ask of the driver and do without is no fault.
+    quiet = ["--report-api-errors", "no"] if variant == "memcheck" else []
+    return None if tool is None else [tool, "--tool", str(variant), *quiet, *command]
+
+
+def _limited(
+    command: Sequence[str], seconds: float, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[int | None, str, str]:
+    """Exit code (None if it was stopped), output and errors of a command; what it has started is stopped with it.
+
+    They go to files: who waits for the end of a pipe waits for everybody that holds it.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
+        end = time.monotonic() + seconds
+        try:
+            while process.poll() is None and (left := end - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(left, _NOTED_EVERY))
+                    break
+                meanwhile()
+        finally:
+            stopped = process.poll() is None
+            if stopped:
+                os.killpg(process.pid, signal.SIGKILL)  # a group of its own, which nobody else is in
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(20)  # a driver that does not let go of it must not hold the others up
+        texts = []
+        for file in (out, errors):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+        return None if stopped else process.returncode, texts[0], texts[1]
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -214,6 +277,11 @@ def _opened(given: argparse.Namespace) -> tuple[Any, Any]:
     return Programs(device, prebuilt=given.prebuilt), device.create_stream()
 
 
+def _chosen(given: argparse.Namespace) -> Sequence[str]:
+    """Forms of the projection."""
+    return (given.variant,) if given.variant else FORMS
+
+
 def _build(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What the card is, then every kernel by nvcc where it is, which the other parts use, and by NVRTC."""
     from immunecam.kernels.cuda import Card, Programs, open_device
@@ -232,6 +300,7 @@ def _build(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "integrated": card.integrated,
         },
         "packages": {name: _version(name) for name in _PACKAGES},
+        "real_faces": len(_real_faces()),
         "used": "NVRTC",
     }
     yield found
@@ -263,8 +332,9 @@ def _checks(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     programs, stream = _opened(given)
     faces = _real_faces()
     sizes: list[dict[str, Any]] = [{"k": 64, "batches": (1, 3)}]  # seconds, and they find most of what is wrong
-    if not given.few:
+    if given.part == "checks":
         sizes += [{"k": 512, "batches": (1, 8)}, {"k": given.k}]
+        sizes = [size | {"forms": _chosen(given)} for size in sizes]
     for size in sizes:
         for row in check_kernels(programs, stream, faces, **size):
             yield row | {"failures": failures(row)}
@@ -278,6 +348,14 @@ def _frames(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield row | {"failures": frame_failures(row)}
 
 
+def _pixels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from immunecam.benchmarks.card.pixel_checks import check_pixels, pixel_failures
+
+    programs, stream = _opened(given)
+    for row in check_pixels(programs, stream):
+        yield row | {"failures": pixel_failures(row)}
+
+
 def _kernels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from immunecam.benchmarks.card.forms import copy_bandwidth
     from immunecam.benchmarks.card.kernel_times import kernel_times
@@ -286,7 +364,7 @@ def _kernels(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     _same_card(given)
     bandwidth = copy_bandwidth()
     yield {"kernel": "copy", "gigabytes_per_second": round(bandwidth / 1e9, 1)}
-    yield from kernel_times(programs, stream, bandwidth, k=given.k)
+    yield from kernel_times(programs, stream, bandwidth, k=given.k, forms=_chosen(given))
 
 
 def _purifications(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -295,7 +373,13 @@ def _purifications(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     programs, _ = _opened(given)
     _same_card(given)
     for path in _bundles(given):
-        yield from purification_times(_purified(path), programs, _faces())
+        try:
+            purified = _purified(path)
+        except Exception as error:  # the other bundles are still worth their time
+            said = " ".join(str(error).split())[:300]
+            yield {"bundle": path.stem, "batch": 1, "networks": "float32", "form": "graph", "error": said}
+            continue
+        yield from purification_times(purified, programs, _faces())
     # The paper's network and number of eigenfaces, whose published form is what the product is compared with.
     paper = drawn_networks("ais of the paper", "ais", given.k, {})
     yield from purification_times(paper, programs, _faces(), batches=(1, 8))
@@ -325,15 +409,48 @@ def _purified(path: Path) -> Any:
 
 def _runtime(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The package's own purifier, as an installation with a backend for it would run it."""
-    from immunecam.benchmarks.card.runtime_times import runtime_failures, runtime_times
+    from immunecam.benchmarks.card.runtime_times import PROVIDERS, runtime_failures, runtime_times
     from immunecam.runtime.bundle import Bundle
 
     _opened(given)
     _same_card(given)
-    for path in _bundles(given):
-        bundle = Bundle.load(path)
-        for row in runtime_times(bundle, _faces(), frame=_picture(), device=given.device, prebuilt=given.prebuilt):
-            yield row | {"failures": runtime_failures(row)}
+    for provider in (given.variant,) if given.variant else PROVIDERS:
+        for path in _bundles(given):
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    bundle = Bundle.load(path)
+                    bundle = planned(path, Path(scratch)) if provider == "tensorrt" else bundle
+                except (ImmuneCamError, ImportError, OSError) as error:
+                    yield {"provider": provider, "bundle": path.stem, "missing": str(error), "failures": []}
+                    continue
+                options: dict[str, Any] = {"device": given.device, "prebuilt": given.prebuilt, "providers": [provider]}
+                for row in runtime_times(bundle, _faces(), frame=_picture(), **options):
+                    yield row | {"failures": runtime_failures(row)}
+
+
+def planned(path: Path, scratch: Path) -> Bundle:
+    """A copy of a bundle with TensorRT's plans for this machine, in float32 as the other providers compute.
+
+    Raises
+    ------
+    BackendMissingError
+        If TensorRT is missing.
+    InputError
+        If a plan cannot be built, or differs too much.
+    """
+    from immunecam.runtime.bundle import Bundle
+    from immunecam.runtime.engines.tensorrt_library import import_tensorrt
+
+    import_tensorrt()  # says it in one sentence, whatever else is missing
+    copied = scratch / path.name
+    shutil.copytree(path, copied)
+    command = [sys.executable, str(_ROOT / "export" / "to_trt.py"), str(copied), "--precision", "fp32"]
+    command += ["--batch", "1,1,128", "--timing-cache", str(scratch / "timings"), "--drop-signature"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        said = result.stderr.strip().splitlines() or [f"it ended with {result.returncode}"]
+        raise InputError(f"The bundle {path} gets no plans here: {said[-1][:300]}")
+    return Bundle.load(copied)
 
 
 def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -343,44 +460,32 @@ def _forms(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield from form_times(given.k)
 
 
-def _sanitizer(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What compute-sanitizer's tools say of a few checks, where it is there and works."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return
-    for kind in ("memcheck", "racecheck", "synccheck"):
-        with tempfile.TemporaryDirectory() as scratch:
-            rows = Path(scratch) / "rows"
-            # What libraries ask of the driver and do without is no fault.
-            options = ["--tool", kind, *(["--report-api-errors", "no"] if kind == "memcheck" else [])]
-            command = [tool, *options, sys.executable, __file__, "--part", "checks", "--few", "--rows", str(rows)]
-            command += ["--prebuilt", str(given.prebuilt), "--device", str(given.device)]
-            code, out, errors = _limited(command, 60)
-            said = "it took longer than 60 s" if code is None else out + errors
-            checks = _rows(rows)
-        summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)[^\n]*", said)
-        failed = [fault for row in checks for fault in row["failures"]]
-        if summary and int(summary[1]):
-            failed.append(summary[0])
-        yield {
-            "tool": kind,
-            "cases": len(checks),
-            "said": summary[0] if summary else " ".join(said.split())[-200:],
-            "failures": failed,
-        }
+def _sanitized(tool: str, checks: list[dict[str, Any]], said: str) -> dict[str, Any]:
+    """What a tool of compute-sanitizer has said of a few checks."""
+    summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)[^\n]*", said)
+    failed = [fault for row in checks for fault in row["failures"]]
+    if summary and int(summary[1]):
+        failed.append(summary[0])
+    return {
+        "tool": tool,
+        "cases": len(checks),
+        "said": summary[0] if summary else " ".join(said.split())[-200:],
+        "failures": failed,
+    }
 
 
 PARTS = {
-    "build": Part(_build, 120),
-    "checks": Part(_checks, 150),
+    "build": Part(_build, 90),
+    "checks": Part(_checks, 60, FORMS),
+    "pixels": Part(_pixels, 20),
     "frames": Part(_frames, 40),
-    "kernels": Part(_kernels, 150),
+    "kernels": Part(_kernels, 70, FORMS),
+    "forms": Part(_forms, 80),
     "purifications": Part(_purifications, 90),
-    "runtime": Part(_runtime, 90),
-    "forms": Part(_forms, 90),
-    "sanitizer": Part(_sanitizer, 190),
+    "runtime": Part(_runtime, 90, ("cuda", "tensorrt", "torch")),
+    "sanitizer": Part(_checks, 60, ("memcheck", "racecheck", "synccheck")),
 }
-"""In their order: what is not right needs no time."""
+"""In their order: what is not right needs no time, and what the goals are of comes before the rest."""
 
 
 # -- report ----------------------------------------------------------------------------------------------------------
@@ -421,4 +526,6 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
+    # As an interruption: the part that runs is stopped, and what it has found is kept.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.kernels import MUTATION_MODES, Subspace, mutate
-from immunecam.kernels.cuda import Fault, Programs, SubspaceKernels, possible_forms
+from immunecam.kernels.cuda import FORMS, Fault, Programs, SubspaceKernels, possible_forms
 from immunecam.kernels.cuda.staging import Staging
 
 __all__ = ["BASES", "check_kernels", "failures", "random_subspace"]
@@ -41,6 +41,7 @@ def check_kernels(
     k: int = 1500,
     batches: Sequence[int] = (1, 3, 8, 32, 33, 128),
     bases: Sequence[str] = BASES,
+    forms: Sequence[str] = FORMS,
     seed: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Every mode, basis format, form and batch, each compared once and run twice.
@@ -55,8 +56,8 @@ def check_kernels(
         Real ones in [-1, 1], M may be 0; half of each batch is of them, the rest is random.
     k : int
         Eigenfaces.
-    batches, bases : sequence
-        Which.
+    batches, bases, forms : sequence
+        Which; a form that the card cannot do is passed over.
     seed : int, optional
         None takes fresh numbers.
 
@@ -74,7 +75,8 @@ def check_kernels(
         rows = space.basis.astype(np.float64) * (
             1.0 if space.scale is None else space.scale[:, None].astype(np.float64)
         )
-        for form in possible_forms(programs.card, k, d, basis):
+        possible = possible_forms(programs.card, k, d, basis)
+        for form in (form for form in forms if form in possible):
             for n in batches:
                 case = {"basis": basis, "form": form, "batch": n, "k": k}
                 try:

@@ -157,8 +157,12 @@ def purification_times(
         for precision, networks in (("float32", purified.networks), ("float16", half)):
             common = {"bundle": purified.name, "batch": n, "k": purified.subspace.k, "networks": precision}
             try:
-                yield from _forms(CardPurification(networks, purified.subspace, programs, n, 7), batch, wanted, common)
-            except RuntimeError as error:  # an operator without half precision, or no memory, leaves the others theirs
+                made = CardPurification(networks, purified.subspace, programs, n, 7)
+                try:
+                    yield from _forms(made, batch, wanted, common, repeats)
+                finally:
+                    made.close()
+            except Exception as error:  # an operator without half precision, or no memory, leaves the others theirs
                 yield common | {"form": "graph", "error": " ".join(str(error).split())[:300]}
 
 
@@ -167,7 +171,7 @@ def _forms(
     batch: NDArray[np.float32],
     wanted: NDArray[np.uint8] | None,
     common: dict[str, Any],
-    repeats: int = 100,
+    repeats: int,
 ) -> Iterator[dict[str, Any]]:
     made.faces.copy_(torch.from_numpy(batch))
     torch.cuda.synchronize()
@@ -187,7 +191,6 @@ def _forms(
     if whole:
         few = max(5, repeats // len(batch))
         yield common | {"form": "paper, eager", **time_calls(lambda: _published(made), repeats=few).to_dict()}
-    made.close()
 
 
 @torch.no_grad()

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immunecam.benchmarks.card.goals import goals
+
 __all__ = ["markdown"]
 
 _Row = Mapping[str, Any]
+
+_MOST = 20  # checks that failed, line by line: one fault fails many
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -15,12 +19,14 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = ["# On a card", _summary(report)]
     for title, table in (
         ("Checks", _checks(report["checks"], report["sanitizer"])),
+        ("Faces in and out", _pixels(report["pixels"])),
         ("Mutation and projection", _kernels(report["kernels"])),
         ("The same in PyTorch", _forms(report["forms"], report["kernels"])),
         ("Whole purifications", _purifications(report["purifications"])),
         ("The runtime's purifier", _runtime(report["runtime"])),
-        ("Frames", _frames(report["frames"])),
+        ("Frames", _frames(report["frames"], report["kernels"])),
         ("Left out", [f"- {reason}" for reason in report["left_out"]]),
+        ("Goals", [f"- {goal}" for goal in goals(report)]),
     ):
         if table:
             parts += ["", f"## {title}", "", *table]
@@ -37,10 +43,15 @@ def _summary(report: Mapping[str, Any]) -> str:
         f"multiprocessors, {card['shared_memory_bytes'] // 1024} KiB of shared memory a block, "
         f"{card['l2_cache_bytes'] // 2**20} MiB of L2 cache"
         + (f"; copies {copied[0]['gigabytes_per_second']:g} GB/s, read and written counted" if copied else "")
-        + f". Kernels by {built['used']}; "
+        + f". Kernels by {built['used']}; faces are {_faces(built)}; "
         + ", ".join(f"{name} {version}" for name, version in built["packages"].items() if version)
         + "."
     )
+
+
+def _faces(built: _Row) -> str:
+    count = built["real_faces"]
+    return f"random, and {count} crops of a real picture" if count else "random (a real picture was not to be read)"
 
 
 def _checks(checks: Sequence[_Row], sanitizer: Sequence[_Row]) -> list[str]:
@@ -60,9 +71,20 @@ def _checks(checks: Sequence[_Row], sanitizer: Sequence[_Row]) -> list[str]:
     lines += [
         f"- {row['form']} {row['basis']} K = {row['k']}, batch {row['batch']}, {row['mode']}: "
         + "; ".join(row["failures"])
-        for row in failed
+        for row in failed[:_MOST]
     ]
+    lines += [f"- and {len(failed) - _MOST} more"] * (len(failed) > _MOST)
     return lines + [f"- compute-sanitizer {row['tool']}, {row['cases']} cases: {row['said']}" for row in sanitizer]
+
+
+def _pixels(rows: Sequence[_Row]) -> list[str]:
+    if not rows:
+        return []
+    failed = [row for row in rows if row["failures"]]
+    return [
+        f"{len(rows)} cases, which must give the CPU's values to the last bit: {len(failed)} failed.",
+        *(f"- {row['kernel']}, batch {row['batch']}: {'; '.join(row['failures'])}" for row in failed),
+    ]
 
 
 def _kernels(rows: Sequence[_Row]) -> list[str]:
@@ -157,13 +179,20 @@ def _runtime(rows: Sequence[_Row]) -> list[str]:
     return [*([explained, "", *_table(head, lines)] if lines else []), *([""] if lines and said else []), *said]
 
 
-def _frames(rows: Sequence[_Row]) -> list[str]:
+def _frames(rows: Sequence[_Row], kernels: Sequence[_Row]) -> list[str]:
+    copied = [1e9 * row["gigabytes_per_second"] for row in kernels if row["kernel"] == "copy"]
+
+    def fraction(row: _Row) -> str:
+        return f"{100 * row['bytes'] / (1e-6 * row['p50_us']) / copied[0]:.1f} %" if copied else ""
+
     lines = [
-        [row["kernel"], str(row["batch"]), f"{row['p50_us']:.2f}" if "p50_us" in row else "",
+        [row["kernel"], str(row["batch"]),
+         *([f"{row['p50_us']:.2f}", f"{row['bytes'] / 1e6:.2f}", fraction(row)] if "p50_us" in row else [""] * 3),
          f"{row['mean_difference_grey']:.2f}", f"{row['p99_difference_grey']:.1f}", "; ".join(row["failures"]) or "no"]
         for row in rows
     ]  # fmt: skip
-    head = ["kernel", "faces", "us (p50)", "mean difference from OpenCV", "in 99 % at most", "failed"]
+    head = ["kernel", "faces", "us (p50)", "MB", "of copy bandwidth", "mean difference from OpenCV", "in 99 % at most",
+            "failed"]  # fmt: skip
     return _table(head, lines) if lines else []
 
 

@@ -14,8 +14,8 @@ __all__ = ["INSTALL", "OLDEST", "OLDEST_CORE", "Card", "one_line", "open_device"
 OLDEST = (7, 5)
 """Compute capability of the oldest cards that kernels are built for (Turing)."""
 
-OLDEST_CORE = (1, 2)
-"""Oldest cuda.core that the launchers are written for."""
+OLDEST_CORE = (1, 1)
+"""Oldest cuda.core that has every member that the launchers use."""
 
 INSTALL = "'pip install immunecam[cuda13]', or immunecam[cuda12] where the driver is older than 580 (JetPack 6)"
 """How to get cuda.core, for an error's end."""

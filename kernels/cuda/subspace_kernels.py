@@ -30,9 +30,10 @@ from immunecam.kernels.subspace import Subspace
 
 __all__ = ["FORMS", "SubspaceKernels", "possible_forms"]
 
-FORMS = ("one-pass", "two-pass", "batched")
-"""Forms of the projection. The first reads the basis once for each face, and wants cooperative launches and much shared
-memory; the second runs everywhere; the third reads the basis twice for all faces, and wants tensor cores."""
+FORMS = ("two-pass", "batched", "one-pass")
+"""Forms of the projection, the plainest first. The first runs everywhere; the second reads the basis twice for all
+faces, and wants tensor cores; the third reads it once for each face, and wants cooperative launches and much shared
+memory."""
 
 _MODES = {"sample": 0, "threshold": 1, "expected": 2}
 

@@ -74,7 +74,7 @@ def open_card(
     engine: CardEngine | None = None
     try:
         if provider == "tensorrt":
-            engine = TensorRTEngine.from_bundle(bundle, device=opened, exact=exact, shared=True)
+            engine = TensorRTEngine.from_bundle(bundle, device=opened, exact=exact)
         else:
             engine = OnnxRuntimeCardEngine(bundle, stream=stream, device_id=opened.device_id, threads=threads)
         made = CardPurifier(bundle, engine, programs, stream=stream, mutation=mutation, max_batch=max_batch)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import weakref
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import InputError, UsageError
@@ -25,28 +22,26 @@ _FACE = (112, 112)
 class TensorRTEngine:
     """Runs the plans of a bundle's ``analyzer`` and ``restorer``. Made by :meth:`from_bundle`.
 
-    Safe to call from several threads: each has execution contexts of its own, made at its first call and given back
-    when the thread ends, so it must wait for its streams before, and graphs of its calls must not be replayed after. Of
-    an engine that was opened as `shared`, threads use the same contexts, one call after the other, and they live as
-    long as the engine. A plan is native code, so it is run only from a bundle
-    that was checked, and from the very bytes that were checked.
+    For one thread at a time, on which the device is current; it may be another at every call, as TensorRT's execution
+    contexts belong to none. They live as long as the engine, for a CUDA graph that holds one of them may be replayed by
+    any thread. Whoever wants threads to run side by side gives each an engine of its own.
+
+    A plan is native code, so it is run only from a bundle that was checked, and from the very bytes that were checked.
     """
 
-    def __init__(
-        self, bundle: Bundle, trt: Any, device: Any, records: dict[str, PlanRecord], *, shared: bool = False
-    ) -> None:
+    def __init__(self, bundle: Bundle, trt: Any, records: dict[str, PlanRecord]) -> None:
         """Open the plans; use :meth:`from_bundle`, which chooses them."""
-        self._bundle, self._trt, self._device, self._records = bundle, trt, device, records
+        self._bundle, self._trt, self._records = bundle, trt, records
         self._logger = tensorrt_logger(trt)
-        self._local: Any = SimpleNamespace() if shared else threading.local()
-        self._all: weakref.WeakSet[_Contexts] = weakref.WeakSet()
-        self._opening = threading.Lock()
+        # One for each number of faces: a CUDA graph holds the state of the context that it was captured from, which
+        # must not get other shapes after that.
+        self._contexts: dict[tuple[str, int], _Context] = {}
         self._closed = False
         self._runtime = open_runtime(trt)
         self._plans = {role: _Plan.open(trt, self._runtime, bundle, record) for role, record in records.items()}
 
     @staticmethod
-    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False, shared: bool = False) -> TensorRTEngine:
+    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False) -> TensorRTEngine:
         """Engine for a bundle.
 
         Parameters
@@ -57,9 +52,6 @@ class TensorRTEngine:
             From :func:`immunecam.kernels.cuda.open_device`; None opens the first.
         exact : bool
             Take only plans that were built on a machine just like this, not merely compatible ones.
-        shared : bool
-            Let threads share the execution contexts, each of which has memory for the largest batch. Whoever calls
-            makes the device current in the thread and sees to it that one call comes after the other.
 
         Raises
         ------
@@ -72,7 +64,7 @@ class TensorRTEngine:
         trt = import_tensorrt()
         device = open_device() if device is None else device
         records = dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact))
-        return TensorRTEngine(bundle, trt, device, records, shared=shared)
+        return TensorRTEngine(bundle, trt, records)
 
     @property
     def provider(self) -> str:
@@ -101,7 +93,7 @@ class TensorRTEngine:
 
     @property
     def capturable(self) -> bool:
-        """True: launches may stand in a CUDA graph, after one call with the same n on the same thread."""
+        """True: launches may stand in a CUDA graph, after one call with the same n."""
         return True
 
     def analyze_on(self, n: int, *, faces: int, probabilities: int, stream: Any) -> None:
@@ -142,12 +134,10 @@ class TensorRTEngine:
 
     def close(self) -> None:
         """Give contexts, plans and TensorRT's runtime back; the streams of all calls must be done."""
-        with self._opening:
-            self._closed = True
-            for contexts in list(self._all):
-                contexts.made.clear()
-            self._plans.clear()
-            self._runtime = None
+        self._closed = True
+        self._contexts.clear()
+        self._plans.clear()
+        self._runtime = None
 
     def _run(self, role: str, n: int, addresses: dict[str, int], stream: Any) -> None:
         handle = int(stream.handle)
@@ -158,31 +148,13 @@ class TensorRTEngine:
         self._context(role, n).run(n, addresses, handle)
 
     def _context(self, role: str, n: int) -> _Context:
-        mine: _Contexts | None = getattr(self._local, "contexts", None)
-        if mine is not None and (role, n) in mine.made:
-            return mine.made[role, n]
-        with self._opening:
+        if (role, n) not in self._contexts:
             if self._closed:
                 raise UsageError("This TensorRT engine was closed, but it was asked to run: make another.")
             if role not in self._plans:
                 raise UsageError(f"The bundle {self._bundle.path} has no {role}, but it was asked to run.")
-            if mine is None:
-                self._device.set_current()  # a new thread has no card of its own yet
-                mine = self._local.contexts = _Contexts()
-                self._all.add(mine)
-            mine.made[role, n] = self._plans[role].context(n, self._logger)
-            return mine.made[role, n]
-
-
-class _Contexts:
-    """Execution contexts of one thread, with which they go, or those that all of them share.
-
-    One for each number of faces: a CUDA graph holds the state of the context that it was captured from, which must not
-    get other shapes after that.
-    """
-
-    def __init__(self) -> None:
-        self.made: dict[tuple[str, int], _Context] = {}
+            self._contexts[role, n] = self._plans[role].context(n, self._logger)
+        return self._contexts[role, n]
 
 
 class _Plan:
@@ -238,7 +210,7 @@ class _Plan:
 
 
 class _Context:
-    """An execution context and what was set on it last; for one thread."""
+    """An execution context and what was set on it last."""
 
     def __init__(self, plan: _Plan, context: Any, logger: TensorRTLogger) -> None:
         self._plan, self._context, self._logger = plan, context, logger

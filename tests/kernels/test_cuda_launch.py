@@ -166,20 +166,20 @@ def test_a_machine_without_a_card_says_so(monkeypatch):
         open_device()
 
 
-@pytest.mark.parametrize("found", ["0.3.2", "1.1.0", "1.1.0rc1", "unknown"])
+@pytest.mark.parametrize("found", ["0.3.2", "1.0.1", "1.0.0rc1", "unknown"])
 def test_a_cuda_core_that_is_too_old(monkeypatch, tmp_path, found):
     """It may have other members, or none of ours; it is not asked."""
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", old := types.ModuleType("cuda.core"))
     old.__version__ = found
     for call in (open_device, lambda: compiled("mutate", "sm_90", tmp_path)):
-        with pytest.raises(BackendMissingError, match=rf"cuda\.core {found} is installed, but 1\.2 or newer") as told:
+        with pytest.raises(BackendMissingError, match=rf"cuda\.core {found} is installed, but 1\.1 or newer") as told:
             call()
         assert "immunecam[cuda13]" in str(told.value)
         assert told.value.exit_code == 4
 
 
-@pytest.mark.parametrize("found", ["1.2.0", "1.10.1", "2.0"])
+@pytest.mark.parametrize("found", ["1.1.0", "1.2.0", "1.10.1", "2.0"])
 def test_newer_ones_are_taken(monkeypatch, found):
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.core", types.ModuleType("cuda.core"))

@@ -113,17 +113,20 @@ def test_nothing_is_set_twice(world, compiled):
     assert (world.shapes_set, world.addresses_set) == (2, 6)
 
 
-def test_a_context_for_each_thread(world, compiled):
-    engine = TensorRTEngine.from_bundle(compiled)
+def test_an_engine_for_each_of_many_threads(world, compiled):
+    """They run side by side; the stand-in refuses a context that two threads use at a time."""
     reference = OnnxRuntimeEngine.from_bundle(compiled, provider="cpu")
     together, off = threading.Barrier(4, timeout=60), []  # a thread that fails must not stop the others for ever
 
     def work(seed):
-        card = Card(engine.k)
+        card = Card(reference.k)
+        card.device.set_current()
+        engine = TensorRTEngine.from_bundle(compiled)
         for turn in range(5):
             faces = some_faces(1 + (seed + turn) % 8, seed)
             together.wait()
             off.append(np.abs(card.analyze(engine, faces) - reference.analyze(faces)).max())
+        engine.close()
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
@@ -131,16 +134,15 @@ def test_a_context_for_each_thread(world, compiled):
     for thread in threads:
         thread.join()
     assert len(off) == 20
-    assert max(off) < 1e-6  # the stand-in refuses a context that two threads use at a time
+    assert max(off) < 1e-6
     assert len({launch[0] for launch in world.launches}) == 4
-    del thread, threads
     gc.collect()
-    assert world.contexts == set()  # they went with their threads
+    assert world.contexts == set()
 
 
-def test_contexts_that_threads_share(world, compiled):
-    """They live as long as the engine, whatever thread made them."""
-    engine = TensorRTEngine.from_bundle(compiled, shared=True)
+def test_threads_after_one_another_use_the_same_context(world, compiled):
+    """It lives as long as the engine, whatever thread made it."""
+    engine = TensorRTEngine.from_bundle(compiled)
     wanted = OnnxRuntimeEngine.from_bundle(compiled, provider="cpu").analyze(some_faces(3))
     off = []
 
