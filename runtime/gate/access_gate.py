@@ -383,7 +383,7 @@ class AccessGate:
             ended = tracker.update(sightings)
             for track in ended:
                 if track.number not in decided:
-                    yield self._judge(track.sightings, track.frames, person)
+                    yield self._judge(track.sightings, track.frames, person, track.missed)
                 decided.pop(track.number, None)
             for track in tracker.tracks:
                 last = decided.get(track.number)
@@ -396,7 +396,7 @@ class AccessGate:
                     track.sightings = track.sightings[-1:]
         for track in tracker.tracks:
             if track.number not in decided:
-                yield self._judge(track.sightings, track.frames, person)
+                yield self._judge(track.sightings, track.frames, person, track.missed)
         if not seen:
             yield self._judge([], count, person)
 
@@ -411,12 +411,13 @@ class AccessGate:
         chosen = max(tracks, key=lambda track: (track.frames, track.area), default=None)
         return self._judge([] if chosen is None else chosen.sightings, count, person)
 
-    def _judge(self, sightings: Sequence[Sighting], frames: int, claimed: str | None) -> GateEvent:
+    def _judge(self, sightings: Sequence[Sighting], frames: int, claimed: str | None, missed: int = 0) -> GateEvent:
         """Decide on a track's faces, and write it down."""
         began = time.perf_counter()
         threshold = self.threshold()
         mode = "identify" if claimed is None else "verify"
-        common: dict[str, Any] = {"mode": mode, "claimed": claimed, "frames": frames, "threshold": threshold}
+        common: dict[str, Any] = {"mode": mode, "claimed": claimed, "threshold": threshold}
+        common |= {"frames": frames, "missed": missed}
         qualities = [assess(seen.crop, seen.face, self._limits) for seen in sightings]
         good = [seen for seen, quality in zip(sightings, qualities, strict=True) if quality.good]
         first_image: int | None = None

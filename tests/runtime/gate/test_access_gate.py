@@ -212,7 +212,15 @@ def test_a_stream_gives_one_decision_for_each_face_that_stays(gate, frames):
     events = list(gate.watch(stream))
     assert [(event.event, event.person) for event in events] == [("granted", "left"), ("granted", "right")]
     assert [event.event for event in gate.watch([empty] * 3)] == ["no-face"]
-    assert [event.event for event in gate.watch([frames["left"][0], *[empty] * 8])] in (["granted"], ["low-quality"])
+    assert [event.missed for event in events] == [0, 0]
+
+
+def test_who_was_gone_before_the_decision_is_told_as_gone(gate, frames):
+    empty = np.full_like(frames["left"][0], 90)
+    for gone in (6, 2):  # the track ends, or the stream does
+        (event,) = gate.watch([frames["left"][0], *[empty] * gone])
+        assert (event.event, event.missed) == ("granted", gone)
+        assert records(gate)[-1]["missed"] == gone
 
 
 def test_images_are_kept_only_when_switched_on_and_then_encrypted(gate, opened, key, frames, tmp_path):
