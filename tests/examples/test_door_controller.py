@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import cv2
 import numpy as np
 import pytest
 import small_gate
+from http_camera import HttpCamera
 
 from immunecam.runtime.faces import face_finder
 from immunecam.runtime.gate.operating_point import OperatingPoint
@@ -24,36 +22,6 @@ pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'imm
 pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
 
 PATIENCE_S = 60.0
-
-
-class Camera(http.server.ThreadingHTTPServer):
-    """Sends `picture` ten times a second, as motion JPEG, while it is not frozen."""
-
-    daemon_threads = True
-
-    def __init__(self, picture):
-        camera = self
-        self.picture, self.frozen = picture, False
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    while True:
-                        if not camera.frozen:
-                            data = cv2.imencode(".jpg", camera.picture, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
-                            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                            self.wfile.write(head.encode() + data + b"\r\n")
-                        time.sleep(0.1)
-
-            def log_message(self, *arguments):
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://operator:hunter2@127.0.0.1:{self.server_port}/stream.mjpg"
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +48,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def camera(site):
-    made = Camera(cv2.imread(str(site / "people/ann/3.png")))
+    made = HttpCamera(cv2.imread(str(site / "people/ann/3.png")))
     yield made
     made.shutdown()
     made.server_close()
