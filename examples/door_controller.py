@@ -62,7 +62,7 @@ def control(options: argparse.Namespace, relay: Relay, interrupt: FrameInterrupt
             if not relay.is_shut:  # it refused before
                 relay.shut()
 
-        frames = FreshFrames(camera, options.max_age, interrupt, processed)
+        frames = FreshFrames(camera, options.max_age, interrupt, processed, manager.status)
         manager.ready(f"watching {camera.name}")
         for run in frames.runs():
             for event in gate.watch(run):

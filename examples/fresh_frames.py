@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.runtime.frame_interrupt import FrameInterrupt
-from immunecam.runtime.frames import FrameSource
+from immunecam.runtime.frames import Frame, FrameSource, LiveSource, SourceState
 
 __all__ = ["FreshFrames"]
+
+_LOOK_S = 0.25
 
 
 class FreshFrames:
@@ -29,13 +31,21 @@ class FreshFrames:
     processed : callable
         Called when a frame has gone through everything: the place to tell a watchdog, for a source that hangs gets
         nothing here.
+    state : callable
+        Called with a sentence when a live source stalls, is lost, or is there again.
     """
 
     def __init__(
-        self, source: FrameSource, max_age_s: float, interrupt: FrameInterrupt, processed: Callable[[], None]
+        self,
+        source: FrameSource,
+        max_age_s: float,
+        interrupt: FrameInterrupt,
+        processed: Callable[[], None],
+        state: Callable[[str], None],
     ) -> None:
-        self._source, self._max_age_s, self._interrupt, self._processed = source, max_age_s, interrupt, processed
-        self._frames = iter(source)
+        self._source, self._max_age_s, self._interrupt = source, max_age_s, interrupt
+        self._processed, self._state = processed, state
+        self._frames = self._watched(source) if isinstance(source, LiveSource) else iter(source)
         self._newest: float | None = None  # time of the frame in work, by the source's clock
         self._offset = float("inf")  # from that clock to the monotonic one
         self._ended = False
@@ -67,6 +77,19 @@ class FreshFrames:
             self._ended = True
         finally:
             self._newest = None
+
+    def _watched(self, source: LiveSource) -> Iterator[Frame]:
+        """Every frame, and what there is to say between them."""
+        told = SourceState.CONNECTED
+        while True:
+            frame, status = source.read(_LOOK_S), source.status
+            if status.state is not told:
+                told = status.state
+                self._state(f"camera {status}")
+            if frame is not None:
+                yield frame
+            elif told is SourceState.ENDED:
+                return
 
     def _age_s(self, at: float) -> float:
         return time.monotonic() - self._offset - at if self._source.live else 0.0

@@ -23,7 +23,7 @@ from immunecam.commands.options import (
     log_to_stderr,
     trust_of,
 )
-from immunecam.errors import UsageError
+from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frame_interrupt import FrameInterrupt
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def purify(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what was chosen, and why.")] = False,
 ) -> None:
     """Purify the faces of a picture, folder, video, camera or stream."""
-    from immunecam.runtime.frames import FrameSource
+    from immunecam.runtime.frames import FrameSource, LiveSource
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
 
@@ -104,6 +104,7 @@ def purify(
         for text, target in zip(sources, targets, strict=True):
             with FrameSource.open(text) as source:
                 tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
+                status = source.status.to_dict() if isinstance(source, LiveSource) else None
             seconds = time.perf_counter() - tally.began
             row: dict[str, Any] = {
                 "source": source.name,
@@ -116,6 +117,8 @@ def purify(
             }
             for stage in _STAGES:
                 row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
+            if status is not None:
+                row["live"] = status
             rows.append(row)
             per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
             where = f", wrote {target}" if target else ""
@@ -148,7 +151,8 @@ def _one(
 ) -> _Tally:
     from immunecam.runtime.frames import FrameSink
 
-    tally = _Tally()
+    tally, changed = _Tally(), None
+    size = source.height, source.width
     total = source.frame_count if limit is None else min(limit, source.frame_count or limit)
     sink = (
         FrameSink.open(target, source, width=2 * source.width if side_by_side else None)
@@ -168,6 +172,9 @@ def _one(
         task = progress.add_task(Path(source.name).name, total=total, faces=0)
         try:
             for frame in source:
+                if source.live and writer is not None and frame.image.shape[:2] != size:
+                    changed = "{}x{}".format(*frame.image.shape[1::-1])  # a file has one size: what it holds is kept
+                    break
                 with interrupt.frame():
                     result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
                     tally.add(result.timings_ms, len(result.faces))
@@ -181,6 +188,11 @@ def _one(
             if not source.live:
                 raise
             # A camera has no end of its own: Ctrl-C is how its recording is finished, and it is kept.
+    if changed is not None:
+        raise InputError(
+            f"the {source.kind} {source.name} changed its size from {size[1]}x{size[0]} to {changed} after "
+            f"{tally.frames} frames, which are kept in {str(target)!r}: start again to write the new size"
+        )
     return tally
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import grp
 import os
 import re
-import threading
 from itertools import pairwise
 from pathlib import Path
 
 from immunecam.errors import ImmuneCamError
 from immunecam.runtime.device.finding import Finding
-from immunecam.runtime.frames import FrameSource
+from immunecam.runtime.frames import FrameSource, LiveSource
 
 __all__ = ["check_camera", "check_video_devices"]
 
-_PATIENCE_S = 15.0
+_PATIENCE_S = 5.0  # for the next frame
+_SETTLE_S = 1.0  # decoders hand out the frames at once that they looked at to know the stream
 
 
 def check_camera(source: str | None, seconds: float) -> Finding:
@@ -35,26 +35,23 @@ def check_camera(source: str | None, seconds: float) -> Finding:
     try:
         with FrameSource.open(source) as opened:
             shape = f"{opened.width}x{opened.height}"
-            if not opened.live:
-                return Finding(
-                    part, "note", f"{opened.name} is a {opened.kind} and no camera", "give --source the camera"
-                )
-            # A camera that stops in the middle must not keep us for as long as its reader would wait for it.
-            guard = threading.Timer(seconds + _PATIENCE_S, opened.close)
-            guard.daemon = True
-            guard.start()
-            try:
-                for frame in opened:
-                    seen.append((frame.index, frame.timestamp_s))
-                    if frame.timestamp_s - seen[0][1] >= seconds:
-                        break
-            finally:
-                guard.cancel()
+            if not isinstance(opened, LiveSource):
+                why = f"{opened.name} is a {opened.kind} and no camera"
+                return Finding(part, "note", why, "give --source the camera")
+            settled = None
+            while (frame := opened.read(_PATIENCE_S)) is not None:
+                settled = settled or frame.timestamp_s + _SETTLE_S
+                if frame.timestamp_s < settled:
+                    continue
+                seen.append((frame.index, frame.timestamp_s))
+                if frame.timestamp_s - seen[0][1] >= seconds:
+                    break
+            status = opened.status
     except ImmuneCamError as error:
         return Finding(part, "bad", str(error), "check cable, address and rights, then run it again")
     took = seen[-1][1] - seen[0][1] if seen else 0.0
     if took < seconds:
-        why = f"it opens ({shape}), but gave {len(seen)} frames and then no more"
+        why = f"it opens ({shape}), but gave {len(seen)} frames and then no more: {status}"
         return Finding(part, "bad", why, "check cable and power", {"frames": len(seen)})
     # Frames that came while one was looked at are dropped, but counted by their index.
     rate, gap = (seen[-1][0] - seen[0][0]) / took, max(b[1] - a[1] for a, b in pairwise(seen))
@@ -64,8 +61,12 @@ def check_camera(source: str | None, seconds: float) -> Finding:
         "frames_per_s": round(rate, 2),
         "told_frames_per_s": round(opened.fps, 2) if opened.kind == "camera" else None,
         "longest_gap_ms": round(1000 * gap, 1),
+        "reconnections": status.reconnections,
     }
     why = f"{shape}, {rate:.1f} frames/s in {took:.1f} s, longest gap {1000 * gap:.0f} ms"
+    if status.reconnections:
+        why += f", lost {status.reconnections} times meanwhile"
+        return Finding(part, "note", why, "check cable, power and network", numbers)
     if opened.kind == "camera" and rate < opened.fps / 2:  # a stream tells no rate that could be believed
         todo = "give it light, for dark pictures are exposed longer; else fewer pixels, or a port of its own"
         return Finding(part, "note", f"{why}, but it says {opened.fps:.0f} frames/s of itself", todo, numbers)

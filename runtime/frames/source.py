@@ -55,15 +55,17 @@ class FrameSource(ABC):
     frame_count: int | None = None
 
     @staticmethod
-    def open(spec: str | Path, **options: Any) -> FrameSource:
+    def open(spec: str | Path, *, live: bool = False, **options: Any) -> FrameSource:
         """Open whatever `spec` names and look at its first frame.
 
         Parameters
         ----------
         spec : str or path
             A picture, a folder of pictures, a video file, a camera's number ("0"), or an rtsp:// or http:// URL.
+        live : bool, optional
+            Whether a video file is played at its own rate as if it were a camera; cameras and streams are live.
         **options
-            Of `LiveSource`, for cameras and streams.
+            Of `LiveSource`, for live sources.
 
         Raises
         ------
@@ -83,7 +85,7 @@ class FrameSource(ABC):
                     f"the source begins with {url.group()!r}: use rtsp:// or http(s)://, or the path of a file"
                 )
             return LiveSource(int(text) if text.isdecimal() else text, **options)
-        if options:
+        if options and not live:
             raise InputError(f"{', '.join(options)} belong to cameras and streams, but the source is {text!r}")
         path = Path(spec)
         try:
@@ -96,13 +98,23 @@ class FrameSource(ABC):
             ) from None
         except OSError as error:
             raise InputError(f"the source {text!r} cannot be read ({error.strerror}): check path and rights") from None
+        is_picture = path.suffix.lower() in PICTURE_SUFFIXES
+        if live and (stat.S_ISDIR(about.st_mode) or is_picture):
+            raise InputError(f"{text!r} cannot be played live: give a video, a camera number or a URL")
         if stat.S_ISDIR(about.st_mode):
             return FolderSource(path)
         if not stat.S_ISREG(about.st_mode):
             raise InputError(f"the source {text!r} is a device or pipe: give a file, a camera number or a URL")
         if about.st_size == 0:
             raise InputError(f"the source {text!r} has zero bytes: replace it")
-        return PictureSource(path) if path.suffix.lower() in PICTURE_SUFFIXES else VideoSource(path)
+        if is_picture:
+            return PictureSource(path)
+        if live:
+            from immunecam.runtime.frames.live import LiveSource
+
+            VideoSource(path).close()  # says in one sentence what is wrong with the file
+            return LiveSource(path, **options)
+        return VideoSource(path)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -33,7 +33,7 @@ def watch():
     from fresh_frames import FreshFrames
 
     def make(source, processed=lambda: None, max_age_s=0.5):
-        return FreshFrames(source, max_age_s, FrameInterrupt(), processed)
+        return FreshFrames(source, max_age_s, FrameInterrupt(), processed, str)
 
     return make
 
@@ -82,7 +82,7 @@ def test_a_signal_waits_for_the_frame(watch):
 
     seen = []
     with pytest.raises(KeyboardInterrupt), FrameInterrupt(signal.SIGTERM) as interrupt:
-        for run in FreshFrames(Script((0, 0), (0, 0)), 1, interrupt, lambda: None).runs():
+        for run in FreshFrames(Script((0, 0), (0, 0)), 1, interrupt, lambda: None, str).runs():
             for _ in run:
                 os.kill(os.getpid(), signal.SIGTERM)
                 seen.append("finished")

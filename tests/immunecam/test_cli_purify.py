@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from cameras import HttpCamera
 
 from immunecam.runtime.bundle import default_bundle
 
@@ -236,44 +234,50 @@ def test_interrupt_keeps_what_was_there(clip, tmp_path):
     assert (tmp_path / "out.mp4").read_bytes() == b"an earlier result"
 
 
-def test_interrupt_finishes_the_recording_of_a_camera(sample_frame, tmp_path):
-    data = cv2.imencode(".jpg", sample_frame)[1].tobytes()
+@pytest.fixture
+def camera(sample_frame):
+    made = HttpCamera(sample_frame, rate=20)
+    yield made
+    made.stop()
 
-    class Camera(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-            with contextlib.suppress(OSError):
-                while True:
-                    self.wfile.write(head + data + b"\r\n")
-                    time.sleep(0.05)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/camera.mjpg"
+def recording(camera, folder, *options):
+    """A process that writes the camera's frames into out.mp4, once it has begun to."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "immunecam", "purify", url, "-o", "out.mp4"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "immunecam", "purify", camera.url, "-o", "out.mp4", *options],
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out*partial*")) and time.monotonic() < deadline:
+    while not list(folder.glob(".out*partial*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(2)
+    return process
+
+
+def test_interrupt_finishes_the_recording_of_a_camera(camera, sample_frame, tmp_path):
+    process = recording(camera, tmp_path, "--json", "out.json")
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    server.shutdown()
-    server.server_close()
     assert process.returncode == 0, errors
     frames, width, height, _ = properties(tmp_path / "out.mp4")
     assert frames >= 1
     assert (height, width) == sample_frame.shape[:2]
     assert output.startswith(f"{frames} frames, ")
+    live = json.loads((tmp_path / "out.json").read_text())["rows"][0]["live"]
+    assert (live["state"], live["width"], live["height"]) == ("connected", width, height)
+    assert live["frames"] >= frames + live["dropped"]
+
+
+def test_camera_that_comes_back_in_another_size_leaves_its_recording(camera, sample_frame, tmp_path):
+    process = recording(camera, tmp_path)
+    camera.stop()
+    camera.image = cv2.resize(sample_frame, (160, 120))
+    camera.start()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    frames, width, height, _ = properties(tmp_path / "out.mp4")
+    assert f"changed its size from {width}x{height} to 160x120 after {frames} frames" in " ".join(errors.split())
+    assert output == ""

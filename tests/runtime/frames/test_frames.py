@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import subprocess
 import sys
 import threading
@@ -11,17 +10,12 @@ import time
 import cv2
 import numpy as np
 import pytest
+from cameras import HttpCamera, picture
 
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frames import FrameSink, FrameSource, LiveSource
 from immunecam.runtime.frames.picture import encode_picture
 from immunecam.runtime.frames.sink import VideoSink
-
-
-def picture(value: int = 120, size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    image = np.full((*size, 3), value, np.uint8)
-    image[: size[0] // 2, : size[1] // 2] = (10, 200, 90)
-    return image
 
 
 def write_video(path, count=9, fps=25.0, size=(48, 64), codec="mp4v"):
@@ -215,58 +209,9 @@ except InputError as error:
     assert list(tmp_path.iterdir()) == []
 
 
-class Camera:
-    """A real MJPEG camera on loopback, that can be unplugged and plugged in again."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.rate = 100.0
-        self.count = 0
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/stream.mjpg"
-
-    def start(self) -> None:
-        camera = self
-        self.running = True
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while camera.running:
-                        camera.count += 1
-                        data = encode_picture(picture(camera.count % 200), ".jpg")
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                        self.wfile.write(head.encode() + data + b"\r\n")
-                        time.sleep(1 / camera.rate)
-                except OSError:
-                    pass
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            allow_reuse_address = True
-
-        self.server = Server(("127.0.0.1", self.port), Handler)
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.running = False
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def camera():
-    made = Camera()
+    made = HttpCamera()
     yield made
     if made.running:
         made.stop()
@@ -283,14 +228,14 @@ def test_live_source_gives_the_newest_frame_and_comes_back(camera):
         time.sleep(0.6)  # a slow consumer
         seen = [next(frames).index for _ in range(3)]
         assert seen[0] > first.index + 5
-        assert source.dropped > 5
+        assert source.status.dropped > 5
         camera.stop()
         time.sleep(0.3)
         camera.start()
         deadline = time.monotonic() + 15
-        while source.reconnections == 0 and time.monotonic() < deadline:
+        while source.status.reconnections == 0 and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert source.reconnections == 1
+        assert source.status.reconnections == 1
         latest = [next(frames) for _ in range(3)]
         assert latest[-1].index > seen[-1]
         assert latest[-1].timestamp_s > first.timestamp_s

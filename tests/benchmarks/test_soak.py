@@ -1,0 +1,38 @@
+"""The soak run in small: what it counts adds up, and it leaves nothing open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from immunecam.benchmarks.soak import _slope, main, soak
+from immunecam.errors import UsageError
+from immunecam.runtime.bundle import default_bundle
+
+
+def test_cameras_are_read_to_the_end_and_closed():
+    clip = default_bundle().with_name("sample.mp4")
+    row = soak(clip, 2, 120, 20.0, None)
+    assert row["frames"] >= 120
+    assert row["taken"] + row["dropped"] <= row["frames"] <= row["taken"] + row["dropped"] + 4
+    assert row["reconnections"] == 0
+    assert len(row["latency_p50_ms"]) == len(row["latency_p99_ms"]) == min(10, row["taken"])
+    before, during, after = row["descriptors_before_during_after"]
+    assert before <= after < during
+    assert row["threads_before_during_after"][1] > row["threads_before_during_after"][2]
+
+
+def test_slope_and_its_error_are_those_of_least_squares():
+    frames = np.arange(0.0, 100_000.0, 1000.0)
+    noise = np.random.default_rng(0).normal(0, 2000, len(frames))
+    slope, error = _slope(frames, 2e8 + 30 * frames + noise)
+    (expected, _), covariance = np.polyfit(frames / 1e6, (2e8 + 30 * frames + noise) / 1e6, 1, cov=True)
+    assert slope == pytest.approx(expected)
+    assert error == pytest.approx(covariance[0, 0] ** 0.5, rel=1e-6)
+
+
+def test_a_gate_serves_one_camera(tmp_path):
+    with pytest.raises(UsageError, match="one source, and there are 2"):
+        soak(tmp_path / "a.mp4", 2, 10, 30.0, tmp_path / "face.toml")
+    with pytest.raises(SystemExit):
+        main(["--minutes", "often"])
