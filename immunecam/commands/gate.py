@@ -95,7 +95,7 @@ def enrol_all(
     console, rows = Console(), list[dict[str, Any]]()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    with gate.open(create=True) as opened, opened.store.deferred_backup(), progress:
+    with gate.open(create=True) as opened, opened.store.backup.deferred(), progress:
         for path in progress.track(people, description="enrolling"):
             try:
                 found = opened.enrol(path.name, _named([str(path)], None), replace=replace, max_templates=max_templates)
@@ -149,7 +149,7 @@ def delete(
     log_to_stderr(False)
     with (
         TemplateStore.open(store, gate_key(key_file), None) as opened,
-        AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened) as trail,
+        AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened.anchors) as trail,
     ):
         opened.delete(person)
         trail.append("deletion", {"person": person, "generation": opened.generation})

@@ -27,9 +27,10 @@ from immunecam.runtime.gate.keys import GateKey
 from immunecam.runtime.gate.matcher import Match
 from immunecam.runtime.gate.observer import FaceObserver
 from immunecam.runtime.gate.operating_point import OperatingPoint
+from immunecam.runtime.gate.person_name import check_name
 from immunecam.runtime.gate.quality import ENROLMENT, PROBE, Quality, QualityLimits, assess
 from immunecam.runtime.gate.recognizer import RecognizerSpec
-from immunecam.runtime.gate.store import TemplateStore, check_name
+from immunecam.runtime.gate.store import TemplateStore
 from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
 from immunecam.runtime.report import versions
 
@@ -193,7 +194,7 @@ class AccessGate:
         try:
             folder = Path(f"{os.fspath(store)}.audit") if audit is None else Path(audit)
             images = ImageArchive(folder / "images", key, retention) if save_images else None
-            trail = AuditLog(folder, anchor=opened, retention=retention)
+            trail = AuditLog(folder, anchor=opened.anchors, retention=retention)
             return cls(
                 opened,
                 observer,

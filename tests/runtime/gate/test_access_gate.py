@@ -89,7 +89,7 @@ def test_people_are_told_apart_and_every_decision_is_written_down(gate, frames):
         assert record["models"]["immunecam"]
         assert "images" not in record
         assert len(record["seed_commitment"]) == 64
-    assert verify_trail(gate.audit.folder, anchor=gate.store).intact
+    assert verify_trail(gate.audit.folder, anchor=gate.store.anchors).intact
     assert not (gate.audit.folder / "images").exists()
 
 
@@ -265,7 +265,7 @@ def test_a_decision_that_cannot_be_written_down_is_not_given(gate, frames, monke
         gate.identify(frames["left"][2:])
     monkeypatch.undo()
     assert gate.identify(frames["left"][2:]).granted
-    assert verify_trail(gate.audit.folder, anchor=gate.store).intact
+    assert verify_trail(gate.audit.folder, anchor=gate.store.anchors).intact
 
 
 def test_antibodies_and_residual_are_those_of_the_purification():
