@@ -29,7 +29,8 @@ from immunecam.errors import InputError
 
 if TYPE_CHECKING:
     from immunecam.runtime.frames import FrameSource
-    from immunecam.runtime.gate.access_gate import AccessGate, Enrolment
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.enrolment import Enrolment
     from immunecam.runtime.gate.event import GateEvent
 
 __all__ = ["app"]

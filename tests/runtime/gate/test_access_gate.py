@@ -14,8 +14,9 @@ import pytest
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels import project_float
 from immunecam.runtime.faces import Face, face_finder
-from immunecam.runtime.gate.access_gate import AccessGate, chosen_spread
+from immunecam.runtime.gate.access_gate import AccessGate
 from immunecam.runtime.gate.audit_verify import verify_trail
+from immunecam.runtime.gate.enrolment import chosen_spread
 from immunecam.runtime.gate.evidence import Evidence, evidence_limits, residual_energy, suspected
 from immunecam.runtime.gate.images import ImageArchive
 from immunecam.runtime.gate.operating_point import OperatingPoint
