@@ -10,7 +10,7 @@ from pathlib import Path
 from immunecam.runtime.device.finding import Finding
 from immunecam.runtime.device.system_files import read_text
 
-__all__ = ["check_power"]
+__all__ = ["check_power", "mode_of"]
 
 
 def check_power(*, root: Path = Path("/")) -> Finding:
