@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from immunecam.errors import ImmuneCamError, InputError
+from immunecam.errors import ImmuneCamError
 from immunecam.export.analyzer_graph import analyzer_graph
 from immunecam.export.basis_precision import BASIS_PRECISIONS, subspace_from_eigenspace
 from immunecam.export.parity import Parity, check_parity, with_rounding
@@ -20,6 +19,7 @@ from immunecam.export.restorer_graph import restorer_graph
 from immunecam.export.run_folder import TrainedNetwork
 from immunecam.export.weight_precision import WEIGHT_PRECISIONS, with_stored_weights
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle_quality import measured_quality
 from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
 from immunecam.runtime.subspace_file import subspace_to_bytes
 from immunecam.runtime.trust import PrivateKey
@@ -97,7 +97,9 @@ def export_bundle(
         if weights != "fp32":
             stored = _draft(Path(scratch) / "stored.immune", content(networks, weights))
             parity = with_rounding(parity, draft, stored, trained.faces.numpy())
-    quality = _quality(report, {**networks, "subspace.safetensors": basis}) if report else None
+    measured = {**networks, "subspace.safetensors": basis}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in measured.items()}
+    quality = measured_quality(report, hashes) if report else None
     final = content(networks, weights)
     written = write_bundle(
         path,
@@ -119,30 +121,6 @@ def _draft(path: Path, content: dict[str, Any]) -> Bundle:
     draft = write_bundle(path, **content)
     onnx.checker.check_model(str(path / "purifier.onnx"), full_check=True)
     return draft
-
-
-def _quality(report: str | Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Schema and rows of a report, if it measured these files."""
-    try:
-        content = json.loads(Path(report).read_text(encoding="utf-8"))
-        measured, rows, schema = content["bundle_files"], content["rows"], content["schema"]
-        refused = [check["name"] for check in content.get("sanity", []) if check["holds"] is False]
-        # A report of one bundle has its files, one of several has those of each by its name.
-        several = {name: listed for name, listed in measured.items() if isinstance(listed, dict)}
-        for name, listed in several.items():
-            if all(listed.get(file) == hashlib.sha256(data).hexdigest() for file, data in files.items()):
-                measured = listed
-                rows = [row for row in rows if row["defence"].startswith(f"{name} (") and row["purified"] == "both"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{str(report)!r} is no report of a measured bundle ({type(error).__name__}: {error})"
-        ) from None
-    if refused:
-        raise InputError(f"{str(report)!r} is a refused report, whose sanity block fails: {'; '.join(refused)}")
-    for name, data in files.items():
-        if measured.get(name) != hashlib.sha256(data).hexdigest():
-            raise InputError(f"{str(report)!r} measured another {name} than the one exported here: measure again")
-    return {"schema": schema, "rows": rows}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 from immunecam.training.attacks import (
     APGD,
-    CWL2,
     DIFGSM,
     EOTPGD,
     FGSM,
@@ -206,7 +205,6 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
         Planned("APGD-40", APGD(steps=40), 4.0),
         Planned("APGD-40", APGD(steps=40), 8.0),
         Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
-        Planned("CW-L2", CWL2(binary_search_steps=2), 1.5),
         Planned("patch", Patch(steps=40), 0.1),
     ]
     return tuple(planned)

@@ -135,6 +135,21 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
 
 
 @app.command()
+def measured(
+    bundle: _Source,
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="JSON of `immunecam evaluate` of this bundle.")],
+) -> None:
+    """Put the figures of an evaluation into the manifest, before the bundle is signed."""
+    from immunecam.runtime.bundle_quality import put_quality
+
+    changed = put_quality(bundle, report)
+    _say(
+        f"{bundle} says what {report} measured, {len(changed.manifest.quality['rows'])} rows (manifest sha256 "
+        f"{changed.sha256[:12]})"
+    )
+
+
+@app.command()
 def pack(
     bundle: _Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Archive to write, NAME.immune.")],

@@ -45,6 +45,22 @@ def test_results_are_those_of_the_bundled_model():
     assert all(row in measured["rows"] for row in rows)
 
 
+def test_undefended_recognisers_are_broken_by_every_grey_box_attack():
+    """PGD, MI-FGSM and APGD at 8/255 succeed with more than 95 % of the pairs of both goals."""
+    report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
+    rows = [
+        row
+        for row in report["rows"]
+        if (row["threat"], row["defence"], row["budget"]) == ("grey-box", "none", "8/255")
+        and row["attack"].partition("-")[0] in ("PGD", "MI", "APGD")
+    ]
+    assert {row["recognizer"] for row in rows} == set(report["thresholds"])
+    assert {"PGD-40", "MI-FGSM-10"} <= {row["attack"] for row in rows}
+    for row in rows:
+        assert row["same_accepted_percent"] < 5, row
+        assert row["different_rejected_percent"] < 5, row
+
+
 def test_robustness_page_is_that_of_its_report():
     report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
     assert (ROOT / "docs" / "robustness.md").read_text() == robustness.page_with_plots(report, "robustness")

@@ -184,3 +184,29 @@ def test_overwriting_a_signed_bundle_is_asked_for(here, mine, tmp_path):
     )
     one_sentence(here("export", mine, "--overwrite"), 2, "is signed and the new one would not be")
     one_sentence(here("export", mine, "--trust", "maker.pub.pem"), 2, "--trust is for --target tensorrt")
+
+
+def test_figures_of_an_evaluation_go_into_the_manifest_and_nothing_else_changes(here, mine, tmp_path):
+    before = Bundle.load(mine)
+    hashes = {name: record.sha256 for name, record in before.manifest.files.items()}
+    row = {"defence": "mine (sample)", "purified": "both", "accuracy_percent": 97.0}
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"schema": "x/1", "rows": [row], "bundle_files": {"mine": hashes}}))
+    done = here("bundle", "measured", mine, report)
+    assert done.returncode == 0, done.stderr
+    after = Bundle.load(mine)
+    assert after.sha256[:12] in done.stdout
+    assert after.manifest.quality == {"schema": "x/1", "rows": [row]}
+    old, new = (json.loads(bundle.manifest_bytes) for bundle in (before, after))
+    assert list(old) == list(new)
+    assert {name for name in old if old[name] != new[name]} == {"quality"}
+
+    other = {"mine": hashes | {"restorer.onnx": "0" * 64}}
+    report.write_text(json.dumps({"schema": "x/1", "rows": [], "bundle_files": other}))
+    one_sentence(here("bundle", "measured", mine, report), 3, "measured another")
+    one_sentence(here("bundle", "measured", mine, tmp_path / "none.json"), 3, "no report")
+    (mine / "signature.json").write_text("{}")
+    one_sentence(here("bundle", "measured", mine, report), 3, "is signed")
+    (tmp_path / "packed.immune").write_bytes(b"PK")
+    one_sentence(here("bundle", "measured", tmp_path / "packed.immune", report), 3, "is an archive")
+    assert Bundle.load(mine).sha256 == after.sha256
