@@ -23,8 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, 4 a backend that was asked for is missing, "
-    "5 a gate's decision other than granted.",
+    epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, or a device that a door cannot depend on, "
+    "4 a backend that was asked for is missing, 5 a gate's decision other than granted.",
 )
 app.command("purify")(purify.purify)
 app.command("train")(train.train)

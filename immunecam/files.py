@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["read_regular", "sync_folder", "write_durably", "written_whole"]
+__all__ = ["create_durably", "read_regular", "sync_folder", "write_durably", "written_whole"]
 
 
 @contextmanager
@@ -43,6 +44,37 @@ def write_durably(target: Path, data: bytes) -> None:
     """
     with written_whole(target, durable=True) as partial:
         partial.write_bytes(data)
+
+
+def create_durably(target: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write a file that must not be there yet, as a key must not; when it returns, a power cut would leave it.
+
+    Parameters
+    ----------
+    target : Path
+    data : bytes
+    mode : int
+        Rights from the first moment on, less those that the umask takes: a secret is never readable by others, not
+        even while it is written. By default its owner's alone.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something of that name; it is left alone.
+    OSError
+        If it cannot be written; no part of it is left.
+    """
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        sync_folder(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            target.unlink()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

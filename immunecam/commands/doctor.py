@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from immunecam.commands.doctor_device import DeviceOptions, check_device
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
+from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import ImmuneCamError
 
 if TYPE_CHECKING:
@@ -22,13 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 
+@with_shared_options
 def doctor(
+    on_device: DeviceOptions,
     bundle: Annotated[Optional[Path], typer.Option(help="Bundle to try; default: the bundled one.")] = None,  # noqa: UP045
     trust: TrustedKey = None,
     bundle_state: BundleState = None,
     json_report: Json = None,
 ) -> None:
-    """Say what this machine can run, and why not the rest."""
+    """Say what this machine can run, and why not the rest; on a device, whether a door can depend on it.
+
+    With --device the exit code is 3 if something that a door needs is missing or wrong.
+    """
+    if on_device.device:
+        check_device(on_device, bundle, lambda: trust_of(trust, bundle_state), json_report)
+        return
+    on_device.refuse_alone()
     from immunecam.runtime.report import machine, versions, write_report
 
     console = Console()

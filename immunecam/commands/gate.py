@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from numpy.typing import NDArray
@@ -17,18 +17,20 @@ from immunecam.commands import gate_audit, gate_calibrate
 from immunecam.commands.gate_options import (
     NOT_GRANTED,
     AuditFolder,
+    DecisionOptions,
     GateOptions,
     KeyFile,
     Store,
     gate_key,
-    with_gate_options,
 )
 from immunecam.commands.options import Json, log_to_stderr
+from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError
 
 if TYPE_CHECKING:
     from immunecam.runtime.frames import FrameSource
-    from immunecam.runtime.gate.access_gate import AccessGate, Enrolment
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.enrolment import Enrolment
     from immunecam.runtime.gate.event import GateEvent
 
 __all__ = ["app"]
@@ -45,13 +47,6 @@ app.command("calibrate")(gate_calibrate.calibrate)
 Sources = Annotated[
     list[str], typer.Argument(metavar="SOURCE...", help="Picture, folder, video, camera number, or rtsp/http URL.")
 ]
-Threshold = Annotated[
-    Optional[float],  # noqa: UP045 (typer on Python 3.10)
-    typer.Option(min=-1, max=1, help="Score to accept from; default: the calibrated one."),
-]
-MinFrames = Annotated[int, typer.Option(min=1, help="Good faces of a track that a decision needs.")]
-SaveImages = Annotated[bool, typer.Option("--save-images", help="Keep the faces of decisions, encrypted.")]
-Limit = Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")]  # noqa: UP045
 
 
 @app.command("keygen")
@@ -64,7 +59,7 @@ def keygen(file: Annotated[Path, typer.Argument(help="New file, which only its o
 
 
 @app.command("enrol")
-@with_gate_options
+@with_shared_options
 def enrol(
     gate: GateOptions,
     person: Annotated[str, typer.Argument(help="Name or number; it is not encrypted.")],
@@ -83,7 +78,7 @@ def enrol(
 
 
 @app.command("enrol-all")
-@with_gate_options
+@with_shared_options
 def enrol_all(
     gate: GateOptions,
     folder: Annotated[Path, typer.Argument(help="Has a folder of pictures for each person, named after the person.")],
@@ -101,7 +96,7 @@ def enrol_all(
     console, rows = Console(), list[dict[str, Any]]()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    with gate.open(create=True) as opened, opened.store.deferred_backup(), progress:
+    with gate.open(create=True) as opened, opened.store.backup.deferred(), progress:
         for path in progress.track(people, description="enrolling"):
             try:
                 found = opened.enrol(path.name, _named([str(path)], None), replace=replace, max_templates=max_templates)
@@ -119,34 +114,26 @@ def enrol_all(
 
 
 @app.command("verify")
-@with_gate_options
+@with_shared_options
 def verify(
-    gate: GateOptions,
     person: Annotated[str, typer.Argument(help="Whom the face is claimed to be of.")],
     sources: Sources,
-    threshold: Threshold = None,
-    min_frames: MinFrames = 3,
-    save_images: SaveImages = False,
-    limit: Limit = None,
-    json_report: Json = None,
+    decision: DecisionOptions,
+    gate: GateOptions,
 ) -> None:
     """1:1: whether a face is that of a person. Exit code 0 if it is granted every time, else 5."""
-    _decide(gate, person, sources, limit, json_report, threshold, min_frames, save_images)
+    _decide(gate, decision, person, sources)
 
 
 @app.command("identify")
-@with_gate_options
+@with_shared_options
 def identify(
-    gate: GateOptions,
     sources: Sources,
-    threshold: Threshold = None,
-    min_frames: MinFrames = 3,
-    save_images: SaveImages = False,
-    limit: Limit = None,
-    json_report: Json = None,
+    decision: DecisionOptions,
+    gate: GateOptions,
 ) -> None:
     """1:N: who of all enrolled people a face is of. Exit code 0 if it is granted every time, else 5."""
-    _decide(gate, None, sources, limit, json_report, threshold, min_frames, save_images)
+    _decide(gate, decision, None, sources)
 
 
 @app.command("delete")
@@ -163,7 +150,7 @@ def delete(
     log_to_stderr(False)
     with (
         TemplateStore.open(store, gate_key(key_file), None) as opened,
-        AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened) as trail,
+        AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened.anchors) as trail,
     ):
         opened.delete(person)
         trail.append("deletion", {"person": person, "generation": opened.generation})
@@ -193,21 +180,14 @@ def list_people(store: Store, key_file: KeyFile = None, json_report: Json = None
             write_report(json_report, "immunecam.gate.list/1", rows, bundle_sha256=None, **about)
 
 
-def _decide(
-    options: GateOptions,
-    person: str | None,
-    sources: list[str],
-    limit: int | None,
-    json_report: Path | None,
-    threshold: float | None,
-    min_frames: int,
-    save_images: bool,
-) -> None:
+def _decide(options: GateOptions, decision: DecisionOptions, person: str | None, sources: list[str]) -> None:
     from immunecam.runtime.frames import FrameSource
 
     log_to_stderr(False)
     console, events = Console(), list["GateEvent"]()
-    with options.open(threshold=threshold, min_frames=min_frames, save_images=save_images) as gate:
+    with options.open(
+        threshold=decision.threshold, min_frames=decision.min_frames, save_images=decision.save_images
+    ) as gate:
         gate.threshold()  # better missed now than at the first face
         if person is not None:
             gate.store.gallery().of(person)
@@ -222,13 +202,13 @@ def _decide(
         try:
             for text in sources:
                 with FrameSource.open(text) as source:
-                    for event in _decisions(gate, source, person, limit):
+                    for event in _decisions(gate, source, person, decision.limit):
                         events.append(event)
                         console.print(escape(_sentence(event)), highlight=False, soft_wrap=True)
         except KeyboardInterrupt:  # a camera has no end of its own
             if not events:
                 raise
-        _report(json_report, gate, "decisions", [event.to_dict() for event in events])
+        _report(decision.json_report, gate, "decisions", [event.to_dict() for event in events])
     if not events or not all(event.granted for event in events):
         raise typer.Exit(NOT_GRANTED)
 

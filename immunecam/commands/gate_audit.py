@@ -47,8 +47,8 @@ def verify(
     if store is None:
         report = verify_trail(folder, head=known)
     else:
-        with TemplateStore.open(store, gate_key(key_file), None, read_only=True) as anchor:
-            report = verify_trail(folder, anchor=anchor, head=known)
+        with TemplateStore.open(store, gate_key(key_file), None, read_only=True) as opened:
+            report = verify_trail(folder, anchor=opened.anchors, head=known)
     if json_report is not None:
         write_report(json_report, "immunecam.gate.audit/1", [report.to_dict()], bundle_sha256=None)
     console = Console()

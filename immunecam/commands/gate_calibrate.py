@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from immunecam.commands.gate_options import GateOptions, with_gate_options
+from immunecam.commands.gate_options import GateOptions
 from immunecam.commands.options import Json, log_to_stderr
+from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ __all__ = ["calibrate"]
 _BATCH = 32
 
 
-@with_gate_options
+@with_shared_options
 def calibrate(
     gate: GateOptions,
     data: Annotated[Path, typer.Option(help="Folder with a folder of pictures for each person.")],

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from immunecam.commands.options import Mutation, Provider
+from immunecam.commands.options import Json, Mutation, Provider
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
     from immunecam.runtime.gate.access_gate import AccessGate
     from immunecam.runtime.gate.keys import GateKey
 
-__all__ = ["NOT_GRANTED", "AuditFolder", "GateOptions", "KeyFile", "Store", "gate_key", "with_gate_options"]
+__all__ = ["NOT_GRANTED", "AuditFolder", "DecisionOptions", "GateOptions", "KeyFile", "Store", "gate_key"]
 
 NOT_GRANTED = 5
 """Exit code of a decision other than "granted": `immunecam gate verify ... && open-door` must not open for it."""
@@ -36,51 +33,6 @@ AuditFolder = Annotated[
     typer.Option(help="Folder of the audit trail; default: STORE.audit."),
 ]
 
-_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "store": (Store, inspect.Parameter.empty),
-    "recognizer": (
-        Annotated[
-            Path,
-            typer.Option(help="TOML that describes the recogniser's ONNX file.", envvar="IMMUNECAM_GATE_RECOGNIZER"),
-        ],
-        inspect.Parameter.empty,
-    ),
-    "key_file": (KeyFile, None),
-    "purify": (
-        Annotated[bool, typer.Option("--purify/--no-purify", help="Purify faces of gallery and probe alike.")],
-        True,
-    ),
-    "bundle": (Annotated[Optional[Path], typer.Option(help="Bundle, NAME.immune; default: the bundled one.")], None),  # noqa: UP045
-    "provider": (Annotated[Provider, typer.Option(help="Backend of the purifier.")], Provider.auto),
-    "mutation": (Annotated[Mutation, typer.Option(help="How probabilities become an antibody.")], Mutation.sample),
-    "finder": (Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")], None),  # noqa: UP045
-    "audit": (AuditFolder, None),
-    "keep_days": (Annotated[Optional[float], typer.Option(help="Drop audit files and pictures that are older.")], None),  # noqa: UP045
-    "keep_mib": (Annotated[Optional[float], typer.Option(help="Drop the oldest beyond this many MiB.")], None),  # noqa: UP045
-    "threads": (Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")], None),  # noqa: UP045
-}
-
-
-def with_gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command whose parameter `gate` is filled from the options that all commands of the gate have."""
-    own = dict(inspect.signature(command).parameters)
-    hints = {**get_type_hints(command, include_extras=True), **{name: hint for name, (hint, _) in _OPTIONS.items()}}
-    del own["gate"], hints["gate"]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    shared = [
-        inspect.Parameter(name, kind, default=default, annotation=hint) for name, (hint, default) in _OPTIONS.items()
-    ]
-    mine = [parameter.replace(kind=kind, annotation=hints[name]) for name, parameter in own.items()]
-
-    @functools.wraps(command)
-    def run(**given: Any) -> Any:
-        options = {name: given.pop(name) for name in _OPTIONS}
-        return command(gate=GateOptions(**options), **given)
-
-    run.__signature__ = inspect.Signature([*mine, *shared])  # type: ignore[attr-defined]
-    run.__annotations__ = hints
-    return run
-
 
 def gate_key(file: Path | None) -> GateKey:
     """The key of a file, or of the environment."""
@@ -91,20 +43,24 @@ def gate_key(file: Path | None) -> GateKey:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What every gate is opened with: the options of :func:`with_gate_options`."""
+    """What every gate is opened with, for :func:`with_shared_options`."""
 
-    store: Path
-    recognizer: Path
-    key_file: Path | None
-    purify: bool
-    bundle: Path | None
-    provider: Provider
-    mutation: Mutation
-    finder: Path | None
-    audit: Path | None
-    keep_days: float | None
-    keep_mib: float | None
-    threads: int | None
+    store: Store
+    recognizer: Annotated[
+        Path, typer.Option(help="TOML that describes the recogniser's ONNX file.", envvar="IMMUNECAM_GATE_RECOGNIZER")
+    ]
+    key_file: KeyFile = None
+    purify: Annotated[bool, typer.Option("--purify/--no-purify", help="Purify faces of gallery and probe alike.")] = (
+        True
+    )
+    bundle: Annotated[Optional[Path], typer.Option(help="Bundle, NAME.immune; default: the bundled one.")] = None  # noqa: UP045
+    provider: Annotated[Provider, typer.Option(help="Backend of the purifier.")] = Provider.auto
+    mutation: Annotated[Mutation, typer.Option(help="How probabilities become an antibody.")] = Mutation.sample
+    finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None  # noqa: UP045
+    audit: AuditFolder = None
+    keep_days: Annotated[Optional[float], typer.Option(help="Drop audit files and pictures that are older.")] = None  # noqa: UP045
+    keep_mib: Annotated[Optional[float], typer.Option(help="Drop the oldest beyond this many MiB.")] = None  # noqa: UP045
+    threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None  # noqa: UP045
 
     def open(self, *, create: bool = False, **more: Any) -> AccessGate:
         """The gate; `more` are arguments of :meth:`AccessGate.open`."""
@@ -135,3 +91,17 @@ class GateOptions:
             threads=self.threads,
             **more,
         )
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """What every decision is made with, 1:1 and 1:N alike, for :func:`with_shared_options`."""
+
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=-1, max=1, help="Score to accept from; default: the calibrated one."),
+    ] = None
+    min_frames: Annotated[int, typer.Option(min=1, help="Good faces of a track that a decision needs.")] = 3
+    save_images: Annotated[bool, typer.Option("--save-images", help="Keep the faces of decisions, encrypted.")] = False
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")] = None  # noqa: UP045
+    json_report: Json = None

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from immunecam.commands.interrupt import FrameInterrupt
 from immunecam.commands.options import (
     BundleState,
     Colour,
@@ -25,6 +24,7 @@ from immunecam.commands.options import (
     trust_of,
 )
 from immunecam.errors import InputError, UsageError
+from immunecam.runtime.frame_interrupt import FrameInterrupt
 
 if TYPE_CHECKING:
     from immunecam.runtime.frames import FrameSource

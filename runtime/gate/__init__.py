@@ -8,5 +8,6 @@
 ...             open_the_door(event.person)
 
 One concept a module: `recognizer` and `embedder` (any ONNX model), `store` (templates at rest) and `keys`, `matcher`,
-`quality`, `track`, `evidence`, `calibration`, `access_gate` (the decision), `audit_log` and `audit_verify`.
+`quality`, `track`, `evidence`, `calibration`, `enrolment`, `decision`, `access_gate` (what ties them together),
+`audit_log` and `audit_verify`.
 """

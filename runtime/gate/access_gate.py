@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,63 +12,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError, UsageError
-from immunecam.kernels import quantize_faces
+from immunecam.errors import UsageError
 from immunecam.runtime.faces import FaceFinder, face_finder
 from immunecam.runtime.gate.audit_log import AuditLog, Retention
+from immunecam.runtime.gate.decision import Decider, Decision
 from immunecam.runtime.gate.embedder import Embedder
-from immunecam.runtime.gate.event import EventKind, GateEvent
-from immunecam.runtime.gate.evidence import Evidence, suspected
+from immunecam.runtime.gate.enrolment import Enrolment, Portraits
+from immunecam.runtime.gate.event import GateEvent
 from immunecam.runtime.gate.images import ImageArchive
 from immunecam.runtime.gate.keys import GateKey
 from immunecam.runtime.gate.matcher import Match
 from immunecam.runtime.gate.observer import FaceObserver
 from immunecam.runtime.gate.operating_point import OperatingPoint
-from immunecam.runtime.gate.quality import ENROLMENT, PROBE, Quality, QualityLimits, assess
+from immunecam.runtime.gate.person_name import check_name
+from immunecam.runtime.gate.quality import ENROLMENT, PROBE, QualityLimits
 from immunecam.runtime.gate.recognizer import RecognizerSpec
-from immunecam.runtime.gate.store import TemplateStore, check_name
+from immunecam.runtime.gate.store import TemplateStore
 from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
 from immunecam.runtime.report import versions
 
 if TYPE_CHECKING:
     from immunecam.runtime.purifier import Purifier
 
-__all__ = ["AccessGate", "Enrolment", "chosen_spread"]
+__all__ = ["AccessGate"]
 
 _MAX_USED = 16  # faces of a track that a decision rests on, the newest
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Enrolment:
-    """What became of pictures of a person.
-
-    Attributes
-    ----------
-    person : str
-    added, total : int
-        Templates that were made now, and that the person has.
-    refused : tuple of (str, str)
-        Pictures that were too poor, and why.
-    resembles : Match or None
-        Somebody else who is enrolled and whom the gate would take this person for.
-    """
-
-    person: str
-    added: int
-    total: int
-    refused: tuple[tuple[str, str], ...]
-    resembles: Match | None
-
-
 class AccessGate:
     """Enrols, verifies (1:1), identifies (1:N) and forgets people. Made by :meth:`open`; for one thread.
 
-    A decision rests on the faces of one track that are good enough. Their embeddings are averaged and *not* brought
-    back to unit length, so the score is the mean of the frames' cosines: a threshold that holds for single frames holds
-    for it, one frame in n can add no more than 1/n, and two people in one track reach neither's templates. Every
-    decision is in the audit trail before it is given.
+    A decision rests on the faces of one track that are good enough, see :class:`Decider`. Every decision is in the
+    audit trail before it is given.
     """
 
     def __init__(
@@ -102,7 +76,8 @@ class AccessGate:
         if threshold is not None and not -1 <= threshold <= 1:
             raise UsageError(f"the threshold is {threshold!r}, but a cosine is from -1 to 1")
         self.store, self.observer, self.audit = store, observer, audit
-        self._threshold, self._min_frames, self._limits, self._images = threshold, min_frames, limits, images
+        self._decider = Decider(store, observer, min_frames, limits)
+        self._threshold, self._images = threshold, images
         purifier = observer.purifier
         spec = observer.embedder.spec
         self._models: dict[str, Any] = {
@@ -193,7 +168,7 @@ class AccessGate:
         try:
             folder = Path(f"{os.fspath(store)}.audit") if audit is None else Path(audit)
             images = ImageArchive(folder / "images", key, retention) if save_images else None
-            trail = AuditLog(folder, anchor=opened, retention=retention)
+            trail = AuditLog(folder, anchor=opened.anchors, retention=retention)
             return cls(
                 opened,
                 observer,
@@ -280,38 +255,22 @@ class AccessGate:
             If no picture is good enough, with the reasons, or the disk fails; nothing is changed then.
         """
         check_name(person)
-        if max_templates < 1:
-            raise UsageError(f"max_templates is {max_templates}, but it must be 1 or more")
-        point = self.store.operating_point()
-        good: list[tuple[NDArray[np.float32], float]] = []
-        refused: list[tuple[str, str]] = []
-        for name, frame in frames:
-            sightings = self.observer.sightings(frame)
-            if len(sightings) != 1:
-                refused.append((name, "no face" if not sightings else f"{len(sightings)} faces, but one is wanted"))
-                continue
-            quality = assess(sightings[0].crop, sightings[0].face, limits)
-            if not quality.good:
-                refused.append((name, "; ".join(quality.reasons)))
-                continue
-            observed = self.observer.observe(*_stacked(sightings))
-            if suspected(observed.evidence, point):
-                refused.append((name, "it looks attacked: what purification took away changes who it is"))
-                continue
-            good.append((observed.embeddings[0], quality.score))
-        if not good:
-            said = "; ".join(f"{name}: {reason}" for name, reason in refused[:3]) or "there was no picture"
-            raise InputError(f"{person!r} was not enrolled, because no picture is good enough ({said}): take others")
-        chosen = chosen_spread([score for _, score in good], max_templates)
-        embeddings = np.stack([good[i][0] for i in chosen])
-        resembles = self._resembles(person, embeddings)
-        total = self.store.enrol(person, embeddings, qualities=[good[i][1] for i in chosen], replace=replace)
-        found = Enrolment(person, len(chosen), total, tuple(refused), resembles)
-        content = {"person": person, "templates": len(chosen), "total": total, "refused": len(refused)}
+        chosen = Portraits.choose(
+            person,
+            frames,
+            self.observer,
+            count=max_templates,
+            limits=limits,
+            point=self.store.operating_point(),
+        )
+        resembles = self._resembles(person, chosen.embeddings)
+        added = len(chosen.embeddings)
+        total = self.store.enrol(person, chosen.embeddings, qualities=chosen.qualities, replace=replace)
+        content = {"person": person, "templates": added, "total": total, "refused": len(chosen.refused)}
         self.audit.append(
             "enrolment", {**content, "replace": replace, "generation": self.store.generation, **self._models}
         )
-        return found
+        return Enrolment(person, added, total, chosen.refused, resembles)
 
     def delete(self, person: str) -> None:
         """Forget a person; the audit trail keeps that, and earlier decisions.
@@ -383,20 +342,19 @@ class AccessGate:
             ended = tracker.update(sightings)
             for track in ended:
                 if track.number not in decided:
-                    yield self._judge(track.sightings, track.frames, person)
+                    yield self._judge(track.sightings, track.frames, person, track.missed)
                 decided.pop(track.number, None)
             for track in tracker.tracks:
                 last = decided.get(track.number)
                 if track.missed or (last is not None and count - last < again):
                     continue
-                good = sum(assess(s.crop, s.face, self._limits).good for s in track.sightings)
-                if good >= self._min_frames or track.frames >= patience:
+                if self._decider.enough(track.sightings) or track.frames >= patience:
                     decided[track.number] = count
                     yield self._judge(track.sightings, track.frames, person)
                     track.sightings = track.sightings[-1:]
         for track in tracker.tracks:
             if track.number not in decided:
-                yield self._judge(track.sightings, track.frames, person)
+                yield self._judge(track.sightings, track.frames, person, track.missed)
         if not seen:
             yield self._judge([], count, person)
 
@@ -411,56 +369,16 @@ class AccessGate:
         chosen = max(tracks, key=lambda track: (track.frames, track.area), default=None)
         return self._judge([] if chosen is None else chosen.sightings, count, person)
 
-    def _judge(self, sightings: Sequence[Sighting], frames: int, claimed: str | None) -> GateEvent:
+    def _judge(self, sightings: Sequence[Sighting], frames: int, claimed: str | None, missed: int = 0) -> GateEvent:
         """Decide on a track's faces, and write it down."""
-        began = time.perf_counter()
-        threshold = self.threshold()
-        mode = "identify" if claimed is None else "verify"
-        common: dict[str, Any] = {"mode": mode, "claimed": claimed, "frames": frames, "threshold": threshold}
-        qualities = [assess(seen.crop, seen.face, self._limits) for seen in sightings]
-        good = [seen for seen, quality in zip(sightings, qualities, strict=True) if quality.good]
-        first_image: int | None = None
-        if not sightings:
-            event = GateEvent("no-face", **common)
-        elif len(good) < min(self._min_frames, frames):
-            reasons = (f"{len(good)} good faces, {min(self._min_frames, frames)} wanted", *_common(qualities))
-            event = GateEvent("low-quality", used=len(good), reasons=reasons, **common)
-        else:
-            observed = self.observer.observe(*_stacked(good))
-            first_image = observed.first_image
-            # Not brought to unit length: see the class.
-            probe = np.asarray(observed.embeddings.mean(0), np.float32)
-            common |= {"used": len(good), **_medians(observed.evidence)}
-            event = self._compare(probe, observed.evidence, claimed, threshold, common)
-        latency = 1000 * (time.perf_counter() - began)
-        event = GateEvent(**{**vars(event), "latency_ms": latency})
-        return self._record(event, good or list(sightings), first_image)
+        decision = self._decider.decide(sightings, frames, claimed, missed=missed, threshold=self.threshold())
+        return self._record(decision)
 
-    def _compare(
-        self,
-        probe: NDArray[np.float32],
-        evidence: list[Evidence],
-        claimed: str | None,
-        threshold: float,
-        common: dict[str, Any],
-    ) -> GateEvent:
-        gallery = self.store.gallery()
-        if claimed is not None:
-            match: Match | None = gallery.verify(claimed, probe)
-        else:
-            match = next(iter(gallery.identify(probe)), None)
-        if match is None:
-            return GateEvent("denied", reasons=("nobody is enrolled",), **common)
-        found = {"candidate": match.person, "score": match.score, **common}
-        if suspected(evidence, self.store.operating_point()):
-            return GateEvent("suspected-attack", reasons=("purification changes who it is",), **found)
-        kind: EventKind = "granted" if match.score >= threshold else "denied"
-        return GateEvent(kind, person=match.person if kind == "granted" else None, **found)
-
-    def _record(self, event: GateEvent, sightings: Sequence[Sighting], first_image: int | None) -> GateEvent:
-        content = {**event.to_dict(), **self._models, "first_image": first_image, "people": len(self.store.gallery())}
-        if self._images is not None and sightings:
-            content["images"] = [self._images.add(seen.crop) for seen in sightings[-3:]]
+    def _record(self, decision: Decision) -> GateEvent:
+        event, people = decision.event, len(self.store.gallery())
+        content = {**event.to_dict(), **self._models, "first_image": decision.first_image, "people": people}
+        if self._images is not None and decision.sightings:
+            content["images"] = [self._images.add(seen.crop) for seen in decision.sightings[-3:]]
         link = self.audit.append("decision", content)
         return GateEvent(**{**vars(event), "seq": link.seq})
 
@@ -477,24 +395,3 @@ class AccessGate:
         """Keep an operating point, and write down that it was changed, and by what."""
         self.store.set_operating_point(point)
         self.audit.append("calibration", {"threshold": point.threshold, **about})
-
-
-def chosen_spread(scores: Sequence[float], count: int) -> list[int]:
-    """Indices of the best of `count` stretches of a sequence: neighbouring frames show the same."""
-    edges = np.linspace(0, len(scores), min(count, len(scores)) + 1).round().astype(int)
-    return [max(range(a, b), key=lambda i: scores[i]) for a, b in pairwise(edges)]
-
-
-def _stacked(sightings: Sequence[Sighting]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    return np.stack([s.crop for s in sightings]), quantize_faces(np.stack([s.grey for s in sightings]))
-
-
-def _medians(evidence: Sequence[Evidence]) -> dict[str, float]:
-    if not evidence:
-        return {}
-    return {name: float(np.median([getattr(e, name) for e in evidence])) for name in ("residual", "cosine", "active")}
-
-
-def _common(qualities: Sequence[Quality]) -> list[str]:
-    """The newest face's reasons, which whoever stands there can do something about."""
-    return next((list(quality.reasons) for quality in reversed(qualities) if not quality.good), [])

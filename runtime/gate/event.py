@@ -32,6 +32,9 @@ class GateEvent:
         None where nothing was compared.
     frames, used : int
         Frames that were looked at, and faces of them that the decision rests on.
+    missed : int
+        Frames since the face was last seen: above 0 where it was gone before there was enough of it to decide, so
+        that a door opened now would open to nobody, or to somebody else.
     reasons : tuple of str
         Why a face was too poor, or the like; each as half a sentence.
     residual, cosine : float or None
@@ -53,6 +56,7 @@ class GateEvent:
     threshold: float | None = None
     frames: int = 0
     used: int = 0
+    missed: int = 0
     reasons: tuple[str, ...] = ()
     residual: float | None = None
     cosine: float | None = None

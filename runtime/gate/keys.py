@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import BackendMissingError, InputError
+from immunecam.files import create_durably
 
 __all__ = ["KEY_BYTES", "KEY_VARIABLE", "Cipher", "GateKey", "SealBroken"]
 
@@ -102,11 +103,7 @@ class GateKey:
         """
         file = Path(path)
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-                opened.write(self._secret.hex() + "\n")
-                opened.flush()
-                os.fsync(descriptor)
+            create_durably(file, self._secret.hex().encode() + b"\n")
         except FileExistsError:
             raise InputError(
                 f"the key {str(file)!r} exists already, and what it sealed needs it: name another"

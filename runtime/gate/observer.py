@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.kernels import dequantize_faces
+from immunecam.kernels import dequantize_faces, quantize_faces
 from immunecam.runtime.bundle_manifest import SUBSPACE
 from immunecam.runtime.faces import FaceFinder, align
 from immunecam.runtime.gate.embedder import Embedder
@@ -77,6 +78,11 @@ class FaceObserver:
         faces = self.finder.find(frame)
         aligned = align(frame, faces)
         return [Sighting(face, crop, grey) for face, crop, grey in zip(faces, aligned.crops, aligned.grey, strict=True)]
+
+    def observe_sightings(self, sightings: Sequence[Sighting]) -> Observed:
+        """Embed the faces of :meth:`sightings`, one or more."""
+        grey = quantize_faces(np.stack([seen.grey for seen in sightings]))
+        return self.observe(np.stack([seen.crop for seen in sightings]), grey)
 
     def observe(self, crops: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Observed:
         """Embed aligned faces.

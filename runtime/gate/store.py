@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hmac
 import logging
 import os
 import sqlite3
@@ -17,19 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
-from immunecam.files import written_whole
 from immunecam.runtime.gate.keys import GateKey, SealBroken
 from immunecam.runtime.gate.matcher import TemplateMatrix
 from immunecam.runtime.gate.operating_point import OperatingPoint
+from immunecam.runtime.gate.person_name import check_name
+from immunecam.runtime.gate.store_anchors import StoreAnchors
+from immunecam.runtime.gate.store_backup import StoreBackup
 from immunecam.runtime.gate.store_content import NotThisStore, Person, StoreContent, StoreDamaged, meta
 from immunecam.runtime.gate.store_file import StoreLock, check_structure, connect, is_settled, told
 from immunecam.runtime.gate.store_header import Setting, create_store, unlock
-from immunecam.runtime.gate.store_restore import backup_of, check_copy, is_good, restore
+from immunecam.runtime.gate.store_restore import backup_of, is_good, restore
 
-__all__ = ["MAX_NAME", "TemplateStore", "check_name"]
-
-MAX_NAME = 256
-"""Characters of a person's name at most."""
+__all__ = ["TemplateStore"]
 
 _MAX_TEMPLATES = 100
 
@@ -47,8 +45,12 @@ class TemplateStore:
 
     Attributes
     ----------
-    path, backup_path : Path
+    path : Path
     setting : Setting
+    backup : StoreBackup
+        What follows every change of the store.
+    anchors : StoreAnchors
+        Ends of audit trails.
     restored : str or None
         A sentence if the store was damaged and its backup took its place.
     """
@@ -65,12 +67,12 @@ class TemplateStore:
         """Use :meth:`open`."""
         self.path = path
         self.restored: str | None = None
-        self.backup_path = backup_of(path)
-        self._key, self._connection, self._lock, self._read_only = key, connection, lock, read_only
+        self._connection, self._lock, self._read_only = connection, lock, read_only
         self._mutex = threading.RLock()
-        self._deferred = self._unsaved = False
         self._where = f"the template store {str(path)!r}"
         self._seals, self.setting = unlock(connection, key, setting, self._where)
+        self.anchors = StoreAnchors(path, connection, self._seals, self._mutex)
+        self.backup = StoreBackup(path, key, self.setting, connection, self._mutex)
         connection.execute("BEGIN")  # one state of the file, whatever others commit meanwhile
         self._content = StoreContent.read(connection, self._seals, self.setting.size, self._where)
         connection.execute("COMMIT")
@@ -266,43 +268,8 @@ class TemplateStore:
             self._becomes((), old.hashes, person, None)
         with self._mutex, told(self.path, "written"):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            if self._unsaved:  # a backup with the person in it must not stay
-                self.backup_path.unlink(missing_ok=True)
-                self._backup_or_warn()
-
-    @contextmanager
-    def deferred_backup(self) -> Iterator[None]:
-        """One backup at the end of a block of many changes, in place of one after each."""
-        with self._mutex:
-            self._deferred = True
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._deferred = False
-                if self._unsaved:
-                    self.backup()
-
-    def backup(self) -> Path:
-        """Copy the store to `backup_path`: checked as a whole before it replaces the backup before it.
-
-        Raises
-        ------
-        InputError
-            If the disk fails, or the store turns out to be damaged; the backup before it stays.
-        """
-        with self._mutex, told(self.path, "backed up"), written_whole(self.backup_path, durable=True) as partial:
-            partial.unlink(missing_ok=True)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            os.close(descriptor)
-            copy = sqlite3.connect(partial, isolation_level=None)
-            try:
-                self._connection.backup(copy)
-            finally:
-                copy.close()
-            check_copy(partial, self._key, self.setting)
-            self._unsaved = False
-        return self.backup_path
+            if self.backup.due:
+                self.backup.forget()
 
     def operating_point(self) -> OperatingPoint | None:
         """What the gate was calibrated to; None if it was not.
@@ -335,41 +302,12 @@ class TemplateStore:
         with self._change() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('operating point', ?)", (sealed,))
 
-    def read_anchor(self, chain: str) -> tuple[int, str] | None:
-        """Number and hash of the last record of an audit trail that is known here; None if there is none.
-
-        Raises
-        ------
-        InputError
-            If it was changed by somebody without the key.
-        """
-        with self._mutex, told(self.path, "read"):
-            query = "SELECT seq, hash, mac FROM anchors WHERE chain = ?"
-            row = self._connection.execute(query, (chain,)).fetchone()
-        if row is None:
-            return None
-        seq, digest, mac = row
-        if not isinstance(mac, bytes) or not hmac.compare_digest(mac, self._seals.sign_anchor(chain, seq, digest)):
-            raise InputError(f"{self._where} holds an anchor of the audit trail that was changed")
-        return int(seq), str(digest)
-
-    def anchored_chains(self) -> list[str]:
-        """Names of the audit trails that have an anchor here."""
-        with self._mutex, told(self.path, "read"):
-            return [str(row[0]) for row in self._connection.execute("SELECT chain FROM anchors ORDER BY chain")]
-
-    def write_anchor(self, chain: str, seq: int, digest: str) -> None:
-        """Remember the last record of an audit trail."""
-        with self._mutex, told(self.path, "written"):
-            mac = self._seals.sign_anchor(chain, seq, digest)
-            self._connection.execute("INSERT OR REPLACE INTO anchors VALUES (?, ?, ?, ?)", (chain, seq, digest, mac))
-
     def close(self) -> None:
         """Write the log into the store and give the file back."""
         with self._mutex:
             try:
-                if not self._read_only and self._unsaved:
-                    self._backup_or_warn()
+                if not self._read_only and self.backup.due:
+                    self.backup.write_or_warn()
             finally:
                 self._connection.close()
                 self._lock.release()
@@ -401,17 +339,7 @@ class TemplateStore:
                     raise
             if self._next is not None:
                 self._content, self._gallery = self._next, None
-            self._unsaved = True
-            if not self._deferred:
-                self._backup_or_warn()
-
-    def _backup_or_warn(self) -> None:
-        try:
-            self.backup()
-        except StoreDamaged:
-            raise
-        except InputError as error:  # the change itself is safe on the disk
-            _log.warning("%s; the change is in the store, but not yet in its backup", error)
+            self.backup.after_change()
 
     def _becomes(self, added: Sequence[int], removed: Sequence[int], person: str, now: Person | None) -> None:
         """Write the roster after a change, and keep what the content will be if it is committed."""
@@ -433,17 +361,6 @@ class TemplateStore:
                 if not inside:
                     self._connection.execute("COMMIT")
             self._gallery = None
-
-
-def check_name(person: str) -> None:
-    """Refuse names that are empty, too long or not printable."""
-    if (
-        not isinstance(person, str)
-        or not 0 < len(person) <= MAX_NAME
-        or not person.isprintable()
-        or person != person.strip()
-    ):
-        raise InputError(f"the person's name is {person!r}, but it must be 1 to {MAX_NAME} printable characters")
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
-from immunecam.files import read_regular
+from immunecam.files import create_durably, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -183,13 +183,8 @@ def write_key_pair(
     written: list[Path] = []
     try:
         for path, data, mode in files:
-            # Exclusive, so that a file which came meanwhile is not overwritten either.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            create_durably(path, data, mode=mode)
             written.append(path)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(descriptor)
     except BaseException as error:
         for path in written:
             with contextlib.suppress(OSError):

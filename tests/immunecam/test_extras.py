@@ -19,7 +19,7 @@ def extras():
 
 
 def test_every_extra_that_is_named_is_there(extras):
-    folders = ("benchmarks", "docs", "export", "immunecam", "kernels", "runtime", "tests", "training")
+    folders = ("benchmarks", "docs", "examples", "export", "immunecam", "kernels", "runtime", "tests", "training")
     files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     files += [path for folder in folders for kind in ("*.py", "*.md") for path in (ROOT / folder).rglob(kind)]
     text = "\n".join(path.read_text() for path in files)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from immunecam.files import read_regular, sync_folder, write_durably, written_whole
+from immunecam.files import create_durably, read_regular, sync_folder, write_durably, written_whole
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -44,6 +46,41 @@ def test_a_durable_file_is_settled_with_its_name(tmp_path, monkeypatch):
     write_durably(tmp_path / "state", b"seen")
     assert synced == [("file", False), ("folder", True)]
     assert (tmp_path / "state").read_bytes() == b"seen"
+
+
+def test_a_new_file_is_its_owners_alone_and_takes_nobodys_place(tmp_path):
+    os.umask(os.umask(0o022))
+    create_durably(tmp_path / "key", b"secret")
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("key", "link"):
+        with pytest.raises(FileExistsError):
+            create_durably(tmp_path / name, b"another")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+_LIMITED = """
+import pathlib, resource, sys
+from immunecam.runtime.gate.keys import GateKey
+from immunecam.runtime.trust import write_key_pair
+from immunecam.errors import InputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))  # a write beyond it stops in the middle
+for write in (lambda: GateKey(bytes(range(32))).write("gate.key"), lambda: write_key_pair("a.pem", "a.pub.pem")):
+    try:
+        write()
+        sys.exit("nothing was raised")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_key_whose_writing_stops_in_the_middle_leaves_nothing(tmp_path):
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
+    done = subprocess.run([sys.executable, "-c", _LIMITED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cannot be written") == done.stdout.count("File too large") == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])

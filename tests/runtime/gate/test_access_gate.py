@@ -14,8 +14,9 @@ import pytest
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels import project_float
 from immunecam.runtime.faces import Face, face_finder
-from immunecam.runtime.gate.access_gate import AccessGate, chosen_spread
+from immunecam.runtime.gate.access_gate import AccessGate
 from immunecam.runtime.gate.audit_verify import verify_trail
+from immunecam.runtime.gate.enrolment import chosen_spread
 from immunecam.runtime.gate.evidence import Evidence, evidence_limits, residual_energy, suspected
 from immunecam.runtime.gate.images import ImageArchive
 from immunecam.runtime.gate.operating_point import OperatingPoint
@@ -89,7 +90,7 @@ def test_people_are_told_apart_and_every_decision_is_written_down(gate, frames):
         assert record["models"]["immunecam"]
         assert "images" not in record
         assert len(record["seed_commitment"]) == 64
-    assert verify_trail(gate.audit.folder, anchor=gate.store).intact
+    assert verify_trail(gate.audit.folder, anchor=gate.store.anchors).intact
     assert not (gate.audit.folder / "images").exists()
 
 
@@ -212,7 +213,15 @@ def test_a_stream_gives_one_decision_for_each_face_that_stays(gate, frames):
     events = list(gate.watch(stream))
     assert [(event.event, event.person) for event in events] == [("granted", "left"), ("granted", "right")]
     assert [event.event for event in gate.watch([empty] * 3)] == ["no-face"]
-    assert [event.event for event in gate.watch([frames["left"][0], *[empty] * 8])] in (["granted"], ["low-quality"])
+    assert [event.missed for event in events] == [0, 0]
+
+
+def test_who_was_gone_before_the_decision_is_told_as_gone(gate, frames):
+    empty = np.full_like(frames["left"][0], 90)
+    for gone in (6, 2):  # the track ends, or the stream does
+        (event,) = gate.watch([frames["left"][0], *[empty] * gone])
+        assert (event.event, event.missed) == ("granted", gone)
+        assert records(gate)[-1]["missed"] == gone
 
 
 def test_images_are_kept_only_when_switched_on_and_then_encrypted(gate, opened, key, frames, tmp_path):
@@ -257,7 +266,7 @@ def test_a_decision_that_cannot_be_written_down_is_not_given(gate, frames, monke
         gate.identify(frames["left"][2:])
     monkeypatch.undo()
     assert gate.identify(frames["left"][2:]).granted
-    assert verify_trail(gate.audit.folder, anchor=gate.store).intact
+    assert verify_trail(gate.audit.folder, anchor=gate.store.anchors).intact
 
 
 def test_antibodies_and_residual_are_those_of_the_purification():

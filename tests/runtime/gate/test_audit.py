@@ -313,12 +313,12 @@ def test_a_full_disk_gives_no_decision_and_leaves_the_trail_whole(tmp_path):
 
 def test_a_template_store_is_the_anchor_of_its_trail(tmp_path, key, setting, trail):
     with TemplateStore.open(tmp_path / "door.gate", key, setting, create=True) as store:
-        with AuditLog(tmp_path / "own", anchor=store) as log:
+        with AuditLog(tmp_path / "own", anchor=store.anchors) as log:
             link = log.append("decision", {})
-            assert store.read_anchor(log.chain) == (link.seq, link.hash)
+            assert store.anchors.read_anchor(log.chain) == (link.seq, link.hash)
         lines = lines_of(tmp_path / "own")
         write_back(lines[:-1], [lines[0][0]])
-        assert [f.kind for f in verify_trail(tmp_path / "own", anchor=store).faults] == ["cut-off"]
+        assert [f.kind for f in verify_trail(tmp_path / "own", anchor=store.anchors).faults] == ["cut-off"]
 
 
 def test_what_is_no_trail_is_told(tmp_path):

@@ -258,14 +258,14 @@ def _open_in_child(path: Path) -> str:
 
 def test_a_backup_is_never_made_of_a_damaged_store(store, path, unit):
     store.enrol("ann", unit(1))
-    good = store.backup_path.read_bytes()
+    good = store.backup.path.read_bytes()
     other = sqlite3.connect(path)
     other.execute("UPDATE templates SET sealed = zeroblob(60)")
     other.commit()
     other.close()
     with pytest.raises(InputError, match="does not open"):
-        store.backup()
-    assert store.backup_path.read_bytes() == good
+        store.backup.write()
+    assert store.backup.path.read_bytes() == good
     assert not list(path.parent.glob("*.partial"))
 
 
@@ -273,7 +273,7 @@ def test_two_processes_see_each_others_changes(store, path, key, setting, unit):
     store.enrol("ann", unit(1))
     with TemplateStore.open(path, key, setting) as other:
         first = other.gallery()
-        store.write_anchor("a trail", 1, "ab" * 32)
+        store.anchors.write_anchor("a trail", 1, "ab" * 32)
         assert other.gallery() is first  # an anchor is no reason to read templates again
         store.enrol("bob", unit(2, 1))
         assert set(other.gallery().people) == {"ann", "bob"}
@@ -285,14 +285,14 @@ def test_two_processes_see_each_others_changes(store, path, key, setting, unit):
 
 
 def test_many_changes_can_share_one_backup(store, path, unit):
-    with store.deferred_backup():
+    with store.backup.deferred():
         for number in range(5):
             store.enrol(f"p{number}", unit(1, number))
-        assert not store.backup_path.exists()
+        assert not store.backup.path.exists()
         store.delete("p0")  # a backup with a deleted person in it would be no deletion
-        assert store.backup_path.exists()
+        assert store.backup.path.exists()
         store.enrol("p9", unit(1))
-    copy = sqlite3.connect(f"file:{store.backup_path}?immutable=1", uri=True)
+    copy = sqlite3.connect(f"file:{store.backup.path}?immutable=1", uri=True)
     assert {row[0] for row in copy.execute("SELECT person FROM people")} == {"p1", "p2", "p3", "p4", "p9"}
     copy.close()
 
@@ -312,23 +312,23 @@ def test_an_operating_point_is_sealed_and_bound_to_its_setting(store, path, key,
 
 
 def test_an_anchor_that_was_changed_is_noticed(store):
-    assert store.read_anchor("c") is None
-    store.write_anchor("c", 7, "ab" * 32)
-    assert store.read_anchor("c") == (7, "ab" * 32)
-    assert store.anchored_chains() == ["c"]
+    assert store.anchors.read_anchor("c") is None
+    store.anchors.write_anchor("c", 7, "ab" * 32)
+    assert store.anchors.read_anchor("c") == (7, "ab" * 32)
+    assert store.anchors.anchored_chains() == ["c"]
     store._connection.execute("UPDATE anchors SET seq = 3")
     with pytest.raises(InputError, match="anchor of the audit trail that was changed"):
-        store.read_anchor("c")
+        store.anchors.read_anchor("c")
 
 
 def test_what_was_committed_outlives_a_log_that_is_cut_anywhere(path, key, setting, unit, tmp_path):
     """A power cut leaves the log up to the last fsync, and of what was written after that anything at all."""
-    with TemplateStore.open(path, key, setting, create=True) as store, store.deferred_backup():
+    with TemplateStore.open(path, key, setting, create=True) as store, store.backup.deferred():
         store.enrol("ann", unit(2))
         log = path.with_name("door.gate-wal")
         safe = log.stat().st_size
         store.enrol("bob", unit(3, 1))
-        store._unsaved = False
+        store.backup.due = False
         for file in (path, log):
             shutil.copy(file, tmp_path / f"cut-{file.name}")
     whole, rng = (tmp_path / "cut-door.gate-wal").read_bytes(), np.random.default_rng(0)

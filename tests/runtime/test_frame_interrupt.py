@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from immunecam.commands.interrupt import FrameInterrupt
+from immunecam.runtime.frame_interrupt import FrameInterrupt
 
 
 def press() -> None:
@@ -47,6 +47,28 @@ def test_an_error_of_the_frame_comes_first():
     with pytest.raises(ValueError, match="frame"), FrameInterrupt() as interrupt, interrupt.frame():
         press()
         raise ValueError("frame")
+
+
+def test_a_service_manager_asks_as_ctrl_c_does():
+    done = []
+    with pytest.raises(KeyboardInterrupt), FrameInterrupt(signal.SIGINT, signal.SIGTERM) as interrupt:
+        with interrupt.frame():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the frame")
+        done.append("more")
+    assert done == ["the frame"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_somebody_else_stays():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with FrameInterrupt(signal.SIGTERM) as interrupt, interrupt.frame():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_another_thread_is_left_alone():
