@@ -148,7 +148,7 @@ class Protocol:
     adaptive_draws: int = 20
     adaptive_restarts: int = 2
     square_queries: int = 1000
-    baseline_levels: tuple[float, ...] = (4.0, 8.0)
+    baseline_levels: tuple[float, ...] = (8.0,)
     judge_draws: int = 4
     resubmissions: int = 10
     resubmitted: tuple[str, float] = ("PGD-40", 8.0)
