@@ -118,9 +118,10 @@ class _Observed:
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         began, every = time.monotonic(), max(1, self._frames // 500)
+        before = self._read()  # while models were loaded
         wait = 1.0 if len(self._cameras) == 1 else 0.005
         while True:
-            read = sum(camera.status.frames for camera in self._cameras)
+            read = self._read() - before
             if not self.memory or read - self.memory[-1][0] >= every:
                 self.memory.append((read, _resident(), time.monotonic() - began))
             if read >= self._frames:
@@ -132,6 +133,9 @@ class _Observed:
                     yield frame.image
                     self.latencies.append(time.perf_counter() - start)
 
+    def _read(self) -> int:
+        return sum(camera.status.frames for camera in self._cameras)
+
 
 def _through_purifier(frames: Iterable[NDArray[np.uint8]], threads: int) -> None:
     with Purifier.load(threads=threads) as purifier:
@@ -140,7 +144,8 @@ def _through_purifier(frames: Iterable[NDArray[np.uint8]], threads: int) -> None
 
 
 def _through_gate(frames: Iterable[NDArray[np.uint8]], recognizer: Path, threads: int) -> int:
-    from immunecam.runtime.gate import AccessGate, GateKey
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.keys import GateKey
 
     with tempfile.TemporaryDirectory() as folder:
         store, key = Path(folder) / "people.store", GateKey.generate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_gate import write_recognizer
 
 from immunecam.benchmarks.soak import _slope, main, soak
 from immunecam.errors import UsageError
@@ -20,6 +21,14 @@ def test_cameras_are_read_to_the_end_and_closed():
     before, during, after = row["descriptors_before_during_after"]
     assert before <= after < during
     assert row["threads_before_during_after"][1] > row["threads_before_during_after"][2]
+
+
+def test_decisions_of_a_gate_are_counted(tmp_path):
+    pytest.importorskip("cryptography")
+    row = soak(default_bundle().with_name("sample.mp4"), 1, 90, 30.0, write_recognizer(tmp_path))
+    assert row["gate"]
+    assert row["decisions"] >= 1
+    assert row["taken"] >= 1
 
 
 def test_slope_and_its_error_are_those_of_least_squares():
