@@ -202,7 +202,6 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
     planned += [
         Planned("FGSM", FGSM(), 8.0),
         Planned("MI-FGSM-10", MIFGSM(steps=10), 4.0),
-        Planned("APGD-40", APGD(steps=40), 4.0),
         Planned("APGD-40", APGD(steps=40), 8.0),
         Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
         Planned("patch", Patch(steps=40), 0.1),
