@@ -26,7 +26,7 @@ CORES = usable_cores()
         ({"threads": (len(CORES) + 1,)}, f"number of threads is {len(CORES) + 1}, but this process may use"),
         (
             {"threads": (2,), "pin": (CORES[0],)},
-            "number of threads is 2, but the processes are pinned to 1 core: use 1",
+            "number of threads is 2, but the processes are pinned to 1 core",
         ),
     ],
 )
