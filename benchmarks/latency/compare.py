@@ -40,6 +40,7 @@ def read_report(path: Path) -> dict[str, Any]:
             if not times or not all(isinstance(time, int | float) and 0 < time < float("inf") for time in times):
                 raise ValueError
             _key(row, several=True)
+            row["beside"]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"the report {str(path)!r} is damaged: measure again") from None
     return content
@@ -55,7 +56,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
     Parameters
     ----------
     old, new : mapping
-        From :func:`read_report`. Bundles of different names are compared if each report has one only.
+        From :func:`read_report`. Bundles of different names are compared if each report has one only; frames only if
+        they are of sources of the same name.
 
     Returns
     -------
@@ -70,8 +72,11 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
     """
     several = any(len({row["bundle"] for row in report["rows"] if row["bundle"]}) > 1 for report in (old, new))
     sides = [{_key(row, several): row for row in report["rows"] if row["form"] in _OURS} for report in (old, new)]
+    if old.get("source") != new.get("source"):
+        sides = [{key: row for key, row in side.items() if row["form"] != "frames"} for side in sides]
     references = [
-        {row["threads"]: row for row in report["rows"] if row["form"] == "reference"} for report in (old, new)
+        {(row["threads"], row["beside"]): row for row in report["rows"] if row["form"] == "reference"}
+        for report in (old, new)
     ]
     common = [key for key in sides[0] if key in sides[1]]
     if not common:
@@ -106,9 +111,9 @@ def _key(row: Mapping[str, Any], several: bool) -> tuple[Any, ...]:
     return row["form"], row["provider"], row["threads"], row["batch"], row["bundle"] if several else None
 
 
-def _in_reference_units(row: Mapping[str, Any], references: Mapping[int, Mapping[str, Any]]) -> Sequence[float]:
+def _in_reference_units(row: Mapping[str, Any], references: Mapping[Any, Mapping[str, Any]]) -> Sequence[float]:
     """Launch by launch, for the two were measured in turn."""
-    reference = references.get(row["threads"])
+    reference = references.get((row["threads"], row["bundle"]))
     if reference is None or len(reference["launch_medians_ms"]) != len(row["launch_medians_ms"]):
         raise InputError("a report lacks the reference work that belongs to its rows: measure again")
     return [a / b for a, b in zip(row["launch_medians_ms"], reference["launch_medians_ms"], strict=True)]

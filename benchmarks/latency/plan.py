@@ -11,7 +11,7 @@ from immunecam.errors import UsageError
 
 __all__ = ["LatencyPlan", "cores_from_text", "usable_cores"]
 
-_MAX_BATCH = 1024
+_MAX_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LatencyPlan:
     threads : tuple of int
         Threads of a process; at most the cores that it may use.
     batches : tuple of int
-        Aligned faces of a call, 1 to 1024.
+        Aligned faces of a call, 1 to 256.
     pin : tuple of int, optional
         Cores that the processes are bound to; None lets the system move them.
     launches, rounds : int

@@ -21,7 +21,7 @@ from immunecam.benchmarks.latency.installed import installed_bytes
 from immunecam.benchmarks.latency.plan import LatencyPlan
 from immunecam.benchmarks.latency.ratio import CONFIDENCE, paired_ratio
 from immunecam.benchmarks.latency.worker_process import Block, WorkerProcess
-from immunecam.errors import BackendMissingError, InputError
+from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.faces import align, face_finder
 from immunecam.runtime.frames import FrameSource
@@ -81,8 +81,9 @@ class _Series:
         total = self.stages_ms["total"]
         row = {**self.about, "batch": self.batch, "launches": len(self.totals_ms), "repeats": len(total)}
         for stage in STAGES:
-            found = percentiles_ms([value / 1000 for value in self.stages_ms.get(stage, ())])
-            row |= {f"{stage}_{q}": value for q, value in found.items() if len(total) >= _REPEATS_FOR.get(q, 1)}
+            times = self.stages_ms.get(stage, [])
+            found = percentiles_ms([value / 1000 for value in times])
+            row |= {f"{stage}_{q}": value for q, value in found.items() if len(times) >= _REPEATS_FOR.get(q, 1)}
         row |= {
             "faces_per_s": round(1000 * self.faces / sum(total), 2) if self.faces else None,
             "peak_memory_mib": None if self.peak_memory_mib is None else round(self.peak_memory_mib, 1),
@@ -116,11 +117,13 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
     dict
         The entries of a report: "rows", and how they were measured. A row is a form ("faces": aligned faces as shipped;
         "stages": the same networks one after another; "frames": a source's frames; "paper": the published form;
-        "reference": fixed NumPy work) with a bundle, provider, number of threads and batch; times are of a call, in
-        milliseconds.
+        "reference": fixed NumPy work) with a bundle, or the one "beside" which it ran, provider, number of threads and
+        batch; times are of a call, in milliseconds.
 
     Raises
     ------
+    UsageError
+        If two bundles have one name.
     InputError
         If a bundle or the source cannot be used, or no face is found in it.
     BackendMissingError
@@ -130,6 +133,10 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
         require_paper()
     trust = Trust.in_force(plan.keys, state=plan.state)
     bundles = [Bundle.load(path, trust=trust) for path in plan.bundles]
+    names = [bundle.name for bundle in bundles]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two bundles are called {name!r}, and a row tells them by their names: rename one")
     meter, energy = open_meter()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as held:
@@ -158,7 +165,7 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
         "source": plan.source.name,
         "energy": energy,
         "paper": "AIS as published, random weights, eager PyTorch" if plan.paper else "not measured",
-        "cold_start": "from the start of a process to the end of its first call, files in the system's cache",
+        "cold_start": "from the start of a process to its first purified face, files in the system's cache",
         "confidence": CONFIDENCE,
         "installed_mib": {name: round(size / 2**20, 2) for name, size in sizes.items()},
         "installed_total_mib": round(sum(sizes.values()) / 2**20, 1),
@@ -237,6 +244,7 @@ class _Group:
             about = {
                 "form": form,
                 "bundle": self._bundle.name if ours else None,
+                "beside": None if ours else self._bundle.name,
                 "bundle_sha256": self._bundle.sha256 if ours else None,
                 "precision": dict(self._bundle.manifest.precision) if ours else None,
                 **worker.about,

@@ -89,7 +89,8 @@ def said(report: Mapping[str, Any]) -> list[str]:
         f"{report['launches']} launches of each process; in each, after {report['warm_up_s']:g} s of warm-up that are "
         f"not counted, {report['rounds']} blocks of {report['block_s']:g} s (3 calls at least), all processes in turn. "
         "A percentile that too few calls lie beyond is left out.",
-        f"Cold start: {report['cold_start']}; the median of the launches. Energy: {report['energy']}.",
+        f"Cold start: {report['cold_start']}; the median of the launches. Peak memory: resident memory of the process, "
+        f"not a card's. Energy: {report['energy']}.",
         f"The paper's form: {report['paper']}; its projection draws the bits, too. Ratios with "
         f"{100 * report['confidence']:g} % intervals over launches.",
         f"The base package and what it depends on take {report['installed_total_mib']:.0f} MiB on the disk.",

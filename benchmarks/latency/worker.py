@@ -17,6 +17,7 @@ from typing import Any, Protocol
 __all__ = ["FORMS", "Work", "main", "peak_memory_mib"]
 
 _LEAST_REPEATS = 3
+_FIRST_FRAMES = 100
 
 FORMS = ("faces", "stages", "frames", "paper", "reference")
 """What a process may measure; each is a module `NAME_work` with a class `Work`."""
@@ -45,7 +46,10 @@ def main() -> int:
         os.sched_setaffinity(0, specification["pin"])
     try:
         work = _opened(specification)
-        work.run(1)
+        for _ in range(_FIRST_FRAMES):
+            _, faces = work.run(1)
+            if faces or specification["form"] != "frames":  # the first frames may show nobody
+                break
         _say(answers, {"ready_s": time.monotonic(), "about": dict(work.about), **_memory()})
         for line in sys.stdin:
             order = json.loads(line)

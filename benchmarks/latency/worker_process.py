@@ -54,8 +54,8 @@ class WorkerProcess:
     Attributes
     ----------
     cold_start_s : float
-        From the start of the process to the end of the first piece of work. Files that were read before come from
-        memory.
+        From the start of the process to its first face, or the end of the first piece of work. Files that were read
+        before come from memory.
     about : Mapping
         What the process says of its work.
 
@@ -126,7 +126,7 @@ class WorkerProcess:
             line = self._process.stdout.readline()
         finally:
             watch.cancel()
-        if not line:
+        if not line.endswith("\n"):
             raise self._ended()
         answer: dict[str, Any] = json.loads(line)
         if "error" not in answer:

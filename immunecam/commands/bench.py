@@ -77,6 +77,7 @@ def bench(
     from immunecam.benchmarks.latency import plan as planning
     from immunecam.benchmarks.latency import plots as plotting
     from immunecam.benchmarks.latency import run, table
+    from immunecam.files import written_whole
     from immunecam.runtime.bundle import default_bundle
     from immunecam.runtime.report import machine, versions, write_report
 
@@ -85,8 +86,11 @@ def bench(
         if docs is not None or plots is not None:
             raise UsageError("--compare measures nothing to write a page or plots of: leave --docs and --plots out")
         old, new = (comparing.read_report(path) for path in compare)
-        if old.get("machine") != new.get("machine"):
-            console.print("the two reports are of different machines", highlight=False)
+        for name in ("machine", "source", "pinned_to_cores", "block_s"):
+            if old.get(name) != new.get(name):
+                console.print(
+                    f"not the same {name}: {old.get(name)} and {new.get(name)}", highlight=False, markup=False
+                )
         rows = comparing.compare(old, new)
         _print(console, "New against old", table.comparison(rows))
         if json_report is not None:
@@ -138,7 +142,8 @@ def bench(
         written.append(json_report)
     try:
         if docs is not None:
-            docs.write_text(table.page(report), encoding="utf-8")
+            with written_whole(docs) as partial:
+                partial.write_text(table.page(report), encoding="utf-8")
             written.append(docs)
         if plots is not None:
             written += plotting.write_plots(report, plots)

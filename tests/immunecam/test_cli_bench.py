@@ -8,6 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from immunecam.runtime.bundle import default_bundle
+
+EDGE = str(default_bundle())
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
@@ -21,6 +25,7 @@ import pytest
         (("--provider", "tensorrt"), 4, "TensorRT"),
         (("--precision", "int8", "--precision", "fp32"), 3, "no bundle has a basis in fp32 (edge.immune has int8)"),
         (("--bundle", "none.immune"), 3, "none.immune"),
+        (("--bundle", EDGE, "--bundle", EDGE), 2, "two bundles are called 'edge'"),
         (("--source", "none.mp4"), 3, "none.mp4"),
         (("--source", "grey.png"), 3, "no face is found"),
         (("--json", "none/report.json"), 2, "no folder 'none'"),

@@ -16,6 +16,7 @@ def _row(form, milliseconds, *, bundle="edge", launches=5, seed=0, batch=1, thre
     return {
         "form": form,
         "bundle": bundle if form != "reference" else None,
+        "beside": bundle if form == "reference" else None,
         "provider": "cpu",
         "threads": threads,
         "batch": batch if form != "reference" else None,
@@ -55,16 +56,25 @@ def test_a_report_is_no_different_from_itself():
 
 
 def test_bundles_of_other_names_are_compared_if_there_is_one_on_each_side():
-    new = _report(_row("faces", 5.0, bundle="smaller", seed=5), _row("reference", 5.0, seed=6))
+    new = _report(_row("faces", 5.0, bundle="smaller", seed=5), _row("reference", 5.0, bundle="smaller", seed=6))
     assert _verdict(OLD, new) == "faster"
-    both = _report(*new["rows"], _row("faces", 10.0, seed=7))
-    (found,) = compare(OLD, both)
-    assert (found["bundle"], found["verdict"]) == ("edge", "no difference shown")
+    # Each bundle's times belong to the reference work that ran beside it.
+    busy = _row("faces", 20.0, seed=7), _row("reference", 10.0, seed=8)
+    for rows in ((*new["rows"], *busy), (*busy, *new["rows"])):
+        (found,) = compare(OLD, _report(*rows))
+        assert (found["bundle"], found["verdict"]) == ("edge", "no difference shown")
+        assert found["ratio_to_reference"][0] == pytest.approx(1, rel=0.05)
 
 
 def test_reports_with_nothing_in_common():
     with pytest.raises(InputError, match="no row in common"):
         compare(OLD, _report(_row("faces", 10.0, batch=8), _row("reference", 5.0)))
+
+
+def test_frames_of_other_sources_are_not_compared():
+    old, new = (_report(_row("frames", 10.0), _row("faces", 10.0), _row("reference", 5.0)) for _ in range(2))
+    assert {found["form"] for found in compare(old, new)} == {"frames", "faces"}
+    assert {found["form"] for found in compare(old, new | {"source": "other.mp4"})} == {"faces"}
 
 
 def test_too_few_launches_to_know_the_noise():
