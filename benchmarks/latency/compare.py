@@ -40,7 +40,8 @@ def read_report(path: Path) -> dict[str, Any]:
             if not times or not all(isinstance(time, int | float) and 0 < time < float("inf") for time in times):
                 raise ValueError
             _key(row, several=True)
-            row["beside"]
+            if "beside" not in row:
+                raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"the report {str(path)!r} is damaged: measure again") from None
     return content

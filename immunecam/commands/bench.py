@@ -92,9 +92,9 @@ def bench(
                     f"not the same {name}: {old.get(name)} and {new.get(name)}", highlight=False, markup=False
                 )
         rows = comparing.compare(old, new)
-        _print(console, "New against old", table.comparison(rows))
         if json_report is not None:
             write_report(json_report, comparing.COMPARE_SCHEMA, rows, bundle_sha256=new.get("bundle_sha256"))
+        _print(console, "New against old", table.comparison(rows))
         return
     _check_outputs(json_report, docs, plots)
     if plots is not None:
@@ -129,18 +129,15 @@ def bench(
         measured = run.measure(
             plan, lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
         )
-    # The tables are of the very report that is written.
+    # The tables are of the very report that is written. That comes first, for whoever reads the tables may go away, and
+    # the tables come even if it fails.
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), **measured}
-    _print(console, "Whole calls", table.totals(report))
-    _print(console, "Stages, milliseconds (p50)", table.stages(report))
-    for sentence in table.said(report):
-        console.print(sentence, highlight=False, markup=False)
     written = []
-    if json_report is not None:
-        rows = measured.pop("rows")
-        write_report(json_report, run.SCHEMA, rows, bundle_sha256=rows[0]["bundle_sha256"], **measured)
-        written.append(json_report)
     try:
+        if json_report is not None:
+            rows = measured.pop("rows")
+            write_report(json_report, run.SCHEMA, rows, bundle_sha256=rows[0]["bundle_sha256"], **measured)
+            written.append(json_report)
         if docs is not None:
             with written_whole(docs) as partial:
                 partial.write_text(table.page(report), encoding="utf-8")
@@ -148,9 +145,14 @@ def bench(
         if plots is not None:
             written += plotting.write_plots(report, plots)
     except OSError as error:
-        raise InputError(f"{error.filename!r} cannot be written ({error.strerror}): check folder and space") from None
-    if written:
-        console.print(f"wrote {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
+        raise InputError(f"page or plots cannot be written ({error.strerror}): check folder and space") from None
+    finally:
+        _print(console, "Whole calls", table.totals(report))
+        _print(console, "Stages, milliseconds (p50)", table.stages(report))
+        for sentence in table.said(report):
+            console.print(sentence, highlight=False, markup=False)
+        if written:
+            console.print(f"wrote {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
 
 
 def _of_precision(
