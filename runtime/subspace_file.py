@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from immunecam.errors import InputError
 from immunecam.kernels import Subspace
@@ -57,10 +58,19 @@ def subspace_from_bytes(data: bytes, where: str) -> Subspace:
             f"{where} holds the tensors {sorted(tensors)}, but it must hold mean, basis and, if need be, "
             "scale: export the bundle again."
         )
+    # The reader makes copies. What is kept are views of the file's own bytes, which a bundle holds anyway: a basis of
+    # 1500 eigenfaces in fp32 is 75 MB.
+    views = {name: _view(data, tensors[name], start) for name, (start, _) in tensor_spans(data).items()}
     try:
-        return Subspace(tensors["mean"], tensors["basis"], tensors.get("scale"))
+        return Subspace(views["mean"], views["basis"], views.get("scale"))
     except InputError as error:
         raise InputError(f"{where} cannot be used: {error}") from None
+
+
+def _view(data: bytes, tensor: NDArray[Any], start: int) -> NDArray[Any]:
+    """The tensor where it lies in the file; copied only if a foreign writer has put it at an odd place."""
+    view = np.frombuffer(data, tensor.dtype, tensor.size, start).reshape(tensor.shape)
+    return np.require(view, requirements="A")
 
 
 def tensor_spans(data: bytes) -> dict[str, tuple[int, int]]:

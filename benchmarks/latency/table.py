@@ -1,0 +1,117 @@
+"""The report as tables: totals, stages, comparisons, and a page of Markdown. Every figure comes from the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from immunecam.benchmarks.evaluation.page import markdown_table
+from immunecam.benchmarks.latency.run import STAGES
+
+__all__ = ["Table", "comparison", "label", "page", "said", "stages", "totals"]
+
+_Row = Mapping[str, Any]
+
+Table = tuple[list[str], list[list[str]]]
+"""Head and lines."""
+
+_FORMS = {
+    "faces": "faces, as shipped",
+    "stages": "faces, by stages",
+    "frames": "frames",
+    "paper": "the paper's form",
+    "reference": "reference work",
+}
+
+
+def label(row: _Row) -> str:
+    """What was measured."""
+    return " ".join(filter(None, (row.get("bundle"), _FORMS[row["form"]])))
+
+
+def totals(report: Mapping[str, Any]) -> Table:
+    """Percentiles of whole calls, faces a second, memory, start, energy, and how many times faster than the paper's."""
+    head = ["what", "precision", "provider", "threads", "batch", "p50 ms", "p95 ms", "p99 ms", "faces/s", "peak MiB",
+            "cold start s", "J/face", "times faster than the paper's form"]  # fmt: skip
+    lines = [
+        [
+            label(row),
+            ", ".join(f"{part} {stored}" for part, stored in (row["precision"] or {}).items()),
+            row["provider"],
+            str(row["threads"]),
+            _number(row["batch"], 0),
+            *(_number(row.get(f"total_{q}_ms"), 2) for q in ("p50", "p95", "p99")),
+            _number(row["faces_per_s"], 1),
+            _number(row["peak_memory_mib"], 0),
+            _number(row["cold_start_p50_s"], 2),
+            _number(row["joules_per_face"], 3),
+            _ratio(row.get("times_faster_than_paper")),
+        ]
+        for row in report["rows"]
+    ]
+    return head, lines
+
+
+def stages(report: Mapping[str, Any]) -> Table:
+    """Median milliseconds by stage."""
+    rows = [row for row in report["rows"] if row["form"] != "reference"]
+    shown = [stage for stage in STAGES if any(f"{stage}_p50_ms" in row for row in rows)]
+    lines = [
+        [
+            label(row),
+            row["provider"],
+            str(row["threads"]),
+            _number(row["batch"], 0),
+            *(_number(row.get(f"{stage}_p50_ms"), 2) for stage in shown),
+        ]
+        for row in rows
+    ]
+    return ["p50, ms", "provider", "threads", "batch", *shown], lines
+
+
+def comparison(rows: Sequence[_Row]) -> Table:
+    """Verdicts, and new times over old ones with their intervals."""
+    head = ["what", "provider", "threads", "batch", "verdict", "new / old", "the same in reference work"]
+    lines = [
+        [label(row), row["provider"], str(row["threads"]), _number(row["batch"], 0), row["verdict"],
+         _ratio(row["ratio"]), _ratio(row["ratio_to_reference"])]
+        for row in rows
+    ]  # fmt: skip
+    return head, lines
+
+
+def said(report: Mapping[str, Any]) -> list[str]:
+    """How it was measured, a sentence each."""
+    machine, pinned = report["machine"], report["pinned_to_cores"]
+    where = "not pinned" if pinned is None else f"pinned to the cores {', '.join(map(str, pinned))}"
+    return [
+        f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores), {where}.",
+        f"{report['launches']} launches of each process; in each, after {report['warm_up_s']:g} s of warm-up that are "
+        f"not counted, {report['rounds']} blocks of {report['block_s']:g} s (3 calls at least), all processes in turn. "
+        "A percentile that too few calls lie beyond is left out.",
+        f"Cold start: {report['cold_start']}; the median of the launches. Peak memory: resident memory of the process, "
+        f"not a card's. Energy: {report['energy']}.",
+        f"The paper's form: {report['paper']}; its projection draws the bits, too. Ratios with "
+        f"{100 * report['confidence']:g} % intervals over launches.",
+        f"The base package and what it depends on take {report['installed_total_mib']:.0f} MiB on the disk.",
+    ]
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """All of it as Markdown."""
+    parts = ["# Latency", "", *said(report)]
+    for title, (head, lines) in (("Whole calls", totals(report)), ("Stages", stages(report))):
+        parts += ["", f"## {title}", "", *markdown_table(head, lines)]
+    return "\n".join([*parts, ""])
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _ratio(values: Sequence[float] | None) -> str:
+    if values is None:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.2f} (no interval: too few launches)"
+    return "{:.2f} ({:.2f} to {:.2f})".format(*values)

@@ -1,0 +1,58 @@
+"""``immunecam bench`` where it must refuse; what it measures is tested with its parts."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from immunecam.runtime.bundle import default_bundle
+
+EDGE = str(default_bundle())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--seconds", "0"), 2, "a block takes 0 s, but it must take more than 0"),
+        (("--rounds", "0"), 2, "number of rounds is 0"),
+        (("--threads", "4096"), 2, "number of threads is 4096, but this process may use"),
+        (("--pin", "100000"), 2, "cores to pin to are '100000'"),
+        (("--provider", "moon"), 2, "moon"),
+        (("--provider", "cuda"), 4, "'cuda'"),
+        (("--provider", "tensorrt"), 4, "TensorRT"),
+        (("--precision", "int8", "--precision", "fp32"), 3, "no bundle has a basis in fp32 (edge.immune has int8)"),
+        (("--bundle", "none.immune"), 3, "none.immune"),
+        (("--bundle", EDGE, "--bundle", EDGE), 2, "two bundles are called 'edge'"),
+        (("--source", "none.mp4"), 3, "none.mp4"),
+        (("--source", "grey.png"), 3, "no face is found"),
+        (("--json", "none/report.json"), 2, "no folder 'none'"),
+        (("--plots", "none"), 2, "does not exist"),
+        (("--compare", "a.json", "b.json"), 3, "'a.json' cannot be read"),
+        (("--compare", "a.json", "b.json", "--docs", "page.md"), 2, "--compare measures nothing"),
+        (("--compare", "a.json"), 2, "2 arguments"),
+    ],
+)
+def test_a_refusal_is_one_sentence(run, tmp_path, arguments, code, words):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((99, 99, 3), 7, np.uint8))
+    done = run("bench", "--no-paper", *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert os.listdir(tmp_path) == ["grey.png"]
+
+
+def test_without_pytorch_and_matplotlib_it_says_what_to_install(run, tmp_path):
+    blocker = (
+        "import importlib.util, sys\n"
+        "kept = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda n, *m: None if n in ('torch', 'matplotlib') else kept(n, *m)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(blocker)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for arguments in (("--paper",), ("--plots", ".")):
+        done = run("bench", *arguments, env=environment)
+        assert done.returncode == 4, done.stderr
+        assert "immunecam[train]" in done.stderr
