@@ -68,8 +68,8 @@ def decode_picture(data: bytes, *, max_pixels: int, name: str = "the picture") -
         raise InputError(f"{name} is {size}, but it may have {max_pixels} pixels at most: make it smaller")
     if header.end != len(data):
         raise InputError(
-            f"{name} is a {header.format} of {header.end} bytes, but {len(data) - header.end} bytes follow it: send the "
-            "picture alone"
+            f"{name} is a {header.format} of {header.end} bytes, but {len(data) - header.end} bytes follow it: send "
+            "the picture alone"
         )
     if _cut_short(data):
         raise InputError(f"{name} is cut short or damaged ({len(data)} bytes): send it again")

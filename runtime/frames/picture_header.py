@@ -1,8 +1,8 @@
 """What the head of a picture says, read before a decoder is given any of it, and where the picture ends.
 
-A picture from the network may promise 100000x100000 pixels in 60 bytes, or be a picture and an archive in one. A decoder
-finds out when the memory is taken, or never; here neither costs more than a look at the structure. Formats by their
-specifications: PNG (W3C, section 5), JPEG (ITU-T T.81, annex B), WebP (RFC 9649), BMP (as Windows defines it).
+A picture from the network may promise 100000x100000 pixels in 60 bytes, or be a picture and an archive in one. A
+decoder finds out when the memory is taken, or never; here neither costs more than a look at the structure. Formats by
+their specifications: PNG (W3C, section 5), JPEG (ITU-T T.81, annex B), WebP (RFC 9649), BMP (as Windows defines it).
 """
 
 from __future__ import annotations

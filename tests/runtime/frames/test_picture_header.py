@@ -69,7 +69,7 @@ def test_a_picture_with_something_behind_it_is_refused(kind):
 def test_a_cut_picture_is_refused(kind, share):
     suffix, options = KINDS[kind]
     data = coded(suffix, options=options)
-    with pytest.raises(InputError, match="the picture .*(cut short|no picture|zero bytes)"):
+    with pytest.raises(InputError, match=r"the picture .*(cut short|no picture|zero bytes)"):
         decode_picture(data[: int(len(data) * share)], max_pixels=LIMIT)
 
 
