@@ -6,7 +6,7 @@ import importlib.util
 
 from immunecam.errors import BackendMissingError
 
-__all__ = ["require_device", "require_training"]
+__all__ = ["require_device", "require_service", "require_training"]
 
 
 def require_training() -> None:
@@ -15,6 +15,17 @@ def require_training() -> None:
     if missing:
         raise BackendMissingError(
             f"training and export need {', '.join(missing)}, which is not installed: pip install 'immunecam[train]'"
+        )
+
+
+def require_service() -> None:
+    """Raise BackendMissingError unless the web framework and the server are there."""
+    modules = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+    modules["prometheus_client"] = "prometheus-client"
+    missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise BackendMissingError(
+            f"the service needs {', '.join(missing)}, which is not installed: pip install 'immunecam[serve]'"
         )
 
 
