@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from immunecam.errors import BackendMissingError
@@ -20,13 +21,13 @@ def require_training() -> None:
 
 def require_service() -> None:
     """Raise BackendMissingError unless the web framework and the server are there."""
-    modules = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
-    modules["prometheus_client"] = "prometheus-client"
-    missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise BackendMissingError(
-            f"the service needs {', '.join(missing)}, which is not installed: pip install 'immunecam[serve]'"
-        )
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise BackendMissingError(
+                f"the service needs {module}, which cannot be imported ({error}): pip install 'immunecam[serve]'"
+            ) from None
 
 
 def require_device(name: str) -> str:

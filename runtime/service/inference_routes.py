@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
 
 from immunecam import __version__
@@ -30,6 +30,10 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+
+
+Name = Annotated[str, Path(description="Of the model.", examples=[MODEL])]
+Version = Annotated[str, Path(description="Of the model.", examples=["1"])]
 
 
 class ServerMetadata(BaseModel):
@@ -105,25 +109,25 @@ def inference_router(work: ServiceWork) -> APIRouter:
         return ready()
 
     @router.get("/v2/models/{name}", responses=refusals(404))
-    async def model(name: str) -> ModelMetadata:
+    async def model(name: Name) -> ModelMetadata:
         """Tensors of the model."""
         check(name)
         return ModelMetadata.model_validate(model_metadata(work.purifier.k))
 
     @router.get("/v2/models/{name}/ready", responses=refusals(404))
-    async def model_ready(name: str) -> Ready:
+    async def model_ready(name: Name) -> Ready:
         """Whether the model takes requests."""
         check(name)
         return ready()
 
     @router.get("/v2/models/{name}/versions/{version}", responses=refusals(404))
-    async def version(name: str, version: str) -> ModelMetadata:
+    async def version(name: Name, version: Version) -> ModelMetadata:
         """Tensors of a version of the model; there is version 1."""
         check(name, version)
         return await model(name)
 
     @router.get("/v2/models/{name}/versions/{version}/ready", responses=refusals(404))
-    async def version_ready(name: str, version: str) -> Ready:
+    async def version_ready(name: Name, version: Version) -> Ready:
         """Whether a version of the model takes requests."""
         check(name, version)
         return ready()
@@ -134,7 +138,7 @@ def inference_router(work: ServiceWork) -> APIRouter:
         response_class=Response,
         responses=answers,
     )
-    async def infer(name: str, request: Request) -> Response:
+    async def infer(name: Name, request: Request) -> Response:
         """Purify aligned faces: `faces` FP32 in [-1, 1] or UINT8, [N, 112, 112], to `purified` and `probabilities`."""
         check(name)
         return await answer(request)
@@ -145,7 +149,7 @@ def inference_router(work: ServiceWork) -> APIRouter:
         response_class=Response,
         responses=answers,
     )
-    async def version_infer(name: str, version: str, request: Request) -> Response:
+    async def version_infer(name: Name, version: Version, request: Request) -> Response:
         """As for the model; there is version 1."""
         check(name, version)
         return await answer(request)

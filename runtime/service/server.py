@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """As uvicorn, but a signal that was obeyed is not raised again: ended as it was told, the process did well."""
         if threading.current_thread() is not threading.main_thread():
             yield

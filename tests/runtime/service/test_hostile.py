@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import time
@@ -59,7 +60,7 @@ def png_head(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + body + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("token", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer "])
+@pytest.mark.parametrize("token", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer"])
 def test_a_wrong_token_is_401_everywhere(server, token, photo):
     headers = {} if token is None else {"authorization": token}
     for method, path in (("POST", "/v1/purify"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/nowhere")):
@@ -101,7 +102,7 @@ def test_hostile_pictures_are_refused(client, data, says):
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disp--", 400, "malformed|no picture"),
         ("multipart/form-data; boundary=x", b"--x\r\n\r\n\r\n--x--", 400, "malformed"),
         ("multipart/form-data; boundary=x", b"--x\r\n" + FIELD + b"\r\n\r\nhi\r\n--x--", 400, "is no file"),
-        ("multipart/form-data; boundary=x; charset=no", b"--x\r\n" + FIELD + b"\r\n\r\nh\xff\r\n--x--", 400, "malformed|no file"),
+        ("multipart/form-data; boundary=x; charset=9", b"--x\r\n" + FIELD + b"\r\n\r\n\r\n--x--", 400, "malfo"),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 400, "no picture|malformed"),
         ("multipart/form-data; boundary=" + 5000 * "x", b"--x--", 400, "malformed|no picture"),
         ("text/html", b"<p>", 415, "the content-type is 'text/html'"),
@@ -231,7 +232,7 @@ def test_a_client_that_does_not_read_is_let_go(server, photo):
 
 
 def test_a_client_that_left_is_not_computed_for(start, photo):
-    alone = start("--queue-requests", "4", "--rate", "1000")
+    alone = start("--rate", "1000")
     for _ in range(12):
         with socket.create_connection(("127.0.0.1", alone.port)) as client:
             request = f"POST /v1/purify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo)}\r\n\r\n".encode()
@@ -240,8 +241,10 @@ def test_a_client_that_left_is_not_computed_for(start, photo):
     while "immunecam_requests_in_work 1.0" not in (text := httpx.get(f"{alone.url}/metrics").text):
         assert time.monotonic() < until, text
         time.sleep(0.1)
-    left = float(text.partition("immunecam_abandoned_total ")[2].partition("\n")[0])
-    faces = float(text.partition("immunecam_faces_total ")[2].partition("\n")[0])
+    left, faces = (
+        float(re.search(rf"^immunecam_{name}_total ([\d.]+)$", text, re.MULTILINE).group(1))
+        for name in ("abandoned", "faces")
+    )
     assert left >= 6
     assert faces <= 3 * (12 - left) + 1  # the one of the warm-up
     assert httpx.post(f"{alone.url}/v1/purify", content=photo, timeout=30).status_code == 200
