@@ -131,7 +131,10 @@ class _Load:
                 return
             with contextlib.closing(writer):
                 more = True
-                while more and not reader.at_eof():  # one that it closed while we waited is not asked
+                while more:
+                    await asyncio.sleep(0)
+                    if reader.at_eof():  # it closed while we waited
+                        break
                     began = time.perf_counter()
                     try:
                         writer.write(self._request)

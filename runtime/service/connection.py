@@ -7,14 +7,16 @@ an answer, it would keep for ever.
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from immunecam.runtime.service.settings import ServiceSettings
 
-__all__ = ["limited_protocol"]
+__all__ = ["limited_protocol", "readable"]
 
+_LAST_LOOK_S = 0.25
 _LINGER_S = 2.0
 _LINGER_BYTES = 8 * 2**20
 
@@ -49,10 +51,31 @@ class _LimitedProtocol(H11Protocol):
         if isinstance(self.transport, _Lingering) and self.transport.lingers(len(data)):
             return
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._head_is_whole()
-        else:
+        if self._idle():
             self._await_head()
+        else:
+            self._head_is_whole()
+
+    def shutdown(self) -> None:
+        # A request may lie in the system's buffer while a busy process still takes the connection for idle, and who has
+        # just connected is about to send one. Both are served; their answers close the connection.
+        if self._idle() and (self.cycle is None or self._has_more()):
+            self.loop.call_later(_LAST_LOOK_S, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if self._idle() and not self.transport.is_closing():
+            if self._has_more():
+                self.loop.call_later(_LAST_LOOK_S, self._close_if_idle)
+            else:
+                super().shutdown()
+
+    def _has_more(self) -> bool:
+        return readable(self.transport.get_extra_info("socket").fileno())
+
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -77,6 +100,15 @@ class _LimitedProtocol(H11Protocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+
+def readable(descriptor: int) -> bool:
+    """Whether a socket has bytes, or a connection, that nobody has taken yet."""
+    if descriptor < 0:
+        return False
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Lingering:

@@ -14,7 +14,7 @@ import uvicorn
 
 from immunecam.errors import InputError
 from immunecam.runtime.service.app import create_app
-from immunecam.runtime.service.connection import limited_protocol
+from immunecam.runtime.service.connection import limited_protocol, readable
 from immunecam.runtime.service.guard import Guard
 from immunecam.runtime.service.settings import ServiceSettings
 from immunecam.runtime.service.work import ServiceWork
@@ -70,6 +70,9 @@ def serve(work: ServiceWork, *, started: Callable[[str], None] | None = None) ->
         work.close()
 
 
+_LAST_LOOKS = 100
+
+
 class _Server(uvicorn.Server):
     """Ends in steps: says that it is not ready, goes on for a moment, and closes then."""
 
@@ -83,6 +86,11 @@ class _Server(uvicorn.Server):
         self._guard.draining = True
         if not self.force_exit:
             await asyncio.sleep(self._work.settings.drain_s)
+            # What waits to be accepted would be reset: let it in first, but not without end.
+            for _ in range(_LAST_LOOKS):
+                if not any(readable(one.fileno()) for one in sockets or []):
+                    break
+                await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
