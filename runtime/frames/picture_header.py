@@ -7,6 +7,7 @@ their specifications: PNG (W3C, section 5), JPEG (ITU-T T.81, annex B), WebP (RF
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from immunecam.errors import InputError
@@ -16,6 +17,8 @@ __all__ = ["HEADER_FORMATS", "PictureHeader", "read_header"]
 HEADER_FORMATS = ("PNG", "JPEG", "WebP", "BMP")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PARTS = 20_000  # chunks or segments; a picture of 100 megapixels has fewer
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def _png(data: bytes) -> PictureHeader | None:
         return None
     width, height = _big(data, 16, 4), _big(data, 20, 4)
     position = 8
-    while position + 12 <= len(data):
+    for _ in range(_MOST_PARTS):
+        if position + 12 > len(data):
+            break
         kind = data[position + 4 : position + 8]
         position += 12 + _big(data, position, 4)
         if kind == b"IEND":
@@ -79,8 +84,8 @@ def _png(data: bytes) -> PictureHeader | None:
 
 def _jpeg(data: bytes) -> PictureHeader | None:
     width, height, position = -1, -1, 2
-    while position + 2 <= len(data):
-        if data[position] != 0xFF:
+    for _ in range(_MOST_PARTS):
+        if position + 2 > len(data) or data[position] != 0xFF:
             return None
         marker = data[position + 1]
         if marker == 0xD9:
@@ -106,12 +111,8 @@ def _jpeg(data: bytes) -> PictureHeader | None:
 
 def _after_scan(data: bytes, position: int) -> int:
     """Where the entropy-coded bytes end: at a marker that is neither a stuffed byte nor a restart."""
-    while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
-        if data[position + 1] == 0 or 0xD0 <= data[position + 1] <= 0xD7:
-            position += 2
-        else:
-            return position
-    return len(data)
+    found = _SCAN_END.search(data, position)
+    return len(data) if found is None else found.start()
 
 
 def _webp(data: bytes) -> PictureHeader | None:

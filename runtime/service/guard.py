@@ -93,17 +93,17 @@ class Guard:
 
     def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
         """Refuse by what the head says, before a byte of the body is read."""
-        settings = self._settings
+        settings, most = self._settings, self._settings.max_body_bytes
+        length = headers.get("content-length", "0")
         if scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD"):
+            if length != "0" or "transfer-encoding" in headers:
+                raise Refusal(413, "the request has a body, but a question for health has none: leave it out")
             return
         client = scope.get("client")
         self._rates.check(client[0] if client else "")
         check_access(headers, settings.token, loopback=settings.is_loopback)
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > settings.max_body_bytes:
-            raise Refusal(
-                413, f"the body has {length[:20]} bytes, but it may have {settings.max_body_bytes}: send less"
-            )
+        if not length.isdecimal() or int(length) > most:
+            raise Refusal(413, f"the body has {length[:20]} bytes, but it may have {most}: send less")
         coding = headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
             raise Refusal(415, f"the body's content-encoding is {coding[:20]!r}: do not compress it")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from immunecam.kernels import dequantize_faces, quantize_faces
 from immunecam.runtime.faces import AlignedFaces, ColourMode, Face, FaceFinder, align, paste
 from immunecam.runtime.frames.picture import decode_picture
+from immunecam.runtime.frames.picture_header import read_header
 from immunecam.runtime.gate.embedder import Embedder
 from immunecam.runtime.gate.evidence import Evidence, residual_energy
 from immunecam.runtime.purifier import Purifier
@@ -63,6 +64,12 @@ class Purification:
     def decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
         """A picture as (H, W, 3) uint8 BGR; raises InputError as :func:`decode_picture`."""
         return decode_picture(data, max_pixels=self._max_pixels, name=name)
+
+    def pixels(self, data: bytes, name: str) -> int:
+        """Pixels of a picture by its head; raises InputError if it has too many, or is none."""
+        header = read_header(data, name)
+        pixels = header.width * header.height
+        return pixels if pixels <= self._max_pixels else self.decode(data, name).size // 3  # which says what is wrong
 
     def prepare(self, data: bytes, name: str) -> Prepared:
         """Decode a picture, and find and align its faces.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
 from immunecam.errors import InputError
+from immunecam.runtime.faces import ColourMode
 from immunecam.runtime.frames.picture import encode_picture
 from immunecam.runtime.results import PurifiedFaces
 from immunecam.runtime.service.answers import (
@@ -103,14 +105,12 @@ def service_router(work: ServiceWork) -> APIRouter:
         async with work.admitted():
             if output == "image":
                 ((name, data),) = pictures
-                prepared, batch = await work.purified_picture(data, name)
-                return await work.in_thread(_as_picture, work, prepared, batch, colour, coding)
-
-            async def one(name: str, data: bytes) -> PictureAnswer:
-                prepared, batch = await work.purified_picture(data, name)
-                return await work.in_thread(finish, name, prepared, batch)
-
-            answers = await _all([one(name, data) for name, data in pictures])
+                return await work.answered(data, name, partial(_as_picture, work, colour, coding))
+            if picture:
+                shown = sum([await work.in_thread(work.purification.pixels, data, name) for name, data in pictures])
+                if shown > settings.max_pixels:
+                    raise Refusal(413, f"an answer shows {settings.max_pixels} pixels at most: ask for fewer pictures")
+            answers = await _all([work.answered(data, name, partial(finish, name)) for name, data in pictures])
         purifier = work.purifier
         return PurifyAnswer(
             pictures=answers,
@@ -165,9 +165,7 @@ def service_router(work: ServiceWork) -> APIRouter:
             if not purified:
                 data = await work.in_thread(encode_picture, frame, f".{coding}")
                 return Response(data, media_type=_MEDIA[coding])
-            prepared = await work.in_thread(work.purification.look, frame)
-            batch = await work.purified(prepared.grey) if len(prepared.grey) else None
-            return await work.in_thread(_as_picture, work, prepared, batch, colour, coding)
+            return await work.answered_frame(frame, partial(_as_picture, work, colour, coding))
 
     @router.get("/v1/bundle", responses=refusals())
     async def bundle() -> BundleAnswer:
@@ -257,7 +255,7 @@ def _faces(
 
 
 def _as_picture(
-    work: ServiceWork, prepared: Prepared, batch: PurifiedFaces | None, colour: Any, coding: str
+    work: ServiceWork, colour: ColourMode, coding: str, prepared: Prepared, batch: PurifiedFaces | None
 ) -> Response:
     timings = {**prepared.timings_ms, **({} if batch is None else batch.timings_ms)}
     work.metrics.stages(timings, [] if batch is None else work.purification.active(batch))

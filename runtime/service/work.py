@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,7 @@ from immunecam.runtime.results import PurifiedFaces
 from immunecam.runtime.service.batcher import Batcher
 from immunecam.runtime.service.cameras import CameraDeck
 from immunecam.runtime.service.metrics import ServiceMetrics
+from immunecam.runtime.service.pixel_budget import PixelBudget
 from immunecam.runtime.service.purification import Prepared, Purification
 from immunecam.runtime.service.refusal import Overloaded, Refusal
 from immunecam.runtime.service.settings import ServiceSettings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ServiceWork"]
 
 _T = TypeVar("_T")
+_PICTURES = 4  # of the largest kind, in memory at a time
 
 
 class ServiceWork:
@@ -80,6 +82,7 @@ class ServiceWork:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(max(2, cores), "request")
         self._gate_thread = ThreadPoolExecutor(1, "gate")  # a gate is for one thread
+        self._pixels = PixelBudget(_PICTURES * settings.max_pixels)
         self._admitted = 0
         self._request_s = 0.1  # a running mean
         self.ready = False
@@ -133,10 +136,28 @@ class ServiceWork:
         """Faces through the shared engine; uint8 or float32 (N, 112, 112)."""
         return await asyncio.wrap_future(self.batcher.submit(faces))
 
-    async def purified_picture(self, data: bytes, name: str) -> tuple[Prepared, PurifiedFaces | None]:
-        """A picture's faces, found and purified; None for the purified ones where there is no face."""
-        prepared = await self.in_thread(self.purification.prepare, data, name)
-        return prepared, await self.purified(prepared.grey) if len(prepared.grey) else None
+    async def answered(self, data: bytes, name: str, finish: Callable[[Prepared, PurifiedFaces | None], _T]) -> _T:
+        """What `finish` makes, in a thread, of a picture and its purified faces; None where it has none.
+
+        Raises
+        ------
+        InputError
+            If the picture cannot be used.
+        """
+        pixels = await self.in_thread(self.purification.pixels, data, name)
+        async with self._pixels.taken(pixels):
+            prepared = await self.in_thread(self.purification.prepare, data, name)
+            return await self._finished(prepared, finish)
+
+    async def answered_frame(
+        self, frame: NDArray[np.uint8], finish: Callable[[Prepared, PurifiedFaces | None], _T]
+    ) -> _T:
+        """The same of a frame, (H, W, 3) uint8 BGR."""
+        return await self._finished(await self.in_thread(self.purification.look, frame), finish)
+
+    async def _finished(self, prepared: Prepared, finish: Callable[[Prepared, PurifiedFaces | None], _T]) -> _T:
+        batch = await self.purified(prepared.grey) if len(prepared.grey) else None
+        return await self.in_thread(finish, prepared, batch)
 
     async def decided(self, pictures: Sequence[tuple[str, bytes]], person: str | None) -> GateEvent:
         """The gate's decision on pictures that follow each other: verification of `person`, or identification.
@@ -151,7 +172,10 @@ class ServiceWork:
         gate = self.gate
         if gate is None:
             raise Refusal(404, "the service was started without a gate: start it with --store, --recognizer and a key")
-        frames = [await self.in_thread(self.purification.decode, data, name) for name, data in pictures]
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for name, data in pictures:  # one in memory at a time
+                yield self.purification.decode(data, name)
 
         def decide() -> GateEvent:
             try:
@@ -159,10 +183,10 @@ class ServiceWork:
             except UsageError as error:
                 raise Refusal(409, str(error)) from None
             if person is None:
-                return gate.identify(frames)
+                return gate.identify(frames())
             if person not in {one.person for one in gate.store.people()}:
                 raise Refusal(404, f"nobody is enrolled as {person[:64]!r}: enrol first, or see `immunecam gate list`")
-            return gate.verify(person, frames)
+            return gate.verify(person, frames())
 
         event = await asyncio.get_running_loop().run_in_executor(self._gate_thread, decide)
         self.metrics.decisions.labels(event.mode, event.event).inc()

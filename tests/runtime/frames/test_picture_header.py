@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 
 import cv2
@@ -94,6 +95,22 @@ def test_hostile_heads_are_refused_in_one_sentence(data, says):
     with pytest.raises(InputError, match=says) as caught:
         decode_picture(data, max_pixels=LIMIT)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * 2**24,
+        b"\xff\xd8\xff\xe0\x00\x02" + b"\xff\xe0\x00\x02" * 2**22,
+        b"\xff\xd8\xff\xda\x00\x02" + b"\xff\x00" * 2**23,
+        png(50, 50)[:33] + (b"\0\0\0\0tEXt" + b"\0" * 4) * 2**20,
+    ],
+)
+def test_endless_heads_take_no_time(data):
+    began = time.process_time()
+    with pytest.raises(InputError, match="cut short or damaged"):
+        read_header(data)
+    assert time.process_time() - began < 0.5
 
 
 @settings(max_examples=150, deadline=None)
