@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -67,8 +68,11 @@ async def read_pictures(request: Request, most: int) -> list[tuple[str, bytes]]:
 
 
 async def _form(request: Request, body: bytes, most: int) -> list[tuple[str, bytes]]:
-    # A form that is cut short loses its last picture without a word.
-    if not body.rstrip().endswith(b"--"):
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise InputError("the form is malformed (its content-type has no boundary): send files only")
+    if not body.rstrip().endswith(b"--" + boundary + b"--"):  # the parser would lose its last picture without a word
         raise InputError("the form is cut short: it must end with its boundary and two dashes")
     try:
         form = await request.form(max_files=most, max_fields=1)
