@@ -55,7 +55,7 @@ class CameraDeck:
         self._wanted = next(iter(cameras), None) if active is None else active
         self._open: str | None = None
         self._source: LiveSource | None = None
-        self._frame: tuple[Frame, float] | None = None
+        self._frame: Frame | None = None
         self._why = "not open yet"
         self._since = time.monotonic()
         self._stop = False
@@ -119,7 +119,7 @@ class CameraDeck:
         status = source.status
         if found is None or status.state is not SourceState.CONNECTED:
             raise Refusal(503, f"the camera {name} gives no frames ({status}): try again", retry_after_s=1)
-        return found[0]
+        return found
 
     def close(self) -> None:
         """Close what is open."""
@@ -156,7 +156,7 @@ class CameraDeck:
             if frame is not None:
                 with self._changed:
                     if self._wanted == name:
-                        self._frame = frame, time.monotonic()
+                        self._frame = frame
             elif source.status.state is SourceState.ENDED:
                 time.sleep(_LOOK_S)
 

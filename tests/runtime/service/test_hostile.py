@@ -251,8 +251,20 @@ def test_a_client_that_left_is_not_computed_for(start, photo):
     assert httpx.post(f"{alone.url}/v1/purify", content=photo, timeout=30).status_code == 200
 
 
-def test_without_a_token_only_this_machine_is_named(start):
-    alone = start()
-    assert httpx.get(f"{alone.url}/v1/bundle").status_code == 200
-    answer = httpx.get(f"{alone.url}/v1/bundle", headers={"host": "evil.example"})
-    assert "without a token it must be localhost" in sentence(answer, 403)
+def test_this_machine_only_so_often_and_so_long(start, photo):
+    alone = start("--rate", "5", "--timeout", "0.1")
+    with httpx.Client(base_url=alone.url, timeout=60) as client:
+        assert client.get("/v1/bundle").status_code == 200
+        answer = client.get("/v1/bundle", headers={"host": "evil.example"})
+        assert "without a token it must be localhost" in sentence(answer, 403)
+        late = client.post("/v1/purify", files=[("image", (f"{number}.png", photo)) for number in range(12)])
+        assert sentence(late, 503) == "the answer took longer than 0.1 s: try again"
+        assert late.headers["retry-after"] == "1"
+        answers = [client.get("/v1/bundle") for _ in range(60)]
+        refused = [one for one in answers if one.status_code != 200]
+        assert refused
+        assert "asks more than 5 times a second" in sentence(refused[-1], 429)
+        assert refused[-1].headers["retry-after"] == "1"
+        assert client.get("/healthz").status_code == 200
+        time.sleep(1)
+        assert client.get("/v1/bundle").status_code == 200
