@@ -37,9 +37,9 @@ $(DEMO)/installed: $(SOURCES)
 
 $(TEST)/installed: $(SOURCES)
 	@test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
-	@echo "installing the package with its test, training and gate extras into $(TEST) ..."
+	@echo "installing the package with its test, training, gate and service extras into $(TEST) ..."
 	@rm -rf build
-	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,gate,dev]"
+	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,gate,serve,dev]"
 	@$(TEST)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall .
 	@touch $@
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 
 from immunecam.errors import BackendMissingError
 
-__all__ = ["require_device", "require_training"]
+__all__ = ["require_device", "require_service", "require_training"]
 
 
 def require_training() -> None:
@@ -16,6 +17,17 @@ def require_training() -> None:
         raise BackendMissingError(
             f"training and export need {', '.join(missing)}, which is not installed: pip install 'immunecam[train]'"
         )
+
+
+def require_service() -> None:
+    """Raise BackendMissingError unless the web framework and the server are there."""
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise BackendMissingError(
+                f"the service needs {module}, which cannot be imported ({error}): pip install 'immunecam[serve]'"
+            ) from None
 
 
 def require_device(name: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError
+from immunecam.runtime.frames.picture_header import read_header
 
-__all__ = ["PICTURE_SUFFIXES", "encode_picture", "read_picture"]
+__all__ = ["PICTURE_SUFFIXES", "decode_picture", "encode_picture", "read_picture"]
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -33,13 +34,49 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     if _cut_short(data):
         # Decoders fill what is missing with grey, and a grey half face must not pass for a face.
         raise InputError(f"the picture {str(path)!r} is cut short or damaged ({len(data)} bytes): copy it again")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # such as more pixels than OpenCV takes
-        image = None
+    image = _decoded(data)
     if image is None:
         raise InputError(f"{str(path)!r} is not a picture that can be decoded: give {', '.join(PICTURE_SUFFIXES)}")
-    return np.asarray(image, np.uint8)
+    return image
+
+
+def decode_picture(data: bytes, *, max_pixels: int, name: str = "the picture") -> NDArray[np.uint8]:
+    """A picture from somebody who is not trusted, as (H, W, 3) uint8 BGR; otherwise as :func:`read_picture`.
+
+    Its head is read before a decoder sees it, and nothing but the picture may be in it: what is a picture to one
+    program and an archive or a page to another is refused.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of a PNG, JPEG, WebP or BMP file.
+    max_pixels : int
+        Most pixels, width times height.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    InputError
+        If it is no such picture, has no pixels or too many, is cut short, or something follows it.
+    """
+    header = read_header(data, name)
+    size = f"{header.width}x{header.height}"
+    if not (header.width and header.height):
+        raise InputError(f"{name} is {size}, which has no pixels: send another")
+    if header.width * header.height > max_pixels:
+        raise InputError(f"{name} is {size}, but it may have {max_pixels} pixels at most: make it smaller")
+    if header.end != len(data):
+        raise InputError(
+            f"{name} is a {header.format} of {header.end} bytes, but {len(data) - header.end} bytes follow it: send "
+            "the picture alone"
+        )
+    if _cut_short(data):
+        raise InputError(f"{name} is cut short or damaged ({len(data)} bytes): send it again")
+    image = _decoded(data)
+    if image is None or image.shape[0] * image.shape[1] != header.width * header.height:
+        raise InputError(f"{name} is a {header.format} by its head, but cannot be decoded as one: send it again")
+    return image
 
 
 def encode_picture(image: NDArray[np.uint8], suffix: str) -> bytes:
@@ -58,6 +95,14 @@ def encode_picture(image: NDArray[np.uint8], suffix: str) -> bytes:
     if not done:
         raise InputError(f"a picture cannot be written as {suffix!r}: use .png or .jpg")
     return data.tobytes()
+
+
+def _decoded(data: bytes) -> NDArray[np.uint8] | None:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # such as more pixels than OpenCV takes
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def _cut_short(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from small_gate import write_people, write_recognizer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -51,3 +52,16 @@ def clip(sample_frame: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
         writer.write(image)
     writer.release()
     return path
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """A folder for each of two people of the sample clip."""
+    return write_people(tmp_path / "people")
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Path:
+    """The description of a small recogniser."""
+    pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
+    return write_recognizer(tmp_path)

@@ -6,20 +6,8 @@ import json
 import os
 
 import pytest
-import small_gate
 
-pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'immunecam[train]')")
 pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
-
-
-@pytest.fixture
-def people(tmp_path):
-    return small_gate.write_people(tmp_path / "people")
-
-
-@pytest.fixture
-def recognizer(tmp_path):
-    return small_gate.write_recognizer(tmp_path)
 
 
 def test_from_a_key_to_a_verified_trail(run, tmp_path, people, recognizer):

@@ -1,0 +1,193 @@
+"""What a service has to answer with, and who does which part of it: threads, the shared engine, the gate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from immunecam.errors import UsageError
+from immunecam.runtime.faces import FaceFinder
+from immunecam.runtime.purifier import MAX_BATCH, Purifier
+from immunecam.runtime.results import PurifiedFaces
+from immunecam.runtime.service.batcher import Batcher
+from immunecam.runtime.service.cameras import CameraDeck
+from immunecam.runtime.service.metrics import ServiceMetrics
+from immunecam.runtime.service.pixel_budget import PixelBudget
+from immunecam.runtime.service.purification import Prepared, Purification
+from immunecam.runtime.service.refusal import Overloaded, Refusal
+from immunecam.runtime.service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.embedder import Embedder
+    from immunecam.runtime.gate.event import GateEvent
+
+__all__ = ["ServiceWork"]
+
+_T = TypeVar("_T")
+_PICTURES = 4  # of the largest kind, in memory at a time
+
+
+class ServiceWork:
+    """One purifier, its batcher, threads for what requests do on their own, and one thread for the gate.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    purifier : Purifier
+        Shared by all requests, the gate's too; closed with this.
+    finder : FaceFinder
+        Safe to use from several threads.
+    embedder : Embedder, optional
+        For embeddings and the cosine of the evidence.
+    gate : AccessGate, optional
+        Made with the same purifier; closed with this.
+    cameras : CameraDeck, optional
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        purifier: Purifier,
+        finder: FaceFinder,
+        *,
+        embedder: Embedder | None = None,
+        gate: AccessGate | None = None,
+        cameras: CameraDeck | None = None,
+    ) -> None:
+        if gate is not None and gate.observer.purifier is not purifier:
+            raise UsageError("the gate has another purifier than the service: make it with the service's")
+        if embedder is None and gate is not None:
+            embedder = gate.observer.embedder
+        self.settings, self.purifier, self.gate = settings, purifier, gate
+        self.cameras = CameraDeck({}) if cameras is None else cameras
+        self.purification = Purification(purifier, finder, embedder, max_pixels=settings.max_pixels)
+        self.metrics = ServiceMetrics(purifier.k, lambda: self.batcher.waiting_faces, self.cameras.status)
+        self.batcher = Batcher(
+            purifier,
+            wait_s=settings.batch_wait_ms / 1000,
+            max_batch=MAX_BATCH,
+            max_waiting=settings.queue_faces,
+            observe=self.metrics.batch,
+        )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(max(2, cores), "request")
+        self._gate_thread = ThreadPoolExecutor(1, "gate")  # a gate is for one thread
+        self._pixels = PixelBudget(_PICTURES * settings.max_pixels)
+        self._admitted = 0
+        self._request_s = 0.1  # a running mean
+        self.ready = False
+
+    def warm_up(self) -> None:
+        """One face through everything, so that the first request finds it open; raises what is wrong with it."""
+        face = np.full((1, 112, 112), 128, np.uint8)
+        batch = self.batcher.submit(face).result()
+        self.purification.look(np.full((128, 128, 3), 128, np.uint8))
+        self.purifier.antibodies(batch)
+        self.ready = True
+
+    def close(self) -> None:
+        """Finish what was accepted, and give everything back."""
+        self.ready = False
+        self._pool.shutdown(cancel_futures=True)
+        self._gate_thread.shutdown(cancel_futures=True)
+        self.batcher.close()
+        self.cameras.close()
+        if self.gate is not None:
+            self.gate.close()
+        self.purifier.close()
+
+    @contextlib.asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """A place among the requests in work.
+
+        Raises
+        ------
+        Overloaded
+            If all are taken.
+        """
+        if self._admitted >= self.settings.queue_requests:
+            after = max(1, math.ceil(self._request_s))
+            raise Overloaded(
+                f"{self._admitted} requests are in work or wait, which is all that may: try again in {after} s", after
+            )
+        self._admitted += 1
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+            self._request_s += 0.1 * (time.monotonic() - began - self._request_s)
+
+    async def in_thread(self, do: Callable[..., _T], *arguments: Any) -> _T:
+        """Have a thread do what takes long; cancelled while it waits for one, it is never done."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, do, *arguments)
+
+    async def purified(self, faces: NDArray[Any]) -> PurifiedFaces:
+        """Faces through the shared engine; uint8 or float32 (N, 112, 112)."""
+        return await asyncio.wrap_future(self.batcher.submit(faces))
+
+    async def answered(self, data: bytes, name: str, finish: Callable[[Prepared, PurifiedFaces | None], _T]) -> _T:
+        """What `finish` makes, in a thread, of a picture and its purified faces; None where it has none.
+
+        Raises
+        ------
+        InputError
+            If the picture cannot be used.
+        """
+        pixels = await self.in_thread(self.purification.pixels, data, name)
+        async with self._pixels.taken(pixels):
+            prepared = await self.in_thread(self.purification.prepare, data, name)
+            return await self._finished(prepared, finish)
+
+    async def answered_frame(
+        self, frame: NDArray[np.uint8], finish: Callable[[Prepared, PurifiedFaces | None], _T]
+    ) -> _T:
+        """The same of a frame, (H, W, 3) uint8 BGR."""
+        return await self._finished(await self.in_thread(self.purification.look, frame), finish)
+
+    async def _finished(self, prepared: Prepared, finish: Callable[[Prepared, PurifiedFaces | None], _T]) -> _T:
+        batch = await self.purified(prepared.grey) if len(prepared.grey) else None
+        return await self.in_thread(finish, prepared, batch)
+
+    async def decided(self, pictures: Sequence[tuple[str, bytes]], person: str | None) -> GateEvent:
+        """The gate's decision on pictures that follow each other: verification of `person`, or identification.
+
+        Raises
+        ------
+        Refusal
+            Status 404 without a gate, or if nobody of that name is enrolled; 409 if it has no threshold.
+        InputError
+            If a picture cannot be used, or the decision cannot be written down.
+        """
+        gate = self.gate
+        if gate is None:
+            raise Refusal(404, "the service was started without a gate: start it with --store, --recognizer and a key")
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for name, data in pictures:  # one in memory at a time
+                yield self.purification.decode(data, name)
+
+        def decide() -> GateEvent:
+            try:
+                gate.threshold()
+            except UsageError as error:
+                raise Refusal(409, str(error)) from None
+            if person is None:
+                return gate.identify(frames())
+            if person not in {one.person for one in gate.store.people()}:
+                raise Refusal(404, f"nobody is enrolled as {person[:64]!r}: enrol first, or see `immunecam gate list`")
+            return gate.verify(person, frames())
+
+        event = await asyncio.get_running_loop().run_in_executor(self._gate_thread, decide)
+        self.metrics.decisions.labels(event.mode, event.event).inc()
+        return event

@@ -1,0 +1,31 @@
+"""The service against its own description: schemathesis makes requests of it, right ones and wrong ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from immunecam.runtime.bundle import default_bundle
+
+TOKEN = "the-token-of-these-tests"
+
+
+def test_nothing_answers_otherwise_than_it_is_described(start, tmp_path):
+    """IMMUNECAM_FUZZ_COUNT=N makes N requests of each operation, and walks through all limits of the description."""
+    pytest.importorskip("schemathesis", reason="needs schemathesis (pip install 'immunecam[dev]')")
+    more = os.environ.get("IMMUNECAM_FUZZ_COUNT")
+    clip = default_bundle().with_name("sample.mp4")
+    server = start("--rate", "0", "--camera", f"clip={clip}", environment={"IMMUNECAM_SERVICE_TOKEN": TOKEN})
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
+    # Not every sequence of bytes is a picture, which a description cannot say: what is right by it may be refused.
+    command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
+    command += ["--phases", "examples,coverage,fuzzing" if more else "examples,fuzzing", "--max-examples", more or "3"]
+    command += ["--header", f"Authorization: Bearer {TOKEN}", "--seed", "7", "--request-timeout", "60"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 3600 if more else 240}
+    done = subprocess.run(command, env={**os.environ, "NO_COLOR": "1"}, check=False, **options)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " generated, " in done.stdout, done.stdout
+    assert server.alive()
