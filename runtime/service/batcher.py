@@ -57,6 +57,8 @@ class Batcher:
         Faces of a batch. One submission is never split here.
     max_waiting : int
         Faces that may wait.
+    max_wait_s : float
+        Longest that a face may have to wait, as far as the engine's pace tells beforehand.
     observe : callable, optional
         Told of each batch: faces, submissions, and seconds that it took.
     """
@@ -68,6 +70,7 @@ class Batcher:
         wait_s: float,
         max_batch: int,
         max_waiting: int,
+        max_wait_s: float = math.inf,
         observe: Callable[[int, int, float], None] | None = None,
     ) -> None:
         if max_batch < 1 or max_waiting < 1 or not 0 <= wait_s < math.inf:
@@ -76,7 +79,7 @@ class Batcher:
                 "or more, 1 or more and 1 or more"
             )
         self._purifier, self._wait_s, self._max_batch, self._max_waiting = purifier, wait_s, max_batch, max_waiting
-        self._observe = observe
+        self._max_wait_s, self._observe = max_wait_s, observe
         self._changed = threading.Condition()  # guards everything below
         self._queue: deque[_Waiting] = deque()
         self._faces = 0
@@ -122,8 +125,9 @@ class Batcher:
             if self._closing:
                 raise Refusal(503, "the service is shutting down: try another one")
             self._drop_cancelled()
-            if self._faces + len(item.faces) > self._max_waiting:
-                after = max(1, math.ceil(self._faces * self._face_s))
+            wait_s = self._faces * self._face_s
+            if self._faces + len(item.faces) > self._max_waiting or wait_s > self._max_wait_s:
+                after = max(1, math.ceil(wait_s))
                 raise Overloaded(
                     f"{self._faces} faces wait for the engine already, of {self._max_waiting} that may: try again in "
                     f"{after} s",

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["ServiceWork"]
 
 _T = TypeVar("_T")
-_PICTURES = 4  # of the largest kind, in memory at a time
+_SHARE = 0.5  # of a request's time that it may wait for others: it is told 429 while there is time to tell it
+_LARGEST = 4  # pictures of the largest kind in memory at a time
+_PLACES = 8  # pictures in work at a time, enough for a batch
 
 
 class ServiceWork:
@@ -77,14 +79,17 @@ class ServiceWork:
             wait_s=settings.batch_wait_ms / 1000,
             max_batch=MAX_BATCH,
             max_waiting=settings.queue_faces,
+            max_wait_s=_SHARE * settings.request_timeout_s,
             observe=self.metrics.batch,
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        places, wait_s = max(_PLACES, 2 * cores), _SHARE * settings.request_timeout_s
+        self._pixels = PixelBudget(_LARGEST * settings.max_pixels, places, wait_s)
+        self._decisions = PixelBudget(1, 1, wait_s)
         self._pool = ThreadPoolExecutor(max(2, cores), "request")
         self._gate_thread = ThreadPoolExecutor(1, "gate")  # a gate is for one thread
-        self._pixels = PixelBudget(_PICTURES * settings.max_pixels)
         self._admitted = 0
-        self._request_s = 0.1  # a running mean
+        self._each_s, self._last = 0.1, 0.0  # seconds from one answer to the next, a running mean; when the last was
         self.ready = False
 
     def warm_up(self) -> None:
@@ -116,7 +121,7 @@ class ServiceWork:
             If all are taken.
         """
         if self._admitted >= self.settings.queue_requests:
-            after = max(1, math.ceil(self._request_s))
+            after = max(1, math.ceil(self._admitted * self._each_s))
             raise Overloaded(
                 f"{self._admitted} requests are in work or wait, which is all that may: try again in {after} s", after
             )
@@ -124,9 +129,11 @@ class ServiceWork:
         began = time.monotonic()
         try:
             yield
+            now = time.monotonic()  # of answers only: a refusal takes no time, and a time-out all of it
+            self._each_s += 0.1 * (now - max(began, self._last) - self._each_s)
+            self._last = now
         finally:
             self._admitted -= 1
-            self._request_s += 0.1 * (time.monotonic() - began - self._request_s)
 
     async def in_thread(self, do: Callable[..., _T], *arguments: Any) -> _T:
         """Have a thread do what takes long; cancelled while it waits for one, it is never done."""
@@ -153,7 +160,8 @@ class ServiceWork:
         self, frame: NDArray[np.uint8], finish: Callable[[Prepared, PurifiedFaces | None], _T]
     ) -> _T:
         """The same of a frame, (H, W, 3) uint8 BGR."""
-        return await self._finished(await self.in_thread(self.purification.look, frame), finish)
+        async with self._pixels.taken(frame.shape[0] * frame.shape[1]):
+            return await self._finished(await self.in_thread(self.purification.look, frame), finish)
 
     async def _finished(self, prepared: Prepared, finish: Callable[[Prepared, PurifiedFaces | None], _T]) -> _T:
         batch = await self.purified(prepared.grey) if len(prepared.grey) else None
@@ -188,6 +196,7 @@ class ServiceWork:
                 raise Refusal(404, f"nobody is enrolled as {person[:64]!r}: enrol first, or see `immunecam gate list`")
             return gate.verify(person, frames())
 
-        event = await asyncio.get_running_loop().run_in_executor(self._gate_thread, decide)
+        async with self._decisions.taken(1):
+            event = await asyncio.get_running_loop().run_in_executor(self._gate_thread, decide)
         self.metrics.decisions.labels(event.mode, event.event).inc()
         return event

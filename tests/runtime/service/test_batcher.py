@@ -102,6 +102,20 @@ def test_the_queue_is_bounded_and_says_when_to_come_back(batcher, recorder):
     assert recorder.batches == [8, 8, 8]
 
 
+def test_a_wait_that_would_be_too_long_is_told_beforehand(recorder):
+    batcher = Batcher(recorder, wait_s=0, max_batch=8, max_waiting=1000, max_wait_s=0.5)
+    recorder.open.clear()
+    running = batcher.submit(faces(1))
+    assert recorder.begun.wait(5)
+    waiting = [batcher.submit(faces(100))]  # two seconds' work, as far as is known before anything was measured
+    with pytest.raises(Overloaded, match="100 faces wait") as caught:
+        batcher.submit(faces(1))
+    assert caught.value.retry_after_s == 2
+    recorder.open.set()
+    wait([running, *waiting], 5)
+    batcher.close()
+
+
 def test_who_left_is_not_computed_for_and_frees_his_place(batcher, recorder):
     recorder.open.clear()
     running = batcher.submit(faces(8))

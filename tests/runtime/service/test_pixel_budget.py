@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from immunecam.runtime.service.pixel_budget import PixelBudget
+from immunecam.runtime.service.refusal import Overloaded
 
 
 def test_what_fits_goes_in_and_the_rest_waits_its_turn():
     async def run():
-        budget, inside, seen = PixelBudget(10), set(), []
+        budget, inside, seen = PixelBudget(10, 5, 60), set(), []
 
         async def hold(name, pixels, leave):
             async with budget.taken(pixels):
@@ -38,7 +41,7 @@ def test_what_fits_goes_in_and_the_rest_waits_its_turn():
 
 def test_who_left_takes_no_room():
     async def run():
-        budget = PixelBudget(10)
+        budget = PixelBudget(10, 5, 60)
         entered = []
 
         async def hold(name, pixels, seconds=0.0):
@@ -60,9 +63,29 @@ def test_who_left_takes_no_room():
     asyncio.run(run())
 
 
+def test_places_are_bounded_too_and_nobody_waits_for_ever():
+    async def run():
+        budget = PixelBudget(10, 2, 0.05)
+
+        async def hold(leave):
+            async with budget.taken(1):
+                await leave.wait()
+
+        leave = asyncio.Event()
+        tasks = [asyncio.create_task(hold(leave)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"in work for 0.05 s: try again in 1 s"):
+            await hold(leave)
+        leave.set()
+        await asyncio.gather(*tasks)
+        await hold(leave)
+
+    asyncio.run(run())
+
+
 def test_let_in_and_cancelled_in_one_moment_gives_the_room_back():
     async def run():
-        budget = PixelBudget(10)
+        budget = PixelBudget(10, 5, 60)
         leave = asyncio.Event()
 
         async def hold(wait):
