@@ -169,7 +169,7 @@ def test_plans_are_built_where_tensorrt_is(world, stand_in, tmp_path, monkeypatc
     made = stand_in.small_bundle(tmp_path / "a.immune")
 
     def run(command, **_):
-        assert Path(command[1]) == ROOT / "export" / "to_trt.py"
+        assert Path(command[1]) == Path(to_trt.__file__)
         return subprocess.CompletedProcess(command, to_trt.main(command[2:]), *capsys.readouterr())
 
     monkeypatch.setattr(gpu.subprocess, "run", run)

@@ -48,6 +48,7 @@ class HttpCamera:
     def start(self) -> None:
         camera = self
         self.running = True
+        self.turn = turn = getattr(self, "turn", 0) + 1  # what was connected before stays cut off
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -55,7 +56,7 @@ class HttpCamera:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 try:
-                    while camera.running:
+                    while camera.running and camera.turn == turn:
                         time.sleep(1 / camera.rate)
                         if camera.silent:
                             continue

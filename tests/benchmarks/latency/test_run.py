@@ -74,10 +74,11 @@ def test_stages_are_parts_of_the_whole(report):
 
 
 def test_faces_are_counted(report):
+    # A rate is of all time, a median is not: on a busy machine slow runs part the two.
     row = _row(report, "faces", 2)
-    assert row["faces_per_s"] * row["total_p50_ms"] / 1000 == pytest.approx(2, rel=0.6)
+    assert 0.2 * 2 < row["faces_per_s"] * row["total_p50_ms"] / 1000 < 1.4 * 2
     frames = _row(report, "frames")
-    assert frames["faces_per_s"] * frames["total_p50_ms"] / 1000 == pytest.approx(3, rel=0.6)  # the clip has three
+    assert 0.2 * 3 < frames["faces_per_s"] * frames["total_p50_ms"] / 1000 < 1.4 * 3  # the clip has three
     assert _row(report, "reference")["faces_per_s"] is None
 
 

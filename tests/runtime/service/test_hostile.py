@@ -258,7 +258,10 @@ def test_this_machine_only_so_often_and_so_long(start, photo):
         answer = client.get("/v1/bundle", headers={"host": "evil.example"})
         assert "without a token it must be localhost" in sentence(answer, 403)
         late = client.post("/v1/purify", files=[("image", (f"{number}.png", photo)) for number in range(12)])
-        assert sentence(late, 503) == "the answer took longer than 0.1 s: try again"
+        if late.status_code == 429:  # a busy machine is still at the first pictures when the others' time is over
+            assert "other pictures were in work for 0.05 s: try again" in sentence(late, 429)
+        else:
+            assert sentence(late, 503) == "the answer took longer than 0.1 s: try again"
         assert late.headers["retry-after"] == "1"
         answers = [client.get("/v1/bundle") for _ in range(60)]
         refused = [one for one in answers if one.status_code != 200]
