@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AccessGate"]
 
-_MAX_USED = 16  # faces of a track that a decision rests on, the newest
+_REMEMBERED = 16  # faces of a track among which good ones are looked for, the newest
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class AccessGate:
             raise UsageError(f"the threshold is {threshold!r}, but a cosine is from -1 to 1")
         self.store, self.observer, self.audit = store, observer, audit
         self._decider = Decider(store, observer, min_frames, limits)
-        self._threshold, self._images = threshold, images
+        self._threshold, self._images, self._min_frames = threshold, images, min_frames
         purifier = observer.purifier
         spec = observer.embedder.spec
         self._models: dict[str, Any] = {
@@ -332,7 +332,7 @@ class AccessGate:
         GateEvent
             A stream that ends without any face gives one of "no-face".
         """
-        tracker = FaceTracker(max_sightings=_MAX_USED)
+        tracker = self._tracker()
         decided: dict[int, int] = {}
         count = seen = 0
         for frame in frames:
@@ -358,8 +358,11 @@ class AccessGate:
         if not seen:
             yield self._judge([], count, person)
 
+    def _tracker(self) -> FaceTracker:
+        return FaceTracker(max_sightings=max(_REMEMBERED, self._min_frames))
+
     def _decide(self, frames: Iterable[NDArray[np.uint8]], person: str | None) -> GateEvent:
-        tracker, tracks, count = FaceTracker(max_sightings=_MAX_USED), list[Track](), 0
+        tracker, tracks, count = self._tracker(), list[Track](), 0
         for frame in frames:
             count += 1
             tracks += tracker.update(self.observer.sightings(frame))

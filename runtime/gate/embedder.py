@@ -13,7 +13,7 @@ from immunecam.runtime.gate.recognizer import RecognizerSpec
 __all__ = ["Embedder"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_BATCH = 32
+_BATCH = 8  # as the purifier's: a larger one takes more memory, and the same time for a face
 # How far from 1 the length of an embedding may be that the description calls normalised.
 _UNIT = 1e-2
 

@@ -372,6 +372,15 @@ def moved(face, number, x, y):
     return Face(face.box, points, face.score)
 
 
+@pytest.mark.parametrize(("min_frames", "shown", "used"), [(3, 4, 4), (3, 12, 5), (7, 12, 7), (20, 24, 20)])
+def test_a_decision_rests_on_the_newest_faces_and_no_more_than_it_needs(opened, frames, min_frames, shown, used):
+    with opened(min_frames=min_frames, purify=False) as gate:
+        event = gate.identify([frames["left"][0]] * shown)
+        assert (event.event, event.used, event.frames) == ("denied", used, shown)
+        (watched, *_) = gate.watch([frames["left"][0]] * shown)
+        assert (watched.event, watched.used) == ("denied", min_frames)
+
+
 def test_tracks_follow_overlap_and_end_after_a_while():
     def seen(x):
         face = Face(np.array([x, 0, 100, 100], np.float32), np.zeros((5, 2), np.float32), 1.0)
