@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from immunecam.benchmarks.evaluation import metrics
 from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.joined import check_joinable, joined
 from immunecam.benchmarks.evaluation.page import page
 from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs
 from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_price, plot_roc
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate",
     "find_victim",
     "load_faces",
+    "load_report",
     "page_with_plots",
     "trained_on",
     "trained_with",
@@ -61,6 +64,7 @@ def evaluate(
     markdown: Path | None = None,
     part: tuple[int, int] | None = None,
     merge: Sequence[Path] = (),
+    earlier: Path | None = None,
     adaptive: bool = True,
     device: str = "cpu",
     tell: Callable[[str, int, int], None] | None = None,
@@ -88,6 +92,8 @@ def evaluate(
         Do only the i-th of n parts of the work (from 1), and give back None.
     merge : sequence of path
         Work folders of other parts.
+    earlier : path, optional
+        Report of the same protocol and pairs, of other recognisers or bundles: what it has is kept in the new one.
     adaptive : bool
         False leaves out the attacks through the defences.
 
@@ -121,6 +127,17 @@ def evaluate(
             defence.seen(torch.zeros(1, 112, 112, device=device), "expected")
     evaluation = Evaluation(protocol, pairs, victims, classical, ours, store, device=device, tell=tell)
     jobs = evaluation.jobs(adaptive=adaptive)
+    about = {
+        "protocol": json.loads(json.dumps(protocol.to_dict())),
+        "pairs": len(pairs),
+        "pairs_sha256": evaluation.pairs_sha256,
+        "threshold_pairs": {"same": int(known.same.sum()), "different": int((~known.same).sum())},
+        "thresholds": {v.name: {"best_accuracy": v.best, "fmr_1e-3": v.fmr} for v in victims},
+        "bundle_files": {b.name: {n: r.sha256 for n, r in b.manifest.files.items()} for b in bundles},
+    }
+    before = None if earlier is None else load_report(earlier)
+    if before is not None:
+        check_joinable(before, {"schema": SCHEMA, **about}, str(earlier))
     if part is not None:
         index, parts = part
         for group in evaluation.groups(jobs)[index - 1 :: parts]:
@@ -130,16 +147,12 @@ def evaluate(
     others = _other_cameras(data, evaluation)
     checks = evaluation.checks(jobs)
     content = {
-        "protocol": protocol.to_dict(),
-        "pairs": len(pairs),
+        **about,
         "adaptive_pairs": max((job.pairs for job in jobs if job.threat == "adaptive"), default=0),
         "device": device,
-        "thresholds": {v.name: {"best_accuracy": v.best, "fmr_1e-3": v.fmr} for v in victims},
         "bundles": [defence.name for defence in ours],
-        "bundle_files": {b.name: {n: r.sha256 for n, r in b.manifest.files.items()} for b in bundles},
         "trained_with": {bundle.name: trained_with(bundle, victims) for bundle in bundles},
         "trained_on": {bundle.name: trained_on(bundle) for bundle in bundles},
-        "threshold_pairs": {"same": int(known.same.sum()), "different": int((~known.same).sum())},
         "providers": {defence.name: defence.provider for defence in ours},
         "milliseconds": {d.name: round(d.milliseconds(pairs.left[:20]), 3) for d in [*classical, *ours]},
         "roc": _roc(evaluation, jobs),
@@ -153,12 +166,34 @@ def evaluate(
             f"the table is refused, because its sanity block fails ({fault}): the rows are in "
             f"{str(store.folder / 'refused.json')!r}; a stronger attack is wanted, not another table"
         )
-    if report is not None:
-        write_report(report, SCHEMA, rows, bundle_sha256=sha256, **content)
     whole = {"machine": machine(), "versions": versions(), **content, "rows": rows}
+    if before is not None:
+        whole = joined(before, whole)
+    if report is not None:
+        content = {key: value for key, value in whole.items() if key not in ("machine", "versions", "rows")}
+        write_report(report, SCHEMA, whole["rows"], bundle_sha256=sha256, **content)
     _sheet(evaluation, jobs, store.folder / "contact_sheet.png")
     write_page(whole, markdown if markdown is not None else store.folder / "robustness.md")
     return whole
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """A report of `immunecam evaluate`.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of --json"
+        ) from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise InputError(f"{str(path)!r} is no report of immunecam evaluate: its schema must be {SCHEMA!r}")
+    return content
 
 
 def write_page(report: dict[str, Any], file: Path) -> None:

@@ -119,7 +119,9 @@ class Evaluation:
         self.baselines, self.defences = baselines, defences
         self.store, self._device = store, device
         self._tell = tell or (lambda what, done, total: None)
-        self._faces = hashlib.sha256(pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()).hexdigest()
+        self.pairs_sha256 = hashlib.sha256(
+            pairs.left.tobytes() + pairs.right.tobytes() + pairs.same.tobytes()
+        ).hexdigest()
         self._purified = PurifiedFaces()
         self._enrolled: dict[tuple[str, str, int, int], NDArray[np.float32]] = {}
         self._clean_probes: dict[tuple[str, int], NDArray[np.float32]] = {}
@@ -242,7 +244,7 @@ class Evaluation:
         attack = job.planned.attack
         return {
             "kind": "crafted/2",
-            "faces": self._faces,
+            "faces": self.pairs_sha256,
             "pairs": job.pairs,
             "recognizer": job.source.recognizer.sha256,
             "threshold": job.source.best,
@@ -299,7 +301,7 @@ class Evaluation:
             "kind": "cosines/4",
             "combined": self.protocol.judge_draws if defence.draws else 0,
             "crafted": None if job.planned is None else self._key(job),
-            "faces": self._faces,
+            "faces": self.pairs_sha256,
             "pairs": job.pairs,
             "victim": job.victim.recognizer.sha256,
             "defence": defence.key,

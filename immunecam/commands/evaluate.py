@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Optional
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.requirements import require_device, require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 __all__ = ["evaluate"]
 
@@ -44,6 +43,13 @@ def evaluate(
     merge: Annotated[
         Optional[list[Path]],  # noqa: UP045
         typer.Option(help="Work folder of another part, whose results are taken over."),
+    ] = None,
+    add_to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="REPORT",
+            help="Report of the same protocol and faces whose other recognisers and bundles stand in the new one, too.",
+        ),
     ] = None,
     mode: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -81,7 +87,7 @@ def evaluate(
     if page_of is not None:
         if docs is None:
             raise UsageError("--page-of needs --docs PAGE: say where the page goes")
-        robustness.write_page(_report(page_of, robustness.SCHEMA), docs)
+        robustness.write_page(robustness.load_report(page_of), docs)
         console.print(f"wrote {docs}", highlight=False)
         return
     if data is None or not recognizer:
@@ -122,6 +128,7 @@ def evaluate(
             markdown=docs,
             part=None if part is None else _part(part),
             merge=merge or [],
+            earlier=add_to,
             adaptive=adaptive,
             device=device,
             tell=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
@@ -142,15 +149,3 @@ def _part(text: str) -> tuple[int, int]:
     if not 1 <= index <= parts:
         raise UsageError(f"the part is {text!r}, but it must be I/N with I from 1 to N, such as 1/4")
     return index, parts
-
-
-def _report(path: Path, schema: str) -> dict[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of --json"
-        ) from None
-    if not isinstance(content, dict) or content.get("schema") != schema:
-        raise InputError(f"{str(path)!r} is no report of immunecam evaluate: its schema must be {schema!r}")
-    return content

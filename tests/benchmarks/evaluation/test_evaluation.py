@@ -17,6 +17,8 @@ import torch
 from immunecam.benchmarks import robustness
 from immunecam.benchmarks.evaluation import run as evaluation_run
 from immunecam.benchmarks.evaluation.defences import BundleDefence, Filter, baselines, fitted_eigenspace
+from immunecam.benchmarks.evaluation.joined import check_joinable
+from immunecam.benchmarks.evaluation.page import page
 from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs, read_table
 from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
 from immunecam.benchmarks.evaluation.purified import PurifiedFaces
@@ -186,6 +188,40 @@ def test_parts_merge(whole, data, recognizers, bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation_run.Evaluation, "_attack", None)
     merged = robustness.evaluate(data, recognizers, [bundle], SMALL, tmp_path / "part1", merge=[tmp_path / "part2"])
     assert merged["rows"] == report["rows"]
+
+
+def test_a_report_grows_by_a_recogniser(whole, data, recognizers, bundle, tmp_path):
+    both, folder = whole
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    robustness.evaluate(data, recognizers[:1], [bundle], SMALL, folder / "work", report=first)
+    added = robustness.evaluate(data, recognizers[1:], [bundle], SMALL, folder / "work", report=second, earlier=first)
+    assert json.loads(second.read_text())["rows"] == added["rows"]
+    # No transfer between them, for neither was there for the other.
+    alone = [row for row in both["rows"] if row["threat"] != "transfer"]
+    names = [path.stem for path in recognizers]
+    assert sorted(map(str, added["rows"])) == sorted(map(str, alone))
+    assert added["thresholds"] == both["thresholds"]
+    assert {row["recognizer"] for row in added["other_cameras"]["ORL"]} == set(names)
+    assert [one["recognizers"] for one in added["earlier"]] == [names[:1]]
+    assert f"Taken over from an earlier report ({added['machine']['cores']} cores" in page(added)
+    # The same once more changes nothing but the list of what was taken in.
+    again = robustness.evaluate(data, recognizers[1:], [bundle], SMALL, folder / "work", earlier=second)
+    for key in ("rows", "roc", "sanity", "other_cameras", "bundles", "trained_with"):
+        assert sorted(map(str, again[key])) == sorted(map(str, added[key]))
+    other = dataclasses.replace(SMALL, seed=1)
+    with pytest.raises(InputError, match="another protocol"):
+        robustness.evaluate(data, recognizers[1:], [bundle], other, tmp_path / "work", earlier=first)
+
+
+def test_reports_of_other_things_are_not_joined(whole):
+    report, _ = whole
+    for change, words in (
+        ({"pairs_sha256": "0"}, "another pairs"),
+        ({"thresholds": {name: {"best_accuracy": 0.0} for name in report["thresholds"]}}, "another recogniser"),
+        ({"bundle_files": {report["bundles"][0].partition(" ")[0]: {"basis": "0"}}}, "another bundle"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_joinable(report, {**report, **change}, "report.json")
 
 
 def test_a_damaged_file_is_made_again(whole, data, recognizers, bundle, tmp_path):
@@ -404,6 +440,8 @@ def test_command(data, recognizers, bundle, tmp_path):
         (["--data", "D", "--recognizer", "R", "--bundle", "missing.immune"], 3, "missing.immune"),
         (["--data", "D", "--recognizer", "R", "--recognizer", "R"], 2, "given twice"),
         (["--data", "D", "--recognizer", "R", "--merge", "missing"], 3, "missing"),
+        (["--data", "D", "--recognizer", "R", "--add-to", "EMPTY"], 3, "another protocol"),
+        (["--data", "D", "--recognizer", "R", "--add-to", "missing.json"], 3, "cannot be read"),
         (["--data", "D", "--recognizer", "R", "--device", "cuda:9"], 4, "cuda:9"),
     ],
 )
