@@ -22,7 +22,7 @@ test: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p immunecam.kernels -p immunecam.runtime
 	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
-	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 -rs --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 kernels: $(DEMO)/installed
 	$(DEMO)/bin/python -m immunecam.kernels.cuda.prebuilt --out kernels/cuda/prebuilt

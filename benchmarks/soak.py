@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="of the one camera's time")
     parser.add_argument("--speed", type=float, default=10.0, help="of that time")
     parser.add_argument("--cameras", type=int, default=8, help="of the second run, in real time")
-    parser.add_argument("--camera-minutes", type=float, default=2.0, help="of the second run")
+    parser.add_argument("--camera-minutes", type=float, default=8.0, help="of the second run")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
