@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,7 +33,8 @@ from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frame_interrupt import FrameInterrupt
 
 if TYPE_CHECKING:
-    from immunecam.runtime.frames import FrameSource
+    from immunecam.runtime.faces import FaceFinder
+    from immunecam.runtime.frames import Frame, FrameSource
     from immunecam.runtime.purifier import Purifier
 
 __all__ = ["purify"]
@@ -41,6 +48,7 @@ class _Tally:
     faces: int = 0
     stages_s: dict[str, list[float]] = field(default_factory=dict)  # a frame each
     per_face_s: list[float] = field(default_factory=list)  # align to paste, of frames with faces
+    ages_s: list[float] = field(default_factory=list)  # from a live frame's arrival until it was written
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, timings_ms: dict[str, float], faces: int) -> None:
@@ -51,6 +59,31 @@ class _Tally:
         if faces:
             purifying = sum(value for stage, value in timings_ms.items() if stage != "find")
             self.per_face_s.append(purifying / 1000 / faces)
+
+
+class _Output:
+    """Work on frames that are done, in order and beside the next one: a slow disk or encoder holds up two at most."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="output")
+        self._waiting: deque[Future[None]] = deque()
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Have it done; raises what earlier work raised."""
+        while len(self._waiting) >= 2:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(work))
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._thread:  # all is done when this ends
+            if error is None:
+                while self._waiting:
+                    self._waiting.popleft().result()
 
 
 def purify(
@@ -72,6 +105,16 @@ def purify(
     seed: Annotated[int | None, typer.Option(help="Fixed seed, for audit; default: secret, from the system.")] = None,
     finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None,  # noqa: UP045
     colour: Annotated[Colour, typer.Option(help="Keep the chroma, or make faces grey as published.")] = Colour.keep,
+    follow: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            help="Search for faces now and then, and follow them in between; --no-follow searches every frame. "
+            "Default: follow on cameras and streams."
+        ),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play videos at their own rate, as cameras: late frames are dropped.")
+    ] = False,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Write before and after in one frame.")] = False,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")] = None,  # noqa: UP045
     threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None,  # noqa: UP045
@@ -81,6 +124,7 @@ def purify(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what was chosen, and why.")] = False,
 ) -> None:
     """Purify the faces of a picture, folder, video, camera or stream."""
+    from immunecam.runtime.faces import FollowingFinder
     from immunecam.runtime.frames import FrameSource, LiveSource
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
@@ -90,20 +134,25 @@ def purify(
     targets = _targets(sources, out)
     from immunecam.runtime.faces import face_finder
 
+    searching = face_finder(finder)
     purifier = Purifier.load(
         bundle,
         provider=provider.value,
         mutation=mutation.value,
         seed=seed,
         threads=threads,
-        finder=face_finder(finder),
+        finder=searching,
         trust=trust_of(trust, bundle_state),
     )
     rows: list[dict[str, Any]] = []
     with purifier:
         for text, target in zip(sources, targets, strict=True):
-            with FrameSource.open(text) as source:
-                tally = _one(purifier, source, target, colour.value, side_by_side, limit, console)
+            with FrameSource.open(text, live=live) as source, contextlib.ExitStack() as held:
+                following = None
+                if source.live if follow is None else follow:
+                    # A file's frames wait, so its search need not run beside them, and the same faces come out again.
+                    following = held.enter_context(FollowingFinder(searching, background=source.live))
+                tally = _one(purifier, following, source, target, colour.value, side_by_side, limit, console)
                 status = source.status.to_dict() if isinstance(source, LiveSource) else None
             seconds = time.perf_counter() - tally.began
             row: dict[str, Any] = {
@@ -115,6 +164,9 @@ def purify(
                 "frames_per_s": round(tally.frames / seconds, 3),
                 **{f"face_{name}": value for name, value in percentiles_ms(tally.per_face_s).items()},
             }
+            if following is not None:
+                row["searches"] = following.searches
+            row |= {f"age_{name}": value for name, value in percentiles_ms(tally.ages_s).items()}
             for stage in _STAGES:
                 row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
             if status is not None:
@@ -122,9 +174,10 @@ def purify(
             rows.append(row)
             per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
             where = f", wrote {target}" if target else ""
+            age = f", {row['age_p95_ms']:.0f} ms old when done (p95)" if tally.ages_s else ""
             console.print(
                 f"{tally.frames} frames, {tally.faces} faces, {per_face} "
-                f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{where}",
+                f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{age}{where}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -142,6 +195,7 @@ def purify(
 
 def _one(
     purifier: Purifier,
+    finder: FaceFinder | None,
     source: FrameSource,
     target: Path | None,
     colour: str,
@@ -149,7 +203,7 @@ def _one(
     limit: int | None,
     console: Console,
 ) -> _Tally:
-    from immunecam.runtime.frames import FrameSink
+    from immunecam.runtime.frames import FrameSink, LiveSource
 
     tally, changed = _Tally(), None
     size = source.height, source.width
@@ -168,19 +222,24 @@ def _one(
         console=Console(stderr=True),
         transient=True,
     )
-    with sink as writer, progress, FrameInterrupt() as interrupt:
+    with sink as writer, progress, _Output() as output, FrameInterrupt() as interrupt:
         task = progress.add_task(Path(source.name).name, total=total, faces=0)
+
+        def finish(frame: Frame, purified: NDArray[np.uint8]) -> None:
+            if writer is not None:
+                writer.write(np.hstack([frame.image, purified]) if side_by_side else purified, frame.name)
+            if isinstance(source, LiveSource):
+                tally.ages_s.append(source.age_s(frame))
+
         try:
             for frame in source:
                 if source.live and writer is not None and frame.image.shape[:2] != size:
                     changed = "{}x{}".format(*frame.image.shape[1::-1])  # a file has one size: what it holds is kept
                     break
                 with interrupt.frame():
-                    result = purifier.purify_frame(frame.image, colour=colour)  # type: ignore[arg-type]
+                    result = purifier.purify_frame(frame.image, finder, colour=colour)  # type: ignore[arg-type]
                     tally.add(result.timings_ms, len(result.faces))
-                    if writer is not None:
-                        image = np.hstack([frame.image, result.frame]) if side_by_side else result.frame
-                        writer.write(image, frame.name)
+                    output.put(partial(finish, frame, result.frame))
                     progress.update(task, advance=1, faces=tally.faces)
                 if limit is not None and tally.frames >= limit:
                     break

@@ -4,6 +4,7 @@ from immunecam.runtime.faces.align import SIDE, TEMPLATE, AlignedFaces, align, c
 from immunecam.runtime.faces.cascade import CascadeFinder
 from immunecam.runtime.faces.face import Face
 from immunecam.runtime.faces.finder import FaceFinder, face_finder
+from immunecam.runtime.faces.following import FollowingFinder
 from immunecam.runtime.faces.paste import COLOUR_MODES, ColourMode, check_colour, paste
 from immunecam.runtime.faces.yunet import YuNetFinder
 
@@ -16,6 +17,7 @@ __all__ = [
     "ColourMode",
     "Face",
     "FaceFinder",
+    "FollowingFinder",
     "YuNetFinder",
     "align",
     "check_colour",

@@ -14,6 +14,7 @@ from immunecam.runtime.faces.align import check_frame
 from immunecam.runtime.faces.crop import box_from_landmarks
 from immunecam.runtime.faces.face import Face
 from immunecam.runtime.faces.landmarks import LandmarkModel
+from immunecam.runtime.faces.overlap import without_doubles
 
 __all__ = ["CascadeFinder"]
 
@@ -70,7 +71,7 @@ class CascadeFinder:
                 centre, side = box_from_landmarks(p)
                 box = np.array([*(centre - side / 2), side, side], np.float32)
                 faces.append(Face(box, p, float(score)))
-        return sorted(_without_doubles(faces), key=lambda face: -float(face.box[2]))
+        return sorted(without_doubles(faces), key=lambda face: -float(face.box[2]))
 
     def _propose(self, grey: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(N, 4) boxes in pixels of the frame."""
@@ -98,19 +99,3 @@ class CascadeFinder:
                 )
             self._local.classifier = classifier
         return classifier
-
-
-def _without_doubles(faces: list[Face], limit: float = 0.35) -> list[Face]:
-    """Of faces that overlap by more than `limit` (intersection over union), the best."""
-    kept: list[Face] = []
-    for face in sorted(faces, key=lambda item: -item.score):
-        if all(_overlap(face.box, other.box) <= limit for other in kept):
-            kept.append(face)
-    return kept
-
-
-def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    low = np.maximum(a[:2], b[:2])
-    high = np.minimum(a[:2] + a[2:], b[:2] + b[2:])
-    common = float(np.prod(np.maximum(high - low, 0)))
-    return common / (float(a[2] * a[3] + b[2] * b[3]) - common)

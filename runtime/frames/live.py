@@ -190,6 +190,10 @@ class LiveSource(FrameSource):
                 self.height,
             )
 
+    def age_s(self, frame: Frame) -> float:
+        """Seconds since one of this source's frames was decoded; what camera, network and decoder took comes on top."""
+        return time.monotonic() - self._began - frame.timestamp_s
+
     def close(self) -> None:
         """Stop the reader. One that hangs in a silent connection ends when its time-out does, and is not waited for."""
         self._ask_to_stop()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.runtime.faces import Face
+from immunecam.runtime.faces.overlap import overlap
 
 __all__ = ["FaceTracker", "Sighting", "Track"]
 
@@ -88,15 +89,15 @@ class FaceTracker:
         """Take the faces of the next frame; returns the tracks that ended."""
         pairs = sorted(
             (
-                (_overlap(track.sightings[-1].face.box, seen.face.box), t, s)
+                (overlap(track.sightings[-1].face.box, seen.face.box), t, s)
                 for t, track in enumerate(self._tracks)
                 for s, seen in enumerate(sightings)
             ),
             key=lambda pair: -pair[0],
         )
         continued: dict[int, int] = {}
-        for overlap, t, s in pairs:
-            if overlap >= self.min_overlap and t not in continued and s not in continued.values():
+        for common, t, s in pairs:
+            if common >= self.min_overlap and t not in continued and s not in continued.values():
                 continued[t] = s
         ended = []
         for t, track in enumerate(self._tracks):
@@ -119,9 +120,3 @@ class FaceTracker:
         track.sightings = [*track.sightings, seen][-self.max_sightings :]
         track.frames += 1
         track.missed = 0
-
-
-def _overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
-    common = float(np.prod(np.maximum(high - low, 0)))
-    return common / max(float(a[2] * a[3] + b[2] * b[3]) - common, 1e-9)

@@ -269,6 +269,10 @@ def test_interrupt_finishes_the_recording_of_a_camera(camera, sample_frame, tmp_
     live = json.loads((tmp_path / "out.json").read_text())["rows"][0]["live"]
     assert (live["state"], live["width"], live["height"]) == ("connected", width, height)
     assert live["frames"] >= frames + live["dropped"]
+    row = json.loads((tmp_path / "out.json").read_text())["rows"][0]
+    assert 0 < row["age_p50_ms"] <= row["age_p95_ms"] < 10_000
+    assert f"{row['age_p95_ms']:.0f} ms old when done (p95)" in output
+    assert 1 <= row["searches"] <= frames
 
 
 def test_camera_that_comes_back_in_another_size_leaves_its_recording(camera, sample_frame, tmp_path):
@@ -281,3 +285,28 @@ def test_camera_that_comes_back_in_another_size_leaves_its_recording(camera, sam
     frames, width, height, _ = properties(tmp_path / "out.mp4")
     assert f"changed its size from {width}x{height} to 160x120 after {frames} frames" in " ".join(errors.split())
     assert output == ""
+
+
+def test_following_finds_the_same_faces_with_few_searches(run, sample_clip, tmp_path):
+    rows = {}
+    for option in ("--no-follow", "--follow"):
+        done = run("purify", sample_clip, "-o", f"x{option}.mp4", "--json", "out.json", "--limit", "16", option)
+        assert done.returncode == 0, done.stderr
+        (rows[option],) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert rows["--follow"]["faces"] == rows["--no-follow"]["faces"] == 48
+    assert "searches" not in rows["--no-follow"]
+    assert rows["--follow"]["searches"] == 5  # frames 0, 1, 3, 7 and 15
+
+
+def test_a_clip_can_be_played_as_a_camera(run, sample_clip, tmp_path):
+    done = run("purify", sample_clip, "--live", "--json", "out.json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert row["live"]["state"] == "ended"
+    assert row["frames"] + row["live"]["dropped"] == row["live"]["frames"] == properties(sample_clip)[0]
+    assert "ms old when done (p95)" in done.stdout
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    refused = run("purify", "pictures", "--live")
+    assert refused.returncode == 3
+    assert "cannot be played live" in " ".join(refused.stderr.split())
