@@ -145,15 +145,16 @@ def delete(
 ) -> None:
     """Forget a person, in the store and its backup."""
     from immunecam.runtime.gate.audit_log import AuditLog
+    from immunecam.runtime.gate.change_record import recorded
     from immunecam.runtime.gate.store import TemplateStore
 
     log_to_stderr(False)
     with (
         TemplateStore.open(store, gate_key(key_file), None) as opened,
         AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened.anchors) as trail,
+        recorded(trail, opened, "deletion", {"person": person}),
     ):
         opened.delete(person)
-        trail.append("deletion", {"person": person, "generation": opened.generation})
     Console().print(escape(f"deleted {person}"), highlight=False)
 
 
