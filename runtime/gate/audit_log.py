@@ -40,7 +40,7 @@ class Retention:
     file_bytes : int
         A file that has grown beyond this is followed by the next.
     total_bytes : int or None
-        Of all files and images together; None keeps everything.
+        Of all files of a trail, and as much again of its pictures; None keeps everything.
     days : float or None
         Files whose last record is older are dropped, and images; None keeps them whatever their age.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from importlib import resources
 
@@ -253,12 +254,23 @@ def test_images_go_by_age_and_size(key, tmp_path):
     sizes = [file.stat().st_size for file in (tmp_path / "images").iterdir()]
     assert 2 <= len(sizes) < 9
     assert sum(sizes) <= 30_000
-    import os
-
     for file in (tmp_path / "images").iterdir():
         os.utime(file, (1, 1))
     ImageArchive(tmp_path / "images", key, Retention(days=1)).add(np.zeros((9, 9), np.uint8))
     assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_retention_of_images_minds_neither_other_processes_nor_what_they_left(key, tmp_path):
+    from immunecam.runtime.gate.audit_log import Retention
+
+    (tmp_path / "gone.png.sealed").symlink_to(tmp_path / "nothing")  # another process has just dropped it
+    abandoned, in_work = (tmp_path / f".{name}.png.sealed.77.partial" for name in ("old", "new"))
+    for file in (abandoned, in_work):
+        file.write_bytes(b"half a picture")
+    os.utime(abandoned, (1, 1))
+    archive = ImageArchive(tmp_path, key, Retention(total_bytes=1000, days=1))
+    kept = archive.add(np.zeros((9, 9), np.uint8))
+    assert {path.name for path in tmp_path.iterdir()} == {"gone.png.sealed", in_work.name, kept["file"]}
 
 
 def test_a_decision_that_cannot_be_written_down_is_not_given(gate, frames, monkeypatch):
