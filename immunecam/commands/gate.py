@@ -143,7 +143,7 @@ def delete(
     key_file: KeyFile = None,
     audit: AuditFolder = None,
 ) -> None:
-    """Forget a person, in the store and its backup."""
+    """Forget a person, in the store and its backup; a damaged store that was put aside, STORE.damaged, is left."""
     from immunecam.runtime.gate.audit_log import AuditLog
     from immunecam.runtime.gate.change_record import recorded
     from immunecam.runtime.gate.store import TemplateStore
