@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["create_durably", "read_regular", "sync_folder", "write_durably", "written_whole"]
+__all__ = ["create_durably", "read_regular", "remove_partials", "sync_folder", "write_durably", "written_whole"]
 
 
 @contextmanager
@@ -32,6 +33,15 @@ def written_whole(target: Path, *, durable: bool = False) -> Iterator[Path]:
             sync_folder(target.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(target: Path) -> None:
+    """Remove what :func:`written_whole` left beside `target` in processes that were killed, with SQLite's files of it.
+
+    Only for whoever has made sure that nobody else writes `target` now.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.[0-9]*.partial*"):
+        left.unlink(missing_ok=True)
 
 
 def write_durably(target: Path, data: bytes) -> None:

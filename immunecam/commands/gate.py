@@ -143,17 +143,18 @@ def delete(
     key_file: KeyFile = None,
     audit: AuditFolder = None,
 ) -> None:
-    """Forget a person, in the store and its backup."""
+    """Forget a person, in the store and its backup; a damaged store that was put aside, STORE.damaged, is left."""
     from immunecam.runtime.gate.audit_log import AuditLog
+    from immunecam.runtime.gate.change_record import recorded
     from immunecam.runtime.gate.store import TemplateStore
 
     log_to_stderr(False)
     with (
         TemplateStore.open(store, gate_key(key_file), None) as opened,
         AuditLog(Path(f"{store}.audit") if audit is None else audit, anchor=opened.anchors) as trail,
+        recorded(trail, opened, "deletion", {"person": person}),
     ):
         opened.delete(person)
-        trail.append("deletion", {"person": person, "generation": opened.generation})
     Console().print(escape(f"deleted {person}"), highlight=False)
 
 

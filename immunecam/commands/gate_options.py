@@ -59,7 +59,10 @@ class GateOptions:
     finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None  # noqa: UP045
     audit: AuditFolder = None
     keep_days: Annotated[Optional[float], typer.Option(help="Drop audit files and pictures that are older.")] = None  # noqa: UP045
-    keep_mib: Annotated[Optional[float], typer.Option(help="Drop the oldest beyond this many MiB.")] = None  # noqa: UP045
+    keep_mib: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Drop the oldest audit files beyond this many MiB, and the oldest pictures beyond as many."),
+    ] = None
     threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None  # noqa: UP045
 
     def open(self, *, create: bool = False, **more: Any) -> AccessGate:

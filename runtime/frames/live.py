@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 0.25
 _CLOSING_S = 0.5
+_LONGEST_TIMEOUT_S = 86_400.0  # the decoders count milliseconds in 32 bits
 _LOOK_S = 0.25  # how often a waiting consumer looks whether its source has fallen silent
 
 
@@ -63,7 +64,7 @@ class LiveSource(FrameSource):
     address : int, str or path
         Camera number; rtsp:// or http:// URL; video file.
     timeout_s : float
-        Longest wait for a connection, and for the next frame of one.
+        Longest wait for a connection, and for the next frame of one; a day at most.
     stall_s : float
         A source without a frame for this long is called stalled.
     give_up_s : float or None
@@ -82,7 +83,7 @@ class LiveSource(FrameSource):
     InputError
         If the first connection fails.
     UsageError
-        If a time or the speed is not above 0.
+        If a time or the speed is not above 0, or the time-out is longer than a day.
     """
 
     live = True
@@ -104,6 +105,8 @@ class LiveSource(FrameSource):
         for what, value in times.items():
             if value is not None and not value > 0:
                 raise UsageError(f"{what} is {value!r}, wanted seconds above 0")
+        if timeout_s > _LONGEST_TIMEOUT_S:
+            raise UsageError(f"timeout_s is {timeout_s!r}, wanted {_LONGEST_TIMEOUT_S:g} seconds at most")
         self.address, self.timeout_s, self.stall_s, self.give_up_s = address, timeout_s, stall_s, give_up_s
         self.name = without_secrets(address) if isinstance(address, str) else str(address)
         self.kind = "camera" if isinstance(address, int) else "stream" if isinstance(address, str) else "video"

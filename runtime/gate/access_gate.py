@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from immunecam.errors import UsageError
 from immunecam.runtime.faces import FaceFinder, face_finder
 from immunecam.runtime.gate.audit_log import AuditLog, Retention
+from immunecam.runtime.gate.change_record import recorded
 from immunecam.runtime.gate.decision import Decider, Decision
 from immunecam.runtime.gate.embedder import Embedder
 from immunecam.runtime.gate.enrolment import Enrolment, Portraits
@@ -164,12 +166,12 @@ class AccessGate:
         if purify and purifier is None:
             purifier = Purifier.load(threads=threads)
         observer = FaceObserver(Embedder(spec, threads=threads), finder or face_finder(), purifier)
-        opened = TemplateStore.open(store, key, observer.setting, create=create)
-        try:
+        with ExitStack() as held:
+            opened = held.enter_context(TemplateStore.open(store, key, observer.setting, create=create))
             folder = Path(f"{os.fspath(store)}.audit") if audit is None else Path(audit)
             images = ImageArchive(folder / "images", key, retention) if save_images else None
-            trail = AuditLog(folder, anchor=opened.anchors, retention=retention)
-            return cls(
+            trail = held.enter_context(AuditLog(folder, anchor=opened.anchors, retention=retention))
+            gate = cls(
                 opened,
                 observer,
                 trail,
@@ -179,16 +181,16 @@ class AccessGate:
                 limits=limits,
                 images=images,
             )
-        except BaseException:
-            opened.close()
-            raise
+            held.pop_all()
+            return gate
 
     def close(self) -> None:
-        """Give store and trail back."""
-        self.audit.close()
-        self.store.close()
-        if self.observer.purifier is not None:
-            self.observer.purifier.close()
+        """Give store and trail back; whatever the disk says to one of them, the others are given back, too."""
+        with ExitStack() as held:
+            if self.observer.purifier is not None:
+                held.callback(self.observer.purifier.close)
+            held.callback(self.store.close)
+            held.callback(self.audit.close)
 
     def __enter__(self) -> AccessGate:
         return self
@@ -265,11 +267,10 @@ class AccessGate:
         )
         resembles = self._resembles(person, chosen.embeddings)
         added = len(chosen.embeddings)
-        total = self.store.enrol(person, chosen.embeddings, qualities=chosen.qualities, replace=replace)
-        content = {"person": person, "templates": added, "total": total, "refused": len(chosen.refused)}
-        self.audit.append(
-            "enrolment", {**content, "replace": replace, "generation": self.store.generation, **self._models}
-        )
+        about = {"person": person, "templates": added, "refused": len(chosen.refused), "replace": replace}
+        with recorded(self.audit, self.store, "enrolment", {**about, **self._models}) as more:
+            total = self.store.enrol(person, chosen.embeddings, qualities=chosen.qualities, replace=replace)
+            more["total"] = total
         return Enrolment(person, added, total, chosen.refused, resembles)
 
     def delete(self, person: str) -> None:
@@ -280,8 +281,8 @@ class AccessGate:
         InputError
             If nobody of that name is enrolled, or the disk fails.
         """
-        self.store.delete(person)
-        self.audit.append("deletion", {"person": person, "generation": self.store.generation})
+        with recorded(self.audit, self.store, "deletion", {"person": person}):
+            self.store.delete(person)
 
     def verify(self, person: str, frames: Iterable[NDArray[np.uint8]]) -> GateEvent:
         """1:1: whether the face of these frames is that of `person`.
@@ -396,5 +397,5 @@ class AccessGate:
 
     def calibrated(self, point: OperatingPoint, about: dict[str, Any]) -> None:
         """Keep an operating point, and write down that it was changed, and by what."""
-        self.store.set_operating_point(point)
-        self.audit.append("calibration", {"threshold": point.threshold, **about})
+        with recorded(self.audit, self.store, "calibration", {"threshold": point.threshold, **about}):
+            self.store.set_operating_point(point)

@@ -13,35 +13,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from immunecam.errors import InputError, UsageError
 from immunecam.files import sync_folder
+from immunecam.runtime.gate.audit_anchor import Anchor, compare_with_anchor
 from immunecam.runtime.gate.audit_chain import SCHEMA, ChainBroken, Link, file_name, file_number, next_line, read_line
 from immunecam.runtime.gate.audit_clock import stamp, wall_seconds
 
-__all__ = ["Anchor", "AuditLog", "Retention", "trail_files"]
+__all__ = ["AuditLog", "Retention", "trail_files"]
 
 _LOCK = "audit.lock"
 _TAIL = 2**16
 
 _log = logging.getLogger(__name__)
 
-
-class Anchor(Protocol):
-    """Keeps the last link of a trail elsewhere, out of reach of whoever cuts the trail: the template store does."""
-
-    def read_anchor(self, chain: str) -> tuple[int, str] | None:
-        """Number and hash of the last record that is known."""
-        ...
-
-    def write_anchor(self, chain: str, seq: int, digest: str) -> None:
-        """Remember them."""
-        ...
-
-    def anchored_chains(self) -> list[str]:
-        """Names of all trails that are known."""
-        ...
+_Record: TypeAlias = tuple[str, dict[str, Any]]  # type and content
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class Retention:
     file_bytes : int
         A file that has grown beyond this is followed by the next.
     total_bytes : int or None
-        Of all files and images together; None keeps everything.
+        Of all files of a trail, and as much again of its pictures; None keeps everything.
     days : float or None
         Files whose last record is older are dropped, and images; None keeps them whatever their age.
     """
@@ -117,6 +104,7 @@ class AuditLog:
         self._mutex = threading.RLock()
         self._file: Any = None
         self._number, self._size, self._synced = 0, -1, 0.0
+        self._waiting = False  # whether a record was written that the disk may not have yet
         self._head, self.chain = Link(), ""
         with self._told():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -124,7 +112,6 @@ class AuditLog:
         try:
             with self._alone():
                 self._catch_up()
-                self._check_anchor()
         except BaseException:
             os.close(self._lock)
             raise
@@ -140,8 +127,8 @@ class AuditLog:
         Raises
         ------
         InputError
-            If it cannot be written: the trail is as it was before, and nothing that depends on the record should be
-            done.
+            If it cannot be written: the trail is as it was before. Or if the anchor cannot be: the record stays. In
+            both cases nothing that depends on the record should be done.
         """
         with self._alone():
             self._catch_up()
@@ -152,14 +139,28 @@ class AuditLog:
             return link
 
     def close(self) -> None:
-        """Wait for the disk, and give the files back."""
+        """Wait for the disk, tell the anchor what it does not know yet, and give the files back."""
         with self._mutex:
-            if self._file is not None:
-                with self._told():
-                    os.fsync(self._file.fileno())
-                self._file.close()
-                self._file = None
+            if self._lock < 0:
+                return
+            try:
+                with self._alone():
+                    self._settle()
+            finally:
+                if self._file is not None:
+                    self._file.close()
                 os.close(self._lock)
+                self._file, self._lock = None, -1
+
+    def _settle(self) -> None:
+        if self._file is None or not self._waiting:
+            return
+        os.fsync(self._file.fileno())
+        if self._anchor is None:
+            return
+        known = self._anchor.read_anchor(self.chain)
+        if known is not None and known[0] < self._head.seq:  # else another process has told it more
+            self._anchor.write_anchor(self.chain, self._head.seq, self._head.hash)
 
     def __enter__(self) -> AuditLog:
         return self
@@ -190,7 +191,7 @@ class AuditLog:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _catch_up(self) -> None:
-        """Know the trail's end, whoever wrote it, and repair a last line that is torn."""
+        """Know the trail's end, whoever wrote it."""
         files = trail_files(self.folder)
         number = max(files, default=0)
         if not number:
@@ -199,10 +200,28 @@ class AuditLog:
             self.chain = secrets.token_hex(16)
             self._write("genesis", {"schema": SCHEMA, "chain": self.chain})
             return
-        if number == self._number and self._file is not None and files[number].stat().st_size == self._size:
+        # An empty file has not got its first record, without which nobody would know whose it is.
+        if number == self._number and 0 < self._size == files[number].stat().st_size:
             return
-        if self._file is not None:
-            self._file.close()
+        repair, unreadable = self._read_end(files, number)
+        # Before anything is written, for that overwrites the anchor.
+        difference = self._difference(unreadable)
+        for kind, content in filter(None, (repair, difference)):
+            self._write(kind, content)
+
+    def _read_end(self, files: Mapping[int, Path], number: int) -> tuple[_Record | None, int]:
+        """Read the end of the last file, and take away a last line that is torn.
+
+        Returns
+        -------
+        (str, dict) or None
+            The record to write about what was found.
+        int
+            Lines after the last record that cannot be read.
+        """
+        before, self._file, self._size = self._file, None, -1
+        if before is not None:
+            before.close()
         self._file = files[number].open("ab", buffering=0)
         self._number = number
         self._size = files[number].stat().st_size
@@ -210,23 +229,23 @@ class AuditLog:
         torn = _torn(data)
         found = _last_whole(data[: len(data) - torn])
         if found is None:
-            self._begin_again(files, torn)
-            return
+            return self._begin_again(files, torn), 0
         record, self._head, unreadable = found
         self.chain = self._chain_of(files[number], record)
         if unreadable:
             # Not refused, for a door must go on; verification finds the changed line, and this record says when.
             _log.error("the last record of the audit trail %s was changed: it goes on in a new file", self.folder)
             self._begin_file(number + 1)
-            self._write("damage", {"schema": SCHEMA, "chain": self.chain, "unreadable_lines": unreadable})
-        elif torn:
+            return ("damage", {"schema": SCHEMA, "chain": self.chain, "unreadable_lines": unreadable}), unreadable
+        if torn:
             os.ftruncate(self._file.fileno(), self._size - torn)
             self._size -= torn
             _log.warning("the last line of the audit trail %s was torn by a power cut: %d bytes", self.folder, torn)
-            self._write("repair", {"torn_bytes": torn})
+            return ("repair", {"torn_bytes": torn}), 0
+        return None, 0
 
-    def _begin_again(self, files: Mapping[int, Path], torn: int) -> None:
-        """A file that holds no whole line: the power was cut while its first record was written."""
+    def _begin_again(self, files: Mapping[int, Path], torn: int) -> _Record:
+        """A file that holds no whole line: the power was cut, or the disk full, as its first record was written."""
         before = max((number for number in files if number < self._number), default=0)
         kind = "genesis"
         self._head, self.chain = Link(), self.chain or secrets.token_hex(16)
@@ -241,7 +260,7 @@ class AuditLog:
             self.chain, kind = self._chain_of(files[before], record), "continuation"
         os.ftruncate(self._file.fileno(), 0)
         self._size = 0
-        self._write(kind, {"schema": SCHEMA, "chain": self.chain, "torn_bytes": torn})
+        return kind, {"schema": SCHEMA, "chain": self.chain, "torn_bytes": torn}
 
     @staticmethod
     def _chain_of(path: Path, record: Mapping[str, Any]) -> str:
@@ -251,20 +270,24 @@ class AuditLog:
                 record, _, _ = read_line(file.readline())
         return str(record.get("chain", ""))
 
-    def _check_anchor(self) -> None:
-        """If the anchor knows of records that are not there, say so in the trail itself, for good."""
+    def _difference(self, unreadable: int) -> _Record | None:
+        """What there is to say, for good, if the anchor knows of another end than is there."""
         known = self._anchor.read_anchor(self.chain) if self._anchor is not None else None
-        if known is not None and known[0] > self._head.seq:
-            _log.error("records %d to %d of the audit trail %s are gone", self._head.seq + 1, known[0], self.folder)
-            self._write("cut-off", {"missing_from": self._head.seq + 1, "missing_to": known[0], "anchor": known[1]})
+        if known is None:
+            return None
+        found = compare_with_anchor(Link(*known), self._head, unreadable, trail_files(self.folder))
+        if found is not None:
+            _log.error("the audit trail %s does not end where its anchor says: %s %s", self.folder, *found)
+        return found
 
     def _begin_file(self, number: int) -> None:
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
         path = self.folder / file_name(number)
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab", 0)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        before, self._file = self._file, os.fdopen(descriptor, "ab", 0)
         self._number, self._size = number, path.stat().st_size
+        if before is not None:
+            with before:
+                os.fsync(before.fileno())
         sync_folder(self.folder)
 
     def _rotate(self) -> None:
@@ -286,7 +309,7 @@ class AuditLog:
                 os.ftruncate(self._file.fileno(), self._size)
             raise
         self._size += len(line)
-        self._head = link
+        self._head, self._waiting = link, not synced
         if self._anchor is not None and synced:  # it must never know of more than a power cut leaves
             self._anchor.write_anchor(self.chain, link.seq, link.hash)
         return link

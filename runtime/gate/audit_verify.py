@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.runtime.gate.audit_anchor import Anchor
 from immunecam.runtime.gate.audit_chain import GENESIS, ChainBroken, Link, read_line
 from immunecam.runtime.gate.audit_clock import wall_seconds
-from immunecam.runtime.gate.audit_log import Anchor, trail_files
+from immunecam.runtime.gate.audit_log import trail_files
 
 __all__ = ["AuditFault", "AuditReport", "verify_trail"]
 
@@ -56,7 +57,8 @@ class AuditReport:
     faults : list of AuditFault
         At most 100.
     notes : list of str
-        What is no fault: repairs after power cuts, files dropped by retention, clocks that went back.
+        What is no fault: repairs after power cuts, records that the anchor did not know, files dropped by retention,
+        clocks that went back.
     """
 
     chain: str = ""
@@ -150,6 +152,9 @@ class _Walk:
         self._before: Link | None = None
         self._start: Link | None = None
         self._dropped: Link | None = None
+        self._dropping = -1  # number of the record that says so
+        self._anchored: int | None = None
+        self._unanchored: list[range] = []  # records that no anchor knew when they were the last
         self._clock: float | None = None
         self._unreadable = 0  # lines since the last record
 
@@ -168,7 +173,7 @@ class _Walk:
             break
         known = self._anchor.read_anchor(self.report.chain) if self._anchor is not None else None
         if known is not None:
-            self.known[known[0]] = known[1]
+            self.known[known[0]], self._anchored = known[1], known[0]
             self.report.anchored = Link(*known)
         if self._anchor is None:
             return
@@ -217,14 +222,18 @@ class _Walk:
     def _look(self, where: str, record: dict[str, Any], link: Link) -> None:
         kind, notes = record.get("type"), self.report.notes
         if kind == "cut-off":
-            cut = (
-                f"records {record.get('missing_from')} to {record.get('missing_to')} were cut off before it was written"
-            )
-            self.fault("cut-off", where, cut)
+            first, last = _whole(record, "missing_from"), _whole(record, "missing_to")
+            self.fault("cut-off", where, f"records {first} to {last} were cut off before it was written")
+        elif kind == "rewritten":
+            known = _whole(record, "record")
+            self.fault("rewritten", where, f"record {known} was not the one that the anchor knew: it was written anew")
+        elif kind == "unanchored":
+            self._unanchored.append(range(_whole(record, "unanchored_from"), _whole(record, "unanchored_to") + 1))
         elif kind == "retention":
-            self._dropped = Link(int(record.get("dropped_through", -1)), str(record.get("dropped_hash")))
-        elif record.get("torn_bytes"):
-            notes.append(f"{where}: repaired after a power cut, {record['torn_bytes']} bytes of a torn line")
+            self._dropped = Link(_whole(record, "dropped_through"), str(record.get("dropped_hash")))
+            self._dropping = link.seq
+        elif torn := _whole(record, "torn_bytes"):
+            notes.append(f"{where}: repaired after a power cut, {torn} bytes of a torn line")
         now = wall_seconds(record)
         if now is not None:
             if self._clock is not None and now < self._clock - 1:
@@ -233,8 +242,18 @@ class _Walk:
 
     def end(self) -> None:
         report = self.report
+        if self._anchored is not None:
+            self._unanchored.append(range(self._anchored + 1, report.last.seq + 1))
+        for since in filter(None, self._unanchored):
+            report.notes.append(
+                f"records {since[0]} to {since[-1]} came after the last that the anchor knew: the power was cut, or "
+                "somebody else wrote them"
+            )
         if self._start is not None and self._start.seq >= 0:
-            if self._dropped == self._start:
+            if self._dropped == self._start and any(self._dropping in since for since in self._unanchored):
+                gone = f"records up to {self._start.seq} are gone, by a record of retention that no anchor knew"
+                self.fault("beginning", "the trail", gone)
+            elif self._dropped == self._start:
                 report.notes.append(f"records up to {self._start.seq} were dropped by retention")
             else:
                 self.fault(
@@ -245,6 +264,12 @@ class _Walk:
         for seq in sorted(self.known):
             if seq > report.last.seq:
                 self.fault("cut-off", "the trail", f"records {report.last.seq + 1} to {seq} were cut off its end")
+
+
+def _whole(record: Mapping[str, Any], name: str) -> int:
+    """A number of a record; 0 where there is none, for who forges records may write anything."""
+    value = record.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _lines(file: Path, size: int) -> Iterator[tuple[int, bytes]]:

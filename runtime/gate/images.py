@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from immunecam.runtime.gate.keys import Cipher, GateKey, SealBroken
 __all__ = ["ImageArchive"]
 
 _SUFFIX = ".png.sealed"
+_ABANDONED_S = 3600.0  # nobody takes so long to write a picture
 
 
 class ImageArchive:
@@ -80,7 +83,7 @@ class ImageArchive:
         kept = self._retention
         if kept.days is None and kept.total_bytes is None:
             return
-        about = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob(f"*{_SUFFIX}"))
+        about = sorted(self._about())
         total = sum(size for _, size, _ in about)
         for made, size, path in about[:-1]:
             old = kept.days is not None and time.time() - made > kept.days * 86400
@@ -88,3 +91,11 @@ class ImageArchive:
                 break
             path.unlink(missing_ok=True)
             total -= size
+
+    def _about(self) -> Iterator[tuple[float, int, Path]]:
+        """Time and size of every picture, and of what processes that were killed left of one."""
+        for path in self.folder.glob(f"*{_SUFFIX}*"):
+            with contextlib.suppress(FileNotFoundError):  # another process keeps to its retention, too
+                about = path.stat()
+                if path.name.endswith(_SUFFIX) or time.time() - about.st_mtime > _ABANDONED_S:
+                    yield about.st_mtime, about.st_size, path

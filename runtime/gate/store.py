@@ -22,10 +22,10 @@ from immunecam.runtime.gate.operating_point import OperatingPoint
 from immunecam.runtime.gate.person_name import check_name
 from immunecam.runtime.gate.store_anchors import StoreAnchors
 from immunecam.runtime.gate.store_backup import StoreBackup
-from immunecam.runtime.gate.store_content import NotThisStore, Person, StoreContent, StoreDamaged, meta
+from immunecam.runtime.gate.store_content import NotThisStore, Person, Roster, StoreContent, StoreDamaged, meta
 from immunecam.runtime.gate.store_file import StoreLock, check_structure, connect, is_settled, told
 from immunecam.runtime.gate.store_header import Setting, create_store, unlock
-from immunecam.runtime.gate.store_restore import backup_of, is_good, restore
+from immunecam.runtime.gate.store_restore import backup_of, generation_of, is_good, restore
 
 __all__ = ["TemplateStore"]
 
@@ -39,9 +39,10 @@ class TemplateStore:
 
     Every change is one transaction that is on the disk (``synchronous = FULL``) when the call returns. Embeddings are
     encrypted (AES-256-GCM), each bound to its person, its place, the store, the recogniser and the purification
-    setting; people's names are not encrypted. A row that was changed, swapped, removed or put back, and a damaged page,
-    are noticed when the store is opened, and its last good backup, `NAME.backup` beside it, then takes its place. What
-    cannot be noticed: that the file and its backup were replaced by older ones of both.
+    setting; people's names are not encrypted. A row that was changed, swapped, removed or put back, a damaged page, and
+    a file that is older than its backup are noticed when the store is opened, and its last good backup, `NAME.backup`
+    beside it, then takes its place; the damaged file is kept as `NAME.damaged`. What cannot be noticed: that the file
+    and its backup were replaced by older ones of both, or the file by an older one and the backup removed.
 
     Attributes
     ----------
@@ -149,11 +150,18 @@ class TemplateStore:
     def _opened(
         cls, path: Path, key: GateKey, setting: Setting | None, lock: StoreLock, read_only: bool
     ) -> TemplateStore:
+        newest = generation_of(backup_of(path), key)  # before the store is read, which a backup never runs ahead of
+        where = f"the template store {str(path)!r}"
         with told(path, "opened"):
             connection = connect(path, read_only=read_only, immutable=read_only and is_settled(path))
             try:
-                check_structure(connection, f"the template store {str(path)!r}")
-                return cls(path, key, setting, connection, lock, read_only)
+                check_structure(connection, where)
+                store = cls(path, key, setting, connection, lock, read_only)
+                if newest is not None and newest[0] == meta(connection, "store id", where):
+                    missing = newest[1] - store.generation
+                    if missing > 0:
+                        raise StoreDamaged(f"{where} lacks the last {missing} changes, which its backup has")
+                return store
             except BaseException:
                 connection.close()
                 raise
@@ -179,7 +187,7 @@ class TemplateStore:
 
     @property
     def generation(self) -> int:
-        """Number of enrolments and deletions since the store was made."""
+        """Number of changes since the store was made: enrolments, deletions, calibrations."""
         return self._content.roster.generation
 
     def enrol(
@@ -251,9 +259,10 @@ class TemplateStore:
         return len(numbers)
 
     def delete(self, person: str) -> None:
-        """Forget a person, in the store, its log and its backup; what was there is overwritten.
+        """Forget a person, in the store, its log and its backup; pages of the store are overwritten.
 
-        On flash memory old blocks may outlive that inside the medium; they are encrypted like the rest.
+        Old blocks of log and backup, and on flash memory those of the store, may outlive that inside the medium, with
+        templates encrypted. A damaged file that was put aside as `NAME.damaged` is left as it is.
 
         Raises
         ------
@@ -280,13 +289,21 @@ class TemplateStore:
             If it was changed by somebody without the key.
         """
         with self._mutex, told(self.path, "read"):
-            row = self._connection.execute("SELECT value FROM meta WHERE name = 'operating point'").fetchone()
-            if row is None:
-                return None
+            query = (
+                "SELECT (SELECT value FROM meta WHERE name = 'roster'), "
+                "(SELECT value FROM meta WHERE name = 'operating point')"
+            )
+            # One statement sees one state of the file: a threshold is compared with the roster that it belongs to.
+            while (row := self._connection.execute(query).fetchone())[0] != self._content.sealed_roster:
+                self._refresh()
+            sealed = row[1]
             try:
-                return OperatingPoint.from_bytes(self._seals.open_meta("operating point", row[0]))
+                if not self._content.roster.has_point(sealed):
+                    raise SealBroken
+                opened = None if sealed is None else self._seals.open_meta("operating point", sealed)
             except SealBroken:
                 raise StoreDamaged(f"{self._where} has a threshold that was changed: calibrate again") from None
+            return None if opened is None else OperatingPoint.from_bytes(opened)
 
     def set_operating_point(self, point: OperatingPoint) -> None:
         """Keep what the gate was calibrated to.
@@ -301,6 +318,8 @@ class TemplateStore:
         sealed = self._seals.seal_meta("operating point", point.to_bytes())
         with self._change() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('operating point', ?)", (sealed,))
+            roster = self._content.roster.calibrated(sealed)
+            self._next = StoreContent(roster, self._write_roster(roster), self._content.people)
 
     def close(self) -> None:
         """Write the log into the store and give the file back."""
@@ -344,9 +363,12 @@ class TemplateStore:
     def _becomes(self, added: Sequence[int], removed: Sequence[int], person: str, now: Person | None) -> None:
         """Write the roster after a change, and keep what the content will be if it is committed."""
         roster = self._content.roster.changed(added, removed)
+        self._next = self._content.changed(roster, self._write_roster(roster), person, now)
+
+    def _write_roster(self, roster: Roster) -> bytes:
         sealed = self._seals.seal_meta("roster", roster.to_bytes())
         self._connection.execute("UPDATE meta SET value = ? WHERE name = 'roster'", (sealed,))
-        self._next = self._content.changed(roster, sealed, person, now)
+        return sealed
 
     def _refresh(self, *, inside: bool = False) -> None:
         """Read the store again if its roster is another, as after a change by this or another process."""

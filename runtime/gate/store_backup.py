@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -11,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 
 from immunecam.errors import InputError
-from immunecam.files import written_whole
+from immunecam.files import create_durably, remove_partials, written_whole
 from immunecam.runtime.gate.keys import GateKey
 from immunecam.runtime.gate.store_content import StoreDamaged
 from immunecam.runtime.gate.store_file import told
@@ -59,17 +60,27 @@ class StoreBackup:
         InputError
             If the disk fails, or the store turns out to be damaged; the backup before it stays.
         """
-        with self._mutex, told(self._store, "backed up"), written_whole(self.path, durable=True) as partial:
-            partial.unlink(missing_ok=True)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with self._mutex, told(self._store, "backed up"), self._alone():
+            remove_partials(self.path)  # with people in them who may have been deleted since
+            with written_whole(self.path, durable=True) as partial:
+                create_durably(partial, b"")
+                copy = sqlite3.connect(partial, isolation_level=None)
+                try:
+                    self._connection.backup(copy)
+                finally:
+                    copy.close()
+                check_copy(partial, self._key, self._setting)
+                self.due = False
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process after the other, or an older copy could come last; the lock is on the folder."""
+        descriptor = os.open(self._store.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
             os.close(descriptor)
-            copy = sqlite3.connect(partial, isolation_level=None)
-            try:
-                self._connection.backup(copy)
-            finally:
-                copy.close()
-            check_copy(partial, self._key, self._setting)
-            self.due = False
 
     def write_or_warn(self) -> None:
         """Copy it; a disk that fails is told in the log, for the change itself is safe."""

@@ -7,7 +7,7 @@ import hmac
 import sqlite3
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -27,10 +27,11 @@ __all__ = [
     "StoreContent",
     "StoreDamaged",
     "meta",
+    "read_roster",
 ]
 
 APPLICATION_ID = int.from_bytes(b"ICgt", "big")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
@@ -47,7 +48,8 @@ SCHEMA = (
 )
 
 _MODULUS = 1 << 256
-_STATE = struct.Struct(">QQ32s")
+_STATE = struct.Struct(">QQ32s32s")
+_NO_POINT = bytes(32)
 
 
 class NotThisStore(InputError):
@@ -60,7 +62,7 @@ class StoreDamaged(InputError):
 
 @dataclass(frozen=True)
 class Roster:
-    """Count and keyed sum of all templates, so that a row that is missing or came back is noticed.
+    """Count and keyed sum of all templates, and the operating point's hash: what is missing or came back is noticed.
 
     The sum is the multiset hash MSet-Add-Hash (Clarke et al., ASIACRYPT 2003): HMAC-SHA256 of every template, added
     modulo 2**256, so that a change costs one addition. It is stored sealed.
@@ -70,26 +72,39 @@ class Roster:
     generation : int
         Number of changes since the store was made.
     count, total : int
+    point : bytes
+        SHA-256 of the operating point as it lies in the file; zeros as long as there is none.
     """
 
     generation: int = 0
     count: int = 0
     total: int = 0
+    point: bytes = _NO_POINT
 
     def changed(self, added: Sequence[int], removed: Sequence[int]) -> Roster:
         """After a change, by the hashes of its templates."""
         total = (self.total + sum(added) - sum(removed)) % _MODULUS
-        return Roster(self.generation + 1, self.count + len(added) - len(removed), total)
+        return Roster(self.generation + 1, self.count + len(added) - len(removed), total, self.point)
+
+    def calibrated(self, sealed: bytes) -> Roster:
+        """After a change of the operating point, as it lies in the file."""
+        return replace(self, generation=self.generation + 1, point=hashlib.sha256(sealed).digest())
+
+    def has_point(self, sealed: object) -> bool:
+        """Whether what lies in the file as the operating point, None for nothing, is this store's last one."""
+        if isinstance(sealed, bytes):
+            return self.point == hashlib.sha256(sealed).digest()
+        return sealed is None and self.point == _NO_POINT
 
     def to_bytes(self) -> bytes:
-        """48 bytes."""
-        return _STATE.pack(self.generation, self.count, self.total.to_bytes(32, "big"))
+        """80 bytes."""
+        return _STATE.pack(self.generation, self.count, self.total.to_bytes(32, "big"), self.point)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Roster:
         """Of :meth:`to_bytes`."""
-        generation, count, total = _STATE.unpack(data)
-        return cls(generation, count, int.from_bytes(total, "big"))
+        generation, count, total, point = _STATE.unpack(data)
+        return cls(generation, count, int.from_bytes(total, "big"), point)
 
 
 class Seals:
@@ -213,10 +228,10 @@ class StoreContent:
         """
         damaged = f"{where} is damaged"
         sealed = meta(connection, "roster", where)
-        try:
-            roster = Roster.from_bytes(seals.open_meta("roster", sealed))
-        except (SealBroken, struct.error):
-            raise StoreDamaged(f"{damaged}: its roster was changed") from None
+        roster = read_roster(sealed, seals, where)
+        point = connection.execute("SELECT value FROM meta WHERE name = 'operating point'").fetchone()
+        if not roster.has_point(None if point is None else point[0]):
+            raise StoreDamaged(f"{damaged}: its threshold was changed, removed or put back")
         people: dict[str, Person] = {}
         total = count = 0
         query = (
@@ -242,6 +257,14 @@ class StoreContent:
                 "rows were removed or put back"
             )
         return cls(roster, sealed, people)
+
+
+def read_roster(sealed: bytes, seals: Seals, where: str) -> Roster:
+    """A store's roster; StoreDamaged if it was changed."""
+    try:
+        return Roster.from_bytes(seals.open_meta("roster", sealed))
+    except (SealBroken, struct.error):
+        raise StoreDamaged(f"{where} is damaged: its roster was changed") from None
 
 
 def meta(connection: sqlite3.Connection, name: str, where: str) -> bytes:

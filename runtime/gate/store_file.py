@@ -62,7 +62,8 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         To be told by :func:`told`.
     """
     mode = "ro" if read_only or immutable else "rwc"
-    uri = f"file:{quote(str(path.absolute()))}?mode={mode}{'&immutable=1' if immutable else ''}"
+    # file:// before the path, or one that begins with two slashes would be taken for a host's.
+    uri = f"file://{quote(str(path.absolute()))}?mode={mode}{'&immutable=1' if immutable else ''}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
     try:
         connection.execute("PRAGMA trusted_schema = OFF")

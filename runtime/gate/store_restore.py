@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from immunecam.errors import InputError
-from immunecam.files import written_whole
+from immunecam.files import create_durably, remove_partials, written_whole
 from immunecam.runtime.gate.keys import GateKey
-from immunecam.runtime.gate.store_content import StoreContent, StoreDamaged
+from immunecam.runtime.gate.store_content import StoreContent, StoreDamaged, meta, read_roster
 from immunecam.runtime.gate.store_file import StoreLock, check_structure, connect, told
 from immunecam.runtime.gate.store_header import Setting, unlock
 
-__all__ = ["backup_of", "check_copy", "is_good", "restore"]
+__all__ = ["backup_of", "check_copy", "generation_of", "is_good", "restore"]
 
 
 def backup_of(path: Path) -> Path:
@@ -44,6 +43,24 @@ def is_good(path: Path, key: GateKey, setting: Setting | None) -> bool:
     return True
 
 
+def generation_of(path: Path, key: GateKey) -> tuple[bytes, int] | None:
+    """Id of the store that a copy is of, and the number of its last change; None if there is no copy to tell."""
+    where = f"the copy {str(path)!r} of a template store"
+    try:
+        if not path.exists():
+            return None
+        with told(path, "read"):
+            connection = connect(path, immutable=True)
+            try:
+                seals, _ = unlock(connection, key, None, where)
+                roster = read_roster(meta(connection, "roster", where), seals, where)
+                return meta(connection, "store id", where), roster.generation
+            finally:
+                connection.close()
+    except InputError:
+        return None
+
+
 def restore(path: Path, key: GateKey, setting: Setting | None, lock: StoreLock, reason: str) -> None:
     """Put the backup in the place of a damaged store, which is kept beside it as `NAME.damaged`."""
     backup = backup_of(path)
@@ -58,13 +75,14 @@ def restore(path: Path, key: GateKey, setting: Setting | None, lock: StoreLock, 
     with told(path, "restored"):
         try:
             # Whatever is cut off here begins anew at the next opening: until the last step the store stays damaged.
+            remove_partials(path)
             with written_whole(path, durable=True) as partial:
-                partial.write_bytes(backup.read_bytes())
-                os.chmod(partial, 0o600)
+                create_durably(partial, backup.read_bytes())
                 for suffix in ("", "-wal"):
                     old = path.with_name(path.name + suffix)
                     if old.exists():
-                        old.with_name(f"{path.name}.damaged{suffix}").write_bytes(old.read_bytes())
+                        with written_whole(old.with_name(f"{path.name}.damaged{suffix}")) as aside:
+                            create_durably(aside, old.read_bytes())
                 # Before the copy arrives: SQLite would write the old log into it.
                 path.with_name(path.name + "-wal").unlink(missing_ok=True)
                 path.with_name(path.name + "-shm").unlink(missing_ok=True)

@@ -59,7 +59,8 @@ def test_from_a_key_to_a_verified_trail(run, tmp_path, people, recognizer):
     (file,) = (tmp_path / "door.gate.audit").glob("*.jsonl")
     lines = file.read_bytes().splitlines(True)
     kinds = [json.loads(line)["type"] for line in lines]
-    assert kinds == ["genesis", *["enrolment"] * 3, *["decision"] * 6, "deletion"]
+    enrolments = ["enrolment-begun", "enrolment"] * 3
+    assert kinds == ["genesis", *enrolments, *["decision"] * 6, "deletion-begun", "deletion"]
     file.write_bytes(b"".join(lines[:-1]))
     assert "were cut off its end" in call(*trail, "--store", "door.gate", code=3).stderr
     assert "were cut off its end" in call(*trail, "--head", head, code=3).stderr

@@ -213,7 +213,16 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout_s": 0}, {"stall_s": -1}, {"give_up_s": float("nan")}, {"longest_wait_s": 0}, {"speed": 0}]
+    "options",
+    [
+        {"timeout_s": 0},
+        {"timeout_s": float("inf")},
+        {"timeout_s": 1e9},
+        {"stall_s": -1},
+        {"give_up_s": float("nan")},
+        {"longest_wait_s": 0},
+        {"speed": 0},
+    ],
 )
 def test_times_that_are_none(options):
     with pytest.raises(UsageError, match=next(iter(options))):

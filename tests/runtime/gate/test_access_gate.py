@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from importlib import resources
 
@@ -173,7 +174,8 @@ def test_enrolment_says_why_pictures_are_left_out_and_changes_nothing_without_a_
     gate.delete("new")
     with pytest.raises(InputError, match="nobody is enrolled as 'new'"):
         gate.verify("new", frames["left"])
-    assert [r["type"] for r in records(gate)[-2:]] == ["enrolment", "deletion"]
+    kinds = ["enrolment-begun", "enrolment", "deletion-begun", "deletion"]
+    assert [r["type"] for r in records(gate)[-4:]] == kinds
 
 
 def test_purified_and_plain_stores_are_two(gate, opened):
@@ -204,7 +206,7 @@ def test_a_gate_without_a_threshold_says_so(opened, frames):
         assert gate.identify(frames["left"]).event == "denied"  # nobody is enrolled
         gate.enrol("left", [("a", frames["left"][0])], limits=LOOSE)
         assert gate.expected_false_positives() == pytest.approx(1e-3)
-        assert records(gate)[1]["type"] == "calibration"
+        assert records(gate)[2]["type"] == "calibration"
 
 
 def test_a_stream_gives_one_decision_for_each_face_that_stays(gate, frames):
@@ -252,12 +254,23 @@ def test_images_go_by_age_and_size(key, tmp_path):
     sizes = [file.stat().st_size for file in (tmp_path / "images").iterdir()]
     assert 2 <= len(sizes) < 9
     assert sum(sizes) <= 30_000
-    import os
-
     for file in (tmp_path / "images").iterdir():
         os.utime(file, (1, 1))
     ImageArchive(tmp_path / "images", key, Retention(days=1)).add(np.zeros((9, 9), np.uint8))
     assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_retention_of_images_minds_neither_other_processes_nor_what_they_left(key, tmp_path):
+    from immunecam.runtime.gate.audit_log import Retention
+
+    (tmp_path / "gone.png.sealed").symlink_to(tmp_path / "nothing")  # another process has just dropped it
+    abandoned, in_work = (tmp_path / f".{name}.png.sealed.77.partial" for name in ("old", "new"))
+    for file in (abandoned, in_work):
+        file.write_bytes(b"half a picture")
+    os.utime(abandoned, (1, 1))
+    archive = ImageArchive(tmp_path, key, Retention(total_bytes=1000, days=1))
+    kept = archive.add(np.zeros((9, 9), np.uint8))
+    assert {path.name for path in tmp_path.iterdir()} == {"gone.png.sealed", in_work.name, kept["file"]}
 
 
 def test_a_decision_that_cannot_be_written_down_is_not_given(gate, frames, monkeypatch):
@@ -267,6 +280,55 @@ def test_a_decision_that_cannot_be_written_down_is_not_given(gate, frames, monke
     monkeypatch.undo()
     assert gate.identify(frames["left"][2:]).granted
     assert verify_trail(gate.audit.folder, anchor=gate.store.anchors).intact
+
+
+def test_no_change_of_the_store_goes_without_a_record(gate, frames, setting_point):
+    """The disk can fill up between the change and its record, so one is written before, or the change is not made."""
+    in_the_way = gate.audit.folder / "audit-00000099.jsonl"
+    people, generation = len(gate.store), gate.store.generation
+    new = [("new", frames["left"][0])]
+    changes = (
+        lambda: gate.enrol("eve", new, limits=LOOSE),
+        lambda: gate.delete("left"),
+        lambda: gate.calibrated(setting_point, {}),
+    )
+    in_the_way.mkdir()
+    for change in changes:
+        with pytest.raises(InputError, match="audit trail"):
+            change()
+    assert (len(gate.store), gate.store.generation, gate.store.operating_point()) == (people, generation, None)
+    in_the_way.rmdir()
+    for change in changes:
+        change()
+    with pytest.raises(InputError, match="nobody is enrolled as 'left'"):
+        gate.delete("left")
+    told = [(record["type"], record.get("generation")) for record in records(gate)][-8:]
+    assert told == [
+        ("enrolment-begun", generation),
+        ("enrolment", generation + 1),
+        ("deletion-begun", generation + 1),
+        ("deletion", generation + 2),
+        ("calibration-begun", generation + 2),
+        ("calibration", generation + 3),
+        ("deletion-begun", generation + 3),
+        ("deletion-failed", generation + 3),
+    ]
+
+
+@pytest.fixture
+def setting_point(gate):
+    return OperatingPoint(0.5, gate.store.setting.recognizer, gate.store.setting.purification)
+
+
+def test_a_gate_that_cannot_end_its_trail_gives_back_the_rest(gate, monkeypatch):
+    gate.audit.append("note", {})
+    monkeypatch.setattr(gate.audit, "close", lambda: (_ for _ in ()).throw(InputError("the disk is gone")))
+    with pytest.raises(InputError, match="the disk is gone"):
+        gate.close()
+    monkeypatch.undo()
+    gate.audit.close()
+    with pytest.raises(Exception, match="closed database"):
+        len(gate.store)
 
 
 def test_antibodies_and_residual_are_those_of_the_purification():

@@ -146,6 +146,74 @@ def test_a_trail_written_anew_is_found_by_the_anchor(trail, anchor, tmp_path):
     assert f"the anchor knows the trail {first['chain']}" in fault.what
 
 
+@pytest.mark.parametrize("torn", [b"", b"{"])
+@pytest.mark.parametrize("running", [True, False])
+def test_an_end_that_is_cut_off_is_not_forgotten_by_the_next_record(tmp_path, anchor, running, torn):
+    """The next record overwrites the anchor: under a running gate, and behind the repair of a torn line."""
+    log = AuditLog(tmp_path, anchor=anchor)
+    for number in range(5):
+        log.append("decision", {"n": number})
+    file = tmp_path / "audit-00000001.jsonl"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(True)[:-3]) + torn)
+    if not running:
+        log.close()
+        log = AuditLog(tmp_path, anchor=anchor)
+    log.append("decision", {})
+    log.close()
+    (fault,) = verify_trail(tmp_path, anchor=anchor).faults
+    assert fault.kind == "cut-off"
+    assert "records 3 to 5" in fault.what
+
+
+def forged(after: Link, kind: str, **content: object) -> bytes:
+    """A record by somebody without the key."""
+    return next_line(after, {"type": kind, **content})[0]
+
+
+def test_a_last_record_that_was_written_anew_is_told_by_the_next(tmp_path, anchor):
+    with AuditLog(tmp_path, anchor=anchor) as log:
+        before = log.append("decision", {"event": "denied"})
+        log.append("decision", {"event": "granted"})
+        file = tmp_path / "audit-00000001.jsonl"
+        kept = file.read_bytes().splitlines(True)[:-1]
+        file.write_bytes(b"".join(kept) + forged(before, "decision", event="denied"))
+        log.append("decision", {})
+    assert [fault.kind for fault in verify_trail(tmp_path, anchor=anchor).faults] == ["rewritten"]
+
+
+def test_records_that_no_gate_wrote_are_told(tmp_path, anchor):
+    with AuditLog(tmp_path, anchor=anchor) as log:
+        link = log.append("decision", {"event": "denied"})
+        with (tmp_path / "audit-00000001.jsonl").open("ab") as file:
+            file.write(forged(link, "decision", event="granted"))
+        seen = verify_trail(tmp_path, anchor=anchor)
+        log.append("decision", {})
+    for report in (seen, verify_trail(tmp_path, anchor=anchor)):
+        assert report.intact
+        assert ["records 2 to 2 came after the last that the anchor knew" in note for note in report.notes] == [True]
+
+
+def test_a_forged_retention_hides_no_removed_beginning(trail, anchor):
+    first, *rest = sorted(trail.glob("*.jsonl"))
+    _, dropped, _ = read_line(first.read_bytes().splitlines()[-1])
+    _, head, _ = read_line(rest[-1].read_bytes().splitlines()[-1])
+    first.unlink()
+    with rest[-1].open("ab") as file:
+        file.write(forged(head, "retention", dropped_through=dropped.seq, dropped_hash=dropped.hash))
+    assert [fault.kind for fault in verify_trail(trail, anchor=anchor).faults] == ["beginning"]
+    with AuditLog(trail, anchor=anchor) as log:
+        log.append("decision", {})
+    assert [fault.kind for fault in verify_trail(trail, anchor=anchor).faults] == ["beginning"]
+
+
+def test_forged_numbers_are_no_reason_to_break_off(trail):
+    for kind, name in (("retention", "dropped_through"), ("cut-off", "missing_from"), ("unanchored", "unanchored_to")):
+        head = verify_trail(trail).last
+        with max(trail.glob("*.jsonl")).open("ab") as file:
+            file.write(forged(head, kind, **{name: "many"}))
+    assert [fault.kind for fault in verify_trail(trail).faults] == ["cut-off"]
+
+
 @pytest.mark.parametrize("rest", [b"{", b'{"event":"gran', b"\0" * 700, b"\0" * 30 + b'"type":"decision"}\n'])
 def test_a_torn_last_line_is_put_aside_and_nothing_else(trail, anchor, rest):
     whole = lines_of(trail)
@@ -174,6 +242,46 @@ def test_a_power_cut_at_the_first_line_of_a_file_is_repaired(trail, anchor, cut)
         log.append("decision", {})
     assert verify_trail(trail, anchor=anchor).intact
     assert lines_of(trail)[: len(whole)] == whole
+
+
+def test_a_disk_that_is_full_at_the_beginning_of_a_file_costs_no_record(tmp_path, anchor):
+    """The next file can be made, but its first record not be written; later there is room again."""
+    code = textwrap.dedent("""
+        import resource, sys
+        from immunecam.errors import InputError
+        from immunecam.runtime.gate.audit_log import AuditLog, Retention
+        log = AuditLog(sys.argv[1], retention=Retention(file_bytes=500))
+        while len(list(log.folder.glob("*.jsonl"))) < 3:
+            log.append("decision", {})
+        while (log.folder / "audit-00000003.jsonl").stat().st_size <= 500:
+            log.append("decision", {})
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            log.append("decision", {})
+        except InputError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        log.append("decision", {})
+        log.close()
+    """)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert "File too large" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "audit-00000004.jsonl").read_bytes().splitlines()[0])["type"] == "continuation"
+    with AuditLog(tmp_path, anchor=anchor) as log:
+        log.append("decision", {})
+    assert verify_trail(tmp_path, anchor=anchor).intact
+
+
+def test_a_trail_goes_on_after_a_file_that_could_not_be_opened(trail, anchor):
+    in_the_way = trail / "audit-00000099.jsonl"
+    with AuditLog(trail, anchor=anchor) as log:
+        in_the_way.mkdir()
+        with pytest.raises(InputError, match="Is a directory"):
+            log.append("decision", {})
+        in_the_way.rmdir()
+        log.append("decision", {})
+    assert verify_trail(trail, anchor=anchor).intact
 
 
 def test_a_power_cut_in_the_genesis_is_repaired(tmp_path):
@@ -371,4 +479,7 @@ def test_records_may_reach_the_disk_together(tmp_path, anchor):
             log.append("decision", {})
         # The anchor knows of nothing that a power cut could still take.
         assert anchor.known[log.chain][0] <= first + 1
-    assert verify_trail(tmp_path, anchor=anchor).intact
+    report = verify_trail(tmp_path, anchor=anchor)
+    assert report.intact
+    assert report.anchored == report.last
+    assert not report.notes

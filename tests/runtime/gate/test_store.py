@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +197,69 @@ def test_a_row_that_comes_back_after_a_deletion_is_noticed(path, key, setting, f
         assert "bob" not in store.gallery()
 
 
+def test_a_store_that_is_older_than_its_backup_is_noticed(path, key, setting, filled, unit, tmp_path):
+    """Put back by somebody, or without the log that its last changes were in."""
+    old = path.read_bytes()
+    with TemplateStore.open(path, key, setting) as store:
+        store.delete("bob")
+        store.enrol("dan", unit(1, 9))
+        cut = path.read_bytes()
+    for earlier, missing in ((old, 2), (cut, 1)):
+        path.write_bytes(earlier)
+        with pytest.raises(InputError, match=f"lacks the last {missing} changes.* not restored when opened read-only"):
+            TemplateStore.open(path, key, setting, read_only=True)
+        with TemplateStore.open(path, key, setting) as store:
+            assert f"lacks the last {missing} changes" in (store.restored or "")
+            assert set(store.gallery().people) == {"ann", "cid", "dan"}
+    other = tmp_path / "other.gate"  # of another store nothing can be told
+    TemplateStore.open(other, key, setting, create=True).close()
+    shutil.copy(path.with_name("door.gate.backup"), tmp_path / "other.gate.backup")
+    with TemplateStore.open(other, key, setting) as store:
+        assert store.restored is None
+
+
+def test_a_threshold_that_was_put_back_or_removed_is_noticed(path, key, setting, filled):
+    def row() -> bytes:
+        connection = sqlite3.connect(path)
+        (value,) = connection.execute("SELECT value FROM meta WHERE name = 'operating point'").fetchone()
+        connection.close()
+        return value
+
+    with TemplateStore.open(path, key, setting) as store:
+        store.set_operating_point(OperatingPoint(0.1, setting.recognizer, setting.purification))
+    lax = row()
+    strict = OperatingPoint(0.6, setting.recognizer, setting.purification)
+    with TemplateStore.open(path, key, setting) as store:
+        store.set_operating_point(strict)
+        store.backup.write()
+    for statement in (
+        f"UPDATE meta SET value = x'{lax.hex()}' WHERE name = 'operating point'",
+        "UPDATE meta SET value = 'text' WHERE name = 'operating point'",
+        "DELETE FROM meta WHERE name = 'operating point'",
+    ):
+        changed(path, statement)
+        with TemplateStore.open(path, key, setting) as store:
+            assert "its threshold was changed, removed or put back" in (store.restored or "")
+            assert store.operating_point() == strict
+
+
+def test_a_path_may_begin_with_two_slashes(path, key, setting, filled):
+    with TemplateStore.open(f"/{path}", key, setting) as store:
+        assert store.restored is None
+        assert len(store) == 3
+
+
+def test_nothing_that_is_restored_or_put_aside_can_be_read_by_others(path, key, setting, filled):
+    path.write_bytes(path.read_bytes()[:5000])
+    umask = os.umask(0)
+    try:
+        with TemplateStore.open(path, key, setting) as store:
+            assert store.restored is not None
+    finally:
+        os.umask(umask)
+    assert {file.name for file in path.parent.iterdir() if file.stat().st_mode & 0o077} == set()
+
+
 def test_any_damaged_byte_is_noticed_or_harmless(path, key, setting, filled):
     """Wherever a byte or a page is hit, the gate opens with everybody, from the store or from its backup."""
     whole = path.read_bytes()
@@ -267,6 +333,31 @@ def test_a_backup_is_never_made_of_a_damaged_store(store, path, unit):
         store.backup.write()
     assert store.backup.path.read_bytes() == good
     assert not list(path.parent.glob("*.partial"))
+
+
+def test_a_backup_takes_away_what_killed_processes_left(store, path, unit):
+    """Else somebody who is deleted would stay in it."""
+    for left in (".door.gate.backup.77.partial", ".door.gate.backup.77.partial-journal"):
+        path.with_name(left).write_bytes(b"ann")
+    store.enrol("bob", unit(1))
+    assert not list(path.parent.glob("*.partial*"))
+
+
+def test_backups_are_made_one_after_the_other(store, path, key, setting, unit):
+    """Of two at once the older could come last, and bring back who was deleted."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another process makes its backup
+    change = threading.Thread(target=store.enrol, args=("ann", unit(1)))
+    change.start()
+    with TemplateStore.open(path, key, setting) as other:
+        while "ann" not in other.gallery():
+            time.sleep(0.01)
+        change.join(0.3)
+        assert change.is_alive()
+        assert not store.backup.path.exists()
+        os.close(folder)
+        change.join(10)
+        assert store.backup.path.exists()
 
 
 def test_two_processes_see_each_others_changes(store, path, key, setting, unit):
