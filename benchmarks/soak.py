@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from immunecam.errors import UsageError
 from immunecam.runtime.bundle import default_bundle
+from immunecam.runtime.faces import FollowingFinder, face_finder
 from immunecam.runtime.frames import FrameSource, LiveSource
 from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.report import percentiles_ms, write_report
@@ -76,7 +77,11 @@ def soak(
             camera = LiveSource(clip, repeat=True, speed=speed)
             cameras.append(held.enter_context(contextlib.closing(camera)))
         observed = _Observed(cameras, frames)
-        decisions = _through_gate(observed, recognizer, threads) if recognizer else _through_purifier(observed, threads)
+        decisions = (
+            _through_gate(observed, recognizer, threads)
+            if recognizer
+            else _through_purifier(observed, sources, threads)
+        )
         during = _threads(), _descriptors()
         status = [camera.status for camera in cameras]
     memory = np.array(observed.memory, float)
@@ -113,6 +118,7 @@ class _Observed:
 
     def __init__(self, cameras: list[LiveSource], frames: int) -> None:
         self._cameras, self._frames = cameras, frames
+        self.number = 0  # of the camera whose frame was given last
         self.latencies: list[float] = []
         self.memory: list[tuple[int, int, float]] = []  # frames that came in, resident bytes, seconds
 
@@ -126,10 +132,11 @@ class _Observed:
                 self.memory.append((read, _resident(), time.monotonic() - began))
             if read >= self._frames:
                 return
-            for camera in self._cameras:
+            for number, camera in enumerate(self._cameras):
                 frame = camera.read(wait)
                 if frame is not None:
                     start = time.perf_counter()
+                    self.number = number
                     yield frame.image
                     self.latencies.append(time.perf_counter() - start)
 
@@ -137,10 +144,12 @@ class _Observed:
         return sum(camera.status.frames for camera in self._cameras)
 
 
-def _through_purifier(frames: Iterable[NDArray[np.uint8]], threads: int) -> None:
-    with Purifier.load(threads=threads) as purifier:
+def _through_purifier(frames: _Observed, cameras: int, threads: int) -> None:
+    searching = face_finder()
+    with Purifier.load(threads=threads) as purifier, contextlib.ExitStack() as held:
+        finders = [held.enter_context(FollowingFinder(searching)) for _ in range(cameras)]
         for image in frames:
-            purifier.purify_frame(image)
+            purifier.purify_frame(image, finders[frames.number])
 
 
 def _through_gate(frames: Iterable[NDArray[np.uint8]], recognizer: Path, threads: int) -> int:

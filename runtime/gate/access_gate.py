@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import UsageError
-from immunecam.runtime.faces import FaceFinder, face_finder
+from immunecam.runtime.faces import FaceFinder, FollowingFinder, face_finder
 from immunecam.runtime.gate.audit_log import AuditLog, Retention
 from immunecam.runtime.gate.change_record import recorded
 from immunecam.runtime.gate.decision import Decider, Decision
@@ -317,10 +317,12 @@ class AccessGate:
     ) -> Iterator[GateEvent]:
         """Decisions over a stream without end, one for each face that stays.
 
+        Faces are followed between searches, see :class:`immunecam.runtime.faces.FollowingFinder`.
+
         Parameters
         ----------
         frames : iterable of ndarray of uint8, shape (H, W, 3)
-            BGR.
+            BGR, one after the other.
         person : str, optional
             Compare 1:1 with this person; None identifies.
         patience : int
@@ -334,11 +336,13 @@ class AccessGate:
             A stream that ends without any face gives one of "no-face".
         """
         tracker = self._tracker()
+        # In this thread, so that the same frames give the same decisions.
+        finder = FollowingFinder(self.observer.finder, background=False)
         decided: dict[int, int] = {}
         count = seen = 0
         for frame in frames:
             count += 1
-            sightings = self.observer.sightings(frame)
+            sightings = self.observer.sightings(frame, finder)
             seen += len(sightings)
             ended = tracker.update(sightings)
             for track in ended:

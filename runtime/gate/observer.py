@@ -73,9 +73,9 @@ class FaceObserver:
             name = f"purification by {self.purifier.bundle.name} ({self.purifier.mutation})"
         return Setting(spec.identity, identity, self.embedder.size, spec.name, name)
 
-    def sightings(self, frame: NDArray[np.uint8]) -> list[Sighting]:
-        """Faces of an (H, W, 3) uint8 BGR frame, aligned."""
-        faces = self.finder.find(frame)
+    def sightings(self, frame: NDArray[np.uint8], finder: FaceFinder | None = None) -> list[Sighting]:
+        """Faces of an (H, W, 3) uint8 BGR frame, aligned; `finder` in place of the own one."""
+        faces = (finder or self.finder).find(frame)
         aligned = align(frame, faces)
         return [Sighting(face, crop, grey) for face, crop, grey in zip(faces, aligned.crops, aligned.grey, strict=True)]
 
