@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError
-from immunecam.export.card_graph import Feeds
+from immunecam.export.quantisation import Feeds
 from immunecam.kernels import dequantize_faces, mutate, project
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine

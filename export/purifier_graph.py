@@ -2,7 +2,8 @@
 
 Randomness stays outside: the uniforms are an input. The networks' weights are referred to where they lie inside
 `analyzer.onnx` and `restorer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX
-external data (file, offset, length), so a bundle stores nothing twice.
+external data (file, offset, length), so a bundle stores nothing twice. Networks that compute in int8 do so with uint8
+activations here, which stand for the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from immunecam.export.torch_graph import OPSET
+from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.kernels import Subspace
 from immunecam.runtime.subspace_file import tensor_spans
 
@@ -122,7 +124,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
             helper.make_tensor_value_info("purified", TensorProto.UINT8, ["N", _SIDE, _SIDE]),
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", subspace.k]),
         ],
-        initializers,
+        unsigned_activations(nodes, initializers),
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
     return bytes(whole.SerializeToString(deterministic=True))

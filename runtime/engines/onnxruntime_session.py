@@ -104,6 +104,9 @@ def open_model(
     # A device shares its cores with the recogniser: waiting threads sleep (measured on a busy machine of
     # 2 cores: 32 faces in 16 ms in place of 22, one face the same).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # int8 networks: x86 without VNNI adds products of uint8 and int8 in 16 bits, which overflow; there, and only there,
+    # this makes the weights uint8, too.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if execution_provider != _CPU and hasattr(ort, "preload_dlls"):
