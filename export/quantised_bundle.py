@@ -23,10 +23,10 @@ from immunecam.export.plan_parity import OUTPUTS, Reference
 from immunecam.export.purifier_graph import purifier_graph
 from immunecam.export.quantisation import is_quantised
 from immunecam.export.weight_precision import with_stored_weights
-from immunecam.kernels import uniforms
+from immunecam.kernels import dequantize_faces, project, quantize_faces, uniforms
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
-from immunecam.runtime.engines import OnnxRuntimeEngine
+from immunecam.runtime.engines import OnnxRuntimeEngine, WholePurifier
 from immunecam.runtime.engines.external_data import inline_external_data
 
 __all__ = ["LIMITS", "MOST_POINTS", "Figure", "Judge", "QuantisationCost", "quantize_bundle"]
@@ -245,9 +245,15 @@ def _cost(source: Bundle, draft: Bundle, faces: NDArray[np.float32], figures: Se
 
 
 def _purified(bundle: Bundle, faces: NDArray[np.float32], drawn: NDArray[np.float32]) -> tuple[Any, Any]:
+    """Purified faces and probabilities, by the whole purifier where the bundle has one."""
     engine = OnnxRuntimeEngine.from_bundle(bundle, provider="cpu")
-    parts = [engine.purify(faces[n : n + 8], drawn[n : n + 8], False) for n in range(0, len(faces), 8)]
-    return np.concatenate([purified for purified, _ in parts]), np.concatenate([p for _, p in parts])
+    if isinstance(engine, WholePurifier):
+        return engine.purify(faces, drawn, False)
+    p = engine.analyze(faces)
+    purified = project(faces, drawn < p, bundle.subspace)
+    if bundle.graph("restorer") is not None:
+        purified = quantize_faces(engine.restore(faces, dequantize_faces(purified)))
+    return purified, p
 
 
 def _refuse_loss(networks: Mapping[str, QuantisedNetwork], cost: QuantisationCost, most_points: float) -> None:

@@ -18,7 +18,7 @@ _ZERO = "zero_point.uint8"
 
 
 def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
-    """Initializers with the one more that the nodes need, which are changed in place.
+    """The initializers that the nodes need then, which are changed in place.
 
     Parameters
     ----------
@@ -35,8 +35,11 @@ def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> l
     from onnx import numpy_helper
 
     quantised = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    replaced = set()
     for node in nodes:
         if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and node.input[0] in quantised):
+            replaced.add(node.input[2])
             node.input[2] = _ZERO
+    unused = replaced.difference(*(node.input for node in nodes))
     more = [numpy_helper.from_array(np.uint8(128), _ZERO)] if quantised else []
-    return [*initializers, *more]
+    return [*(tensor for tensor in initializers if tensor.name not in unused), *more]
