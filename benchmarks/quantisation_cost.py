@@ -96,6 +96,6 @@ def _attacked(recognizer: Recognizer, pairs: Pairs, right: NDArray[np.float64], 
     for same in (True, False):
         for chosen in torch.from_numpy(np.flatnonzero(pairs.same == same)).split(_BATCH):
             goal = Goal(recognizer, target[chosen], impersonate=not same, threshold=threshold)
-            attacked[chosen] = attack.run(goal, faces[chosen], _EPSILON)
+            attacked[chosen] = attack(goal, faces[chosen], _EPSILON)
     pixels: NDArray[np.uint8] = to_uint8(attacked).numpy()
     return pixels

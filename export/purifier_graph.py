@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from immunecam.export.active_rows import projection_nodes
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.kernels import Subspace
@@ -85,15 +86,24 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     if subspace.basis.dtype != np.float32:
         rows = node("Cast", [rows], "rows", to=TensorProto.FLOAT)
     bits = node("Cast", [node("Less", ["uniforms", "probabilities"], "bits")], "drawn", to=TensorProto.FLOAT)
-    weights = node("Where", ["expected", "probabilities", bits], "antibody")
+    antibody = weights = node("Where", ["expected", "probabilities", bits], "antibody")
     if subspace.scale is not None:
         square = node("Mul", ["subspace.scale", "subspace.scale"], "scale_squared")
         weights = node("Mul", [weights, square], "weights")
     pixels = node("Reshape", ["faces", "purifier.flat"], "pixels")
     centred = node("Sub", [pixels, "subspace.mean"], "centred")
-    coefficients = node("Gemm", [centred, rows], "coefficients", transB=1)
-    kept = node("Mul", [coefficients, weights], "kept")
-    face = node("Add", [node("MatMul", [kept, rows], "spanned"), "subspace.mean"], "face")
+    products, constants = projection_nodes(
+        subspace.k,
+        subspace.d,
+        antibody=antibody,
+        weights=weights,
+        centred=centred,
+        rows=rows,
+        output="purifier.spanned",
+    )
+    nodes += products
+    initializers += constants
+    face = node("Add", ["purifier.spanned", "subspace.mean"], "face")
     scaled = node("Mul", [node("Add", [face, "purifier.one"], "shifted"), "purifier.half_range"], "scaled")
     rounded = node("Round", [node("Clip", [scaled, "purifier.black", "purifier.white"], "clipped")], "rounded")
     if restorer is not None:

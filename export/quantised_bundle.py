@@ -25,13 +25,13 @@ from immunecam.export.quantisation import is_quantised
 from immunecam.export.weight_precision import with_stored_weights
 from immunecam.kernels import dequantize_faces, project, quantize_faces, uniforms
 from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
+from immunecam.runtime.bundle_writer import check_free, check_signature_kept, write_bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine, WholePurifier
 from immunecam.runtime.engines.external_data import inline_external_data
 
 __all__ = ["LIMITS", "MOST_POINTS", "Figure", "Judge", "QuantisationCost", "quantize_bundle"]
 
-LIMITS: Mapping[str, float] = {"analyzer": 1e-3, "restorer": 1.0}
+LIMITS: Mapping[str, float] = {"analyzer": 1e-3, "restorer": 2.0}
 """Largest change by int8: mean absolute of a probability; root mean square of a restored pixel, in grey levels."""
 
 MOST_POINTS = 0.5
@@ -140,13 +140,14 @@ def quantize_bundle(
     Raises
     ------
     UsageError
-        If there are fewer than two faces of either kind.
+        If there are fewer than two faces of either kind, or the path is taken.
     InputError
         If a graph computes in int8 already, no layer bears it, or a figure loses too much; nothing is written then.
     """
     for what, faces in (("calibrate", calibration), ("measure", trial)):
         if len(faces) < 2:
             raise UsageError(f"{len(faces)} faces to {what} on are too few: give two or more")
+    check_free(path, overwrite=overwrite)
     check_signature_kept(path, sign=None, drop_signature=drop_signature)
     ranges, trials = Reference(source, _half_noisy(calibration, 0)), Reference(source, _half_noisy(trial, 1))
     networks: dict[str, QuantisedNetwork] = {}
