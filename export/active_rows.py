@@ -21,7 +21,7 @@ copy is 1.4 to 3 times faster at 0.2 (``python -m immunecam.benchmarks.projectio
 
 
 def projection_nodes(
-    k: int, d: int, *, antibody: str, weights: str, centred: str, rows: str, output: str
+    k: int, d: int, *, antibody: str, weights: str, centred: str, rows: str, output: str, share: float = SHARE
 ) -> tuple[list[Any], list[Any]]:
     """Nodes and initializers of ``(weights * (centred rows^T)) rows``.
 
@@ -35,6 +35,8 @@ def projection_nodes(
         Values (N, D) and (K, D), float32.
     output : str
         Its name, (N, D).
+    share : float
+        Of active rows, from which on all are read.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -60,7 +62,7 @@ def projection_nodes(
     initializers = [
         numpy_helper.from_array(np.array([0]), "active.faces"),
         numpy_helper.from_array(np.array([-1]), "active.flat"),
-        numpy_helper.from_array(np.array([int(SHARE * k)]), "active.most"),
+        numpy_helper.from_array(np.array([int(share * k)]), "active.most"),
         numpy_helper.from_array(np.array([], np.int64), "active.scalar"),
     ]
     chosen = [
