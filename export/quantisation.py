@@ -37,10 +37,8 @@ def layers_of(graph: bytes) -> tuple[str, ...]:
 
 
 def is_quantised(graph: bytes) -> bool:
-    """Whether it computes in int8 already."""
-    import onnx
-
-    return any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(graph).graph.node)
+    """Whether it computes in int8 already; told by the operator's name, so that onnx is not needed."""
+    return b"QuantizeLinear" in graph
 
 
 def quantised(

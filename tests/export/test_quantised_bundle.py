@@ -79,8 +79,10 @@ def test_graphs_are_those_that_tensorrt_takes(made):
             assert not zero.any()
             weight = constants.get(node.input[0])
             assert weight is None or constants[node.input[1]].shape == (weight.shape[0],)
-    for check in check_bundle(bundle.path, BuildOptions("int8", (1, 2, 4))).values():
+    for check in check_bundle(bundle.path, BuildOptions("fp16", (1, 2, 4))).values():
         assert check.unsupported == ()
+        assert {row.types for row in check.operators if row.operator in ("Conv", "Gemm")} == {"float32"}
+        assert "QuantizeLinear" in {row.operator for row in check.operators}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
