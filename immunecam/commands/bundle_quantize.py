@@ -42,7 +42,7 @@ def quantize(
     ] = 1e-3,
     most_grey_levels: Annotated[
         float, typer.Option(min=0, help="Root mean square change of a restored pixel, likewise.")
-    ] = 2.0,
+    ] = 1.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     trust: TrustedKey = None,
     bundle_state: BundleState = None,

@@ -152,7 +152,7 @@ def test_a_loss_of_recognition_is_refused_with_the_layer(source, tmp_path):
         return [Figure("r1, clean, same pairs", 99.0, 99.5), Figure("r1, attack, same pairs", 95.0, 94.25)]
 
     with pytest.raises(
-        InputError, match=r"0\.75 points of r1, attack.*allowed are 0\.5.*worst of the quantised layers is"
+        InputError, match=r"0\.75 points of r1, attack.*allowed are 0\.5.*comes from conv\d \(w\d\) of the restorer"
     ):
         quantize_bundle(source, path, smooth_faces(4), smooth_faces(4, 1), judge=judge, limits=LIMITS)
     assert not list(tmp_path.iterdir())
@@ -161,6 +161,16 @@ def test_a_loss_of_recognition_is_refused_with_the_layer(source, tmp_path):
     )
     assert [figure.cost for figure in cost.figures] == [-0.5, 0.75]
     assert bundle.manifest.provenance["quantisation"]["cost"]["figures"][1]["after"] == 94.25
+
+
+def test_a_network_that_bears_nothing_stays_as_it_is(source, tmp_path):
+    limits = {"analyzer": 0.0, "restorer": 3.0}
+    bundle, networks, cost = quantize_bundle(
+        source, tmp_path / "b.immune", smooth_faces(4), smooth_faces(4, 1), limits=limits
+    )
+    assert networks["analyzer"].worst is None
+    assert dict(bundle.manifest.precision) == {"basis": "fp32", "analyzer": "fp32", "restorer": "int8"}
+    assert cost.max_abs_p < 1e-6
 
 
 def test_what_cannot_be_quantised(source, made, tmp_path):
