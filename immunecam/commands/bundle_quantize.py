@@ -59,6 +59,9 @@ def quantize(
         raise UsageError(
             f"--calibration is {calibration} and --pairs {pairs}: give {_FEWEST_FACES} faces and 2 pairs or more"
         )
+    for path in (out, *([json_report] if json_report else [])):  # now, not after minutes of work
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder {str(path.parent)!r} to write {path.name} into: make it first")
     source = read_bundle(bundle, trust_of(trust, bundle_state), remember=False)
     given = FaceSet.load(faces)
     if len(given) < 2 * _FEWEST_FACES:
