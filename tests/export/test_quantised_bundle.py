@@ -15,7 +15,7 @@ from immunecam.export.card_graph import card_graph
 from immunecam.export.layer_sensitivity import quantised_as_far_as_borne
 from immunecam.export.quantisation import is_quantised, layers_of
 from immunecam.export.quantised_bundle import Figure, quantize_bundle
-from immunecam.export.to_trt import check_bundle
+from immunecam.export.to_trt import check_bundle, export_plans
 from immunecam.kernels import project, quantize_faces, uniforms
 from immunecam.kernels.pixels import dequantize_faces
 from immunecam.runtime.bundle import Bundle, read_bundle
@@ -89,6 +89,17 @@ def test_graphs_are_those_that_tensorrt_takes(made):
 def test_a_card_gets_them_as_they_are(made, precision):
     bundle, _, _ = made
     assert is_quantised(card_graph(bundle, "restorer", precision))
+
+
+def test_plans_of_it_are_int8_whatever_is_asked(world, stand_in, made, tmp_path):
+    copied = shutil.copytree(made[0].path, tmp_path / "c.immune")
+    faces = stand_in.crops(tmp_path / "faces")
+    stored, exported = export_plans(copied, BuildOptions("fp16", (1, 2, 4)), faces=faces)
+    assert [(plan.role, plan.key.precision) for plan in stored.manifest.plans] == [
+        ("analyzer", "int8"),
+        ("restorer", "int8"),
+    ]
+    assert all(plan.plan_parity.largest < 1e-3 for plan in exported)  # the stand-in is a CPU: nothing differs
 
 
 def test_the_whole_purifier_gives_the_same_numbers(made):
