@@ -6,30 +6,19 @@ here, and checked on any CPU with ONNX Runtime before a card is seen.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
+from immunecam.export.quantisation import Feeds, checked_model, is_quantised, quantised
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.plan_record import PLAN_PRECISIONS, PLAN_ROLES
 
-__all__ = ["Feeds", "card_graph", "card_roles"]
-
-Feeds = Mapping[str, NDArray[np.float32]]
-"""A graph's inputs by name."""
+__all__ = ["card_graph", "card_roles", "simplified_graph"]
 
 # Kept in single precision where the rest is in half: a mean of 12544 values, and probabilities.
 _ALWAYS_FLOAT = ["ReduceMean", "Sigmoid"]
-# What int8 pays for. The rest stays in single precision.
-_QUANTISED = ["Conv", "Gemm", "MatMul"]
 
 
 def card_roles(bundle: Bundle) -> tuple[str, ...]:
@@ -47,7 +36,8 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
         "analyzer" or "restorer".
     precision : str
         "fp32"; "fp16", inputs and outputs still float32; or "int8": Conv and Gemm between explicit
-        QuantizeLinear and DequantizeLinear, symmetric, the weights with a scale for every output.
+        QuantizeLinear and DequantizeLinear, symmetric, the weights with a scale for every output. A graph that the
+        bundle has in int8 already is compiled as it is, whatever else is asked.
     calibration : Mapping of ndarray, optional
         The graph's inputs (N, 112, 112) of real faces, for "int8", which takes the ranges of its tensors from them.
 
@@ -73,13 +63,15 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
     if data is None:
         raise InputError(f"The bundle {bundle.path} has no {role}: it has {', '.join(card_roles(bundle))}.")
     name = str(bundle.path / bundle.manifest.graphs[role])
-    graph = _simplified(inline_external_data(data, bundle.files, name=name), name)
+    graph = simplified_graph(inline_external_data(data, bundle.files, name=name), name)
+    if is_quantised(graph):
+        return graph
     if precision == "fp16":
         return _half(graph)
     if precision == "int8":
         if not calibration:
             raise UsageError("The precision int8 takes its ranges from real faces, but none were given.")
-        return _quantised(graph, calibration)
+        return quantised(graph, calibration)
     return graph
 
 
@@ -92,7 +84,7 @@ def _require_onnx() -> None:
         ) from None
 
 
-def _simplified(graph: bytes, name: str) -> bytes:
+def simplified_graph(graph: bytes, name: str) -> bytes:
     """With what is constant computed and what does nothing removed, by ONNX Runtime's basic optimisations.
 
     A weight that is stored in half precision or int8 becomes the float32 that it stands for: TensorRT's parser knows no
@@ -115,7 +107,7 @@ def _simplified(graph: bytes, name: str) -> bytes:
     foreign = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise InputError(f"{name} has operators that are not ONNX's own ({', '.join(foreign)}): export it again.")
-    return _checked(model)
+    return checked_model(model)
 
 
 def _half(graph: bytes) -> bytes:
@@ -127,71 +119,4 @@ def _half(graph: bytes) -> bytes:
         onnx.load_from_string(graph), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_ALWAYS_FLOAT]
     )
     OnnxModel.graph_topological_sort(model.graph)  # the conversion puts its casts at the end
-    return _checked(model)
-
-
-def _quantised(graph: bytes, calibration: Feeds) -> bytes:
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
-        source.write_bytes(graph)
-        quantize_static(
-            str(source),
-            str(target),
-            _Reader(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_QUANTISED,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            # TensorRT wants zero points of 0, biases that are not quantised, and what goes into an operator quantised,
-            # not what comes out of it.
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": _QUANTISED,
-            },
-        )
-        return _checked(onnx.load(str(target)))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantisation logs hints on the root logger, which have been followed."""
-    root = logging.getLogger()
-
-    def keep(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.WARNING
-
-    root.addFilter(keep)
-    try:
-        yield
-    finally:
-        root.removeFilter(keep)
-
-
-class _Reader:
-    """Faces one by one, as the calibration wants them."""
-
-    def __init__(self, feeds: Feeds) -> None:
-        count = len(next(iter(feeds.values())))
-        self._each = iter([{name: array[n : n + 1] for name, array in feeds.items()} for n in range(count)])
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(self._each, None)
-
-
-def _checked(model: Any) -> bytes:
-    """Without the names of domains that no node is of, and passed by onnx's full checker."""
-    import onnx
-
-    used: Sequence[str] = [node.domain or "ai.onnx" for node in model.graph.node]
-    kept = [opset for opset in model.opset_import if (opset.domain or "ai.onnx") in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
+    return checked_model(model)

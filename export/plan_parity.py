@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError
-from immunecam.export.card_graph import Feeds
+from immunecam.export.quantisation import Feeds
 from immunecam.kernels import dequantize_faces, mutate, project
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
@@ -24,7 +24,9 @@ OUTPUTS = {"analyzer": "probabilities", "restorer": "restored"}
 # 1.3e-4 in p; a card rounds in another order, so it gets room.
 LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "analyzer": {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 5e-4), "int8": (1e-1, 3e-3)},
-    "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25)},
+    # A restorer in int8 is a bundle's own: on a CPU nothing differs, on a card a rounding that goes the other way is a
+    # step of int8.
+    "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25), "int8": (8.0, 0.5)},
 }
 
 

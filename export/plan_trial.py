@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import ImmuneCamError, InputError
-from immunecam.export.card_graph import Feeds
 from immunecam.export.plan_parity import PlanParity, Reference
 from immunecam.export.plan_report import PlanReport, report_from_inspector
+from immunecam.export.quantisation import Feeds
 from immunecam.kernels.cuda.staging import Staging
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import MANIFEST

@@ -2,7 +2,8 @@
 
 Randomness stays outside: the uniforms are an input. The networks' weights are referred to where they lie inside
 `analyzer.onnx` and `restorer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX
-external data (file, offset, length), so a bundle stores nothing twice.
+external data (file, offset, length), so a bundle stores nothing twice. Networks that compute in int8 do so with uint8
+activations here, which stand for the same numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from immunecam.export.active_rows import projection_nodes
 from immunecam.export.torch_graph import OPSET
+from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.kernels import Subspace
 from immunecam.runtime.subspace_file import tensor_spans
 
@@ -83,15 +86,24 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     if subspace.basis.dtype != np.float32:
         rows = node("Cast", [rows], "rows", to=TensorProto.FLOAT)
     bits = node("Cast", [node("Less", ["uniforms", "probabilities"], "bits")], "drawn", to=TensorProto.FLOAT)
-    weights = node("Where", ["expected", "probabilities", bits], "antibody")
+    antibody = weights = node("Where", ["expected", "probabilities", bits], "antibody")
     if subspace.scale is not None:
         square = node("Mul", ["subspace.scale", "subspace.scale"], "scale_squared")
         weights = node("Mul", [weights, square], "weights")
     pixels = node("Reshape", ["faces", "purifier.flat"], "pixels")
     centred = node("Sub", [pixels, "subspace.mean"], "centred")
-    coefficients = node("Gemm", [centred, rows], "coefficients", transB=1)
-    kept = node("Mul", [coefficients, weights], "kept")
-    face = node("Add", [node("MatMul", [kept, rows], "spanned"), "subspace.mean"], "face")
+    products, constants = projection_nodes(
+        subspace.k,
+        subspace.d,
+        antibody=antibody,
+        weights=weights,
+        centred=centred,
+        rows=rows,
+        output="purifier.spanned",
+    )
+    nodes += products
+    initializers += constants
+    face = node("Add", ["purifier.spanned", "subspace.mean"], "face")
     scaled = node("Mul", [node("Add", [face, "purifier.one"], "shifted"), "purifier.half_range"], "scaled")
     rounded = node("Round", [node("Clip", [scaled, "purifier.black", "purifier.white"], "clipped")], "rounded")
     if restorer is not None:
@@ -122,7 +134,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
             helper.make_tensor_value_info("purified", TensorProto.UINT8, ["N", _SIDE, _SIDE]),
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", subspace.k]),
         ],
-        initializers,
+        unsigned_activations(nodes, initializers),
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
     return bytes(whole.SerializeToString(deterministic=True))

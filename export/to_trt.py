@@ -19,6 +19,7 @@ from immunecam.export.plan_build import build_plan, require_polygraphy
 from immunecam.export.plan_parity import OUTPUTS, Reference, run_graph
 from immunecam.export.plan_tables import print_check, print_plan
 from immunecam.export.plan_trial import ExportedPlan, try_plans
+from immunecam.export.quantisation import is_quantised
 from immunecam.export.real_faces import real_faces
 from immunecam.export.timing_cache import timing_cache_path
 from immunecam.kernels.cuda import open_device
@@ -80,10 +81,11 @@ def export_plans(
     trt, device, machine = _machine()
     options.hardware_level(trt)  # said now, not after the slow work
     reference = Reference(bundle, real_faces(faces))
-    graphs = {role: card_graph(bundle, role, options.of(role), reference.feeds[role]) for role in card_roles(bundle)}
+    precisions = _precisions(bundle, options)
+    graphs = {role: card_graph(bundle, role, precisions[role], reference.feeds[role]) for role in precisions}
     on_cpu = {
         role: reference.compare(
-            role, options.of(role), run_graph(graph, OUTPUTS[role]), f"The {role} converted to {options.of(role)}"
+            role, precisions[role], run_graph(graph, OUTPUTS[role]), f"The {role} converted to {precisions[role]}"
         )
         for role, graph in graphs.items()
     }
@@ -120,11 +122,18 @@ def check_bundle(
     feeds = Reference(bundle, real_faces(faces)).feeds if options.precision == "int8" else {}
     return {
         role: check_graph(
-            card_graph(bundle, role, options.of(role), feeds.get(role)),
+            card_graph(bundle, role, precision, feeds.get(role)),
             options.batch[2],
             f"The {role} of {bundle.path}",
         )
-        for role in card_roles(bundle)
+        for role, precision in _precisions(bundle, options).items()
+    }
+
+
+def _precisions(bundle: Bundle, options: BuildOptions) -> dict[str, str]:
+    """What each graph is compiled in: int8 if it is in int8 already, else what was asked for."""
+    return {
+        role: "int8" if is_quantised(bundle.graph(role) or b"") else options.of(role) for role in card_roles(bundle)
     }
 
 
@@ -146,7 +155,7 @@ def _key(bundle: Bundle, role: str, options: BuildOptions, machine: PlanMachine)
         gpu=machine.gpu,
         compute_capability=machine.compute_capability,
         driver=machine.driver,
-        precision=options.of(role),
+        precision=_precisions(bundle, options)[role],
         batch=options.batch,
         flags=options.flags,
     )
@@ -206,7 +215,8 @@ def run(
     if check:
         checks = check_bundle(bundle, options, faces=faces, trust=trust)
         for role, found in checks.items():
-            print_check(console, role, options.of(role), found)
+            int8 = any(row.operator == "QuantizeLinear" for row in found.operators)
+            print_check(console, role, "int8" if int8 else options.of(role), found)
         if report is not None:
             write_check(report, bundle, checks, trust=trust)
         return

@@ -23,7 +23,7 @@ from immunecam.runtime.bundle_manifest import (
 )
 from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
-__all__ = ["check_signature_kept", "is_signed", "put_folder", "write_bundle"]
+__all__ = ["check_free", "check_signature_kept", "is_signed", "put_folder", "write_bundle"]
 
 
 def write_bundle(
@@ -82,14 +82,9 @@ def write_bundle(
         If the content is not a valid bundle, or it cannot be written (no space, no permission).
     """
     target = Path(path)
-    if target.suffix != ".immune":
-        raise UsageError(f"The bundle's path is {target}, but its name must end in .immune.")
-    taken = os.path.lexists(target)
-    if taken and not (overwrite and (target / MANIFEST).is_file()):
-        why = "is not a bundle" if overwrite else "exists already"
-        raise UsageError(f"{target} {why}, so it is not replaced: choose another path for the bundle.")
+    check_free(target, overwrite=overwrite)
     check_signature_kept(target, sign=sign, drop_signature=drop_signature)
-    if taken and version is None:
+    if os.path.lexists(target) and version is None:
         name, version = _named_before(target, name)
     for file in files:
         check_file_name(file)
@@ -121,6 +116,22 @@ def write_bundle(
     signature = {} if sign is None else {SIGNATURE: signatures_to_bytes([sign_manifest(raw, sign)])}
     put_folder(target, {**files, **signature, MANIFEST: raw})
     return read_bundle(target, None)
+
+
+def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Say, before the slow work, that a bundle cannot be written there.
+
+    Raises
+    ------
+    UsageError
+        If the path does not end in ``.immune``, or something is there that may not be replaced.
+    """
+    target = Path(path)
+    if target.suffix != ".immune":
+        raise UsageError(f"The bundle's path is {target}, but its name must end in .immune.")
+    if os.path.lexists(target) and not (overwrite and (target / MANIFEST).is_file()):
+        why = "is not a bundle" if overwrite else "exists already"
+        raise UsageError(f"{target} {why}, so it is not replaced: choose another path for the bundle.")
 
 
 def check_signature_kept(path: str | os.PathLike[str], *, sign: PrivateKey | None, drop_signature: bool) -> None:

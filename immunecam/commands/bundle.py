@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from immunecam.commands.bundle_quantize import quantize
 from immunecam.commands.options import BundleState, Json, PassphraseFile, TrustedKey, signing_key, trust_of
 from immunecam.errors import InputError, UsageError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Sign bundles, verify them, look into them, pack them.", no_args_is_help=True)
+
+app.command()(quantize)
 
 _Source = Annotated[Path, typer.Argument(metavar="B", help="Bundle, folder or archive NAME.immune.")]
 

@@ -25,6 +25,7 @@ from immunecam.runtime.engines import (
     OnnxRuntimePurifier,
     WholePurifier,
     choose_provider,
+    onnxruntime_session,
 )
 from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.purifier import Purifier
@@ -429,3 +430,26 @@ def test_damaged_model_is_read_or_refused(bundle: Bundle, data: st.DataObject) -
     except InputError as error:
         message = str(error)
     assert len(message.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "wide"),
+    [
+        ("aarch64", None, True),
+        ("x86_64", "flags : fpu avx2 avx512f", False),
+        ("x86_64", "flags : fpu avx2 avx_vnni", True),
+        ("AMD64", "flags : fpu avx512_vnni", True),
+        ("x86_64", None, False),
+    ],
+)
+def test_overflow_is_avoided_where_it_can_happen(monkeypatch, machine, cpuinfo, wide):
+    """Without VNNI sums of int8 products would be cut off; where nothing is known of the processor neither is that."""
+
+    def read_text(path, encoding=None):
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(onnxruntime_session.platform, "machine", lambda: machine)
+    monkeypatch.setattr(onnxruntime_session.Path, "read_text", read_text)
+    assert onnxruntime_session.adds_in_32_bits.__wrapped__() is wide

@@ -1,0 +1,131 @@
+"""Static quantisation of a graph by ONNX Runtime: Conv, Gemm and MatMul between QuantizeLinear and DequantizeLinear.
+
+Everything is symmetric int8 with a zero point of 0, the weights with a scale for every output, and biases stay float32:
+that is what TensorRT takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Feeds", "checked_model", "is_quantised", "layers_of", "quantised"]
+
+Feeds = Mapping[str, NDArray[np.float32]]
+"""A graph's inputs by name."""
+
+# What int8 pays for. The rest stays in single precision.
+_QUANTISED = ["Conv", "Gemm", "MatMul"]
+
+
+def layers_of(graph: bytes) -> tuple[str, ...]:
+    """Names of the operators that :func:`quantised` quantises, in the file's order; those of constants are none."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return tuple(
+        node.name for node in model.graph.node if node.op_type in _QUANTISED and not constants.issuperset(node.input)
+    )
+
+
+def is_quantised(graph: bytes) -> bool:
+    """Whether it computes in int8 already; told by the operator's name, so that onnx is not needed."""
+    return b"QuantizeLinear" in graph
+
+
+def quantised(
+    graph: bytes, calibration: Feeds, *, layers: Collection[str] | None = None, outputs: bool = False
+) -> bytes:
+    """The graph with int8 between explicit QuantizeLinear and DequantizeLinear.
+
+    Parameters
+    ----------
+    graph : bytes
+        Float32, with a name for every node and no cast of a weight.
+    calibration : Mapping of ndarray
+        Its inputs (N, 112, 112) of real faces; ranges are those of their smallest and largest values.
+    layers : collection of str, optional
+        Names of the operators to quantise; None means all of :func:`layers_of`.
+    outputs : bool
+        Quantise what comes out of an operator, too. ONNX Runtime has integer kernels for such a Conv only; TensorRT
+        does better without.
+
+    Returns
+    -------
+    bytes
+        An ONNX model, passed by onnx's full checker.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    chosen = layers_of(graph) if layers is None else layers
+    if not chosen:
+        return graph
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_static(
+            str(source),
+            str(target),
+            _Reader(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED,
+            nodes_to_quantize=sorted(chosen),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": [] if outputs else _QUANTISED,
+            },
+        )
+        return checked_model(onnx.load(str(target)))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantisation logs hints on the root logger, which have been followed."""
+    root = logging.getLogger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+
+
+class _Reader:
+    """Faces one by one, as the calibration wants them."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        count = len(next(iter(feeds.values())))
+        self._each = iter([{name: array[n : n + 1] for name, array in feeds.items()} for n in range(count)])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._each, None)
+
+
+def checked_model(model: Any) -> bytes:
+    """Without the names of domains that no node is of, and passed by onnx's full checker."""
+    import onnx
+
+    used: Sequence[str] = [node.domain or "ai.onnx" for node in model.graph.node]
+    kept = [opset for opset in model.opset_import if (opset.domain or "ai.onnx") in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))

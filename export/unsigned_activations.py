@@ -1,0 +1,45 @@
+"""Activations as uint8 in place of int8, for ONNX Runtime on x86, with the very same values.
+
+TensorRT wants int8 activations. ONNX Runtime's integer convolutions on x86 want uint8 ones, and leave many others
+in float32. ``uint8 q + 128 with the zero point 128`` and ``int8 q with the zero point 0`` stand for the same number, at
+the ends of the range, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["unsigned_activations"]
+
+_ZERO = "zero_point.uint8"
+
+
+def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
+    """The initializers that the nodes need then, which are changed in place.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeProto
+        With QuantizeLinear of int8, zero point 0, and DequantizeLinear of what they give; other DequantizeLinear, those
+        of weights, stay as they are.
+    initializers : sequence of TensorProto
+
+    Returns
+    -------
+    list of TensorProto
+        The same initializers if no node quantises.
+    """
+    from onnx import numpy_helper
+
+    quantised = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    replaced = set()
+    for node in nodes:
+        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and node.input[0] in quantised):
+            replaced.add(node.input[2])
+            node.input[2] = _ZERO
+    unused = replaced.difference(*(node.input for node in nodes))
+    more = [numpy_helper.from_array(np.uint8(128), _ZERO)] if quantised else []
+    return [*(tensor for tensor in initializers if tensor.name not in unused), *more]
