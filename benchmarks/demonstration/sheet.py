@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,15 +55,15 @@ def write_sheet(trials: Sequence[Trial], level: float, about: str, file: Path) -
 
     with house_style():
         figure = Figure(figsize=(_WIDTH, _ROW * len(trials) + _FOOT))
-        parts = figure.subfigures(len(trials) + 1, 1, height_ratios=[*(_ROW for _ in trials), _FOOT])
+        parts: Any = figure.subfigures(len(trials) + 1, 1, height_ratios=[*(_ROW for _ in trials), _FOOT])
         for number, (trial, part) in enumerate(zip(trials, parts, strict=False)):
             person = number % len(trial.names)
             part.text(0.02, 0.95, title_of(trial, person, level), va="top", weight="bold", fontsize=11.5)
             borders = {"left": 0.02, "right": 0.98, "top": 0.79, "bottom": 0.04, "hspace": 0.02, "wspace": 0.12}
             axes = part.subplots(2, len(_COLUMNS), height_ratios=[2.9, 1], gridspec_kw=borders)
             panels = [Panel(axes[0][n], axes[1][n]) for n in range(len(_COLUMNS))]
-            for axis, column in zip(axes[0], _COLUMNS, strict=True):
-                axis.set_title(column, loc="center", weight="normal")
+            for axis, name in zip(axes[0], _COLUMNS, strict=True):
+                axis.set_title(name, loc="center", weight="normal")
             face = {stage: faces[person] for stage, faces in trial.faces.items()}
             added = noise(face["clean"], face["attacked"])
             change = int(np.abs(face["attacked"].astype(int) - face["clean"]).max())

@@ -22,7 +22,7 @@ __all__ = ["demo"]
 
 _SCHEMA = "immunecam.demo/1"
 _DATA = Path("../shared/data")  # as for the tests
-_THRESHOLD_PAIRS = 300
+_THRESHOLD_PAIRS = 200
 
 
 def demo(
@@ -52,7 +52,7 @@ def demo(
         Optional[float],  # noqa: UP045
         typer.Option(help="Cosine from which the recogniser accepts. Default: of best accuracy on clean pairs."),
     ] = None,
-    people: Annotated[int, typer.Option(min=2, max=64, help="Of the faces, the first so many.")] = 6,
+    people: Annotated[int, typer.Option(min=2, max=64, help="Of the faces, the first so many.")] = 4,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FOLDER", help="For attack.png and attack.mp4; made if missing.")
     ] = Path("attack-demo"),

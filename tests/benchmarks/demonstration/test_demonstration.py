@@ -115,8 +115,8 @@ def test_the_threshold_lies_in_the_middle_of_the_gap(judge, people):
 
 def test_attacks_get_through_and_keep_to_their_budget(trials, judge):
     assert [(trial.goal, trial.attack) for trial in trials] == [
-        *(("dodging", name) for name in ("PGD-40", "MI-FGSM-10")),
-        *(("impersonation", name) for name in ("PGD-40", "MI-FGSM-10")),
+        *(("dodging", name) for name in ("PGD-10", "MI-FGSM-10")),
+        *(("impersonation", name) for name in ("PGD-10", "MI-FGSM-10")),
     ]
     for trial in trials:
         assert trial.right("clean").all()
@@ -131,7 +131,7 @@ def test_attacks_get_through_and_keep_to_their_budget(trials, judge):
         assert np.allclose(trial.cosines["purified"], said, atol=1e-5)
         assert np.array_equal(trial.accepted("purified"), said >= judge.threshold)
     through = int((~trials[0].right("purified")).sum())
-    assert counted(trials)[0] == f"dodging, PGD-40: 3 of 3 got through before purification, {through} after"
+    assert counted(trials)[0] == f"dodging, PGD-10: 3 of 3 got through before purification, {through} after"
     row = trials[2].rows()[1]
     assert (row["person"], row["compared_with"]) == ("P101", "P102")
     assert row["attacked_accepted"] is True
@@ -186,7 +186,7 @@ def test_noise_is_shown_ten_times_as_strong():
 
 
 def test_titles_say_who_wants_what(trials):
-    assert title_of(trials[0], 1, 8.0) == "dodging, PGD-40 at 8/255: P101 does not want to be recognised"
+    assert title_of(trials[0], 1, 8.0) == "dodging, PGD-10 at 8/255: P101 does not want to be recognised"
     assert title_of(trials[3], 2, 4.5) == "impersonation, MI-FGSM-10 at 4.5/255: P102 wants to be taken for P100"
 
 
@@ -212,6 +212,6 @@ def test_the_command(data, recognizers, tmp_path):
     assert (report["schema"], report["seed"], report["people"]) == ("immunecam.demo/1", 3, 2)
     assert len(report["rows"]) == 8
     assert all(row["clean_accepted"] == (row["goal"] == "dodging") for row in report["rows"])
-    assert "dodging, PGD-40: 2 of 2 got through before purification" in done.stdout
+    assert "dodging, PGD-10: 2 of 2 got through before purification" in done.stdout
     assert "too few for a door" in done.stdout
     assert "wrote out/deep/attack.png, out/deep/attack.mp4, report.json" in done.stdout
