@@ -75,6 +75,8 @@ def demo(
         raise UsageError(
             f"the folder {str(json_report.parent)!r} to write the report into does not exist: make it first"
         )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"the output {str(out)!r} is a file, but sheet and clip go into a folder: name one")
     require_training()
     require_plots("sheet and clip")
     device = require_device(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,7 @@ def require_plots(what: str = "plots") -> None:
     missing = [name for name in ("matplotlib", "jinja2", "markdown_it") if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendMissingError(
-            f"{what} need {', '.join(missing)}, which is not installed: pip install 'immunecam[plots]', "
-            "or leave them out"
+            f"{what} need {', '.join(missing)}, which is not installed: pip install 'immunecam[plots]'"
         )
 
 
@@ -96,7 +96,9 @@ def house_style() -> Iterator[None]:
     """Draw and write in the house style, whatever the user's matplotlib is set to; that is as before afterwards."""
     import matplotlib.style
 
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes, and no more can be done about it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 

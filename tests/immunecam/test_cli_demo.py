@@ -18,6 +18,7 @@ import pytest
         (("--attack", "--recognizer", "r.pt", "--threshold", "1.5"), 2, "threshold is 1.5"),
         (("--attack", "--recognizer", "r.pt", "--people", "1"), 2, "people"),
         (("--attack", "--recognizer", "r.pt", "--json", "none/r.json"), 2, "'none'"),
+        (("--attack", "--recognizer", "r.pt", "-o", "two/a.png"), 2, "is a file"),
         (("--attack", "--recognizer", "r.pt", "--faces", "none"), 3, "'none' are no folder"),
         (("--attack", "--recognizer", "r.pt", "--data", "none"), 3, "none/lfw/dev_112.zip"),
         (("--attack", "--recognizer", "r.pt", "--faces", "two"), 3, "'r.pt' does not exist"),
