@@ -42,9 +42,9 @@ class Panel:
         scale.set(xlim=(_LOWEST, _HIGHEST), ylim=(0, 1))
         scale.axis("off")
         words = {"transform": scale.transAxes, "ha": "center", "va": "top"}
-        self._word = scale.text(0.5, 0.68, "", weight="bold", **words)
-        self._name = scale.text(0.5, 0.45, "", **words)
-        self._score = scale.text(0.5, 0.2, "", fontsize=8, **words)
+        self._word = scale.text(0.5, 0.64, "", weight="bold", **words)
+        self._name = scale.text(0.5, 0.42, "", **words)
+        self._score = scale.text(0.5, 0.18, "", fontsize=8, **words)
         (self._line,) = scale.plot([_LOWEST, _HIGHEST], [0.82, 0.82], color=MUTED, linewidth=1.5, alpha=0.6)
         (self._limit,) = scale.plot([], [], color=INK, linewidth=1.5)
         (self._dot,) = scale.plot([], [], "o", markersize=8, clip_on=False)
@@ -66,8 +66,8 @@ class Panel:
         said = "accepted as" if cosine >= threshold else "not taken for"
         self._word.set(text=f"{'✓' if right else '✗'} {said}", color=RIGHT if right else WRONG)
         self._name.set_text(aim)
-        self._score.set_text(f"score {cosine:.2f}, threshold {threshold:.2f}")
-        self._limit.set_data([threshold, threshold], [0.7, 0.94])
+        self._score.set_text(f"score {round(cosine, 2) + 0.0:.2f}, threshold {threshold:.2f}")
+        self._limit.set_data([threshold, threshold], [0.74, 0.94])
         self._dot.set(color=RIGHT if right else WRONG, markeredgecolor=PAPER)
         self._dot.set_data([min(max(cosine, _LOWEST), _HIGHEST)], [0.82])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _LIMITS = (
     "that is what\nimmunecam evaluate measures."
 )
 
-_WIDTH, _ROW, _FOOT = 12.0, 3.75, 1.75  # inches
+_WIDTH, _ROW, _FOOT = 12.0, 3.75, 2.0  # inches
 
 _COLUMNS = ("enrolled", "clean", "attacked", f"noise x {NOISE_GAIN}", "purified")
 
@@ -77,9 +78,9 @@ def write_sheet(trials: Sequence[Trial], level: float, about: str, file: Path) -
                     trial.threshold,
                     right=bool(trial.right(stage)[person]),
                 )
-        told = "\n".join([about, *(f"{line}." for line in counted(trials))])
+        told = "\n".join([*textwrap.wrap(about, 118), *(f"{line}." for line in counted(trials))])
         parts[-1].text(0.02, 0.92, told, va="top", linespacing=1.5)
-        parts[-1].text(0.02, 0.3, _LIMITS, va="top", fontsize=8.5, linespacing=1.5, color=MUTED)
+        parts[-1].text(0.02, 0.27, _LIMITS, va="top", fontsize=8.5, linespacing=1.5, color=MUTED)
         stream = io.BytesIO()
         figure.savefig(stream, dpi=110, format="png", metadata={"Software": None})
     with written_whole(file) as partial:

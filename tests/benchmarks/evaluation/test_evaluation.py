@@ -391,6 +391,7 @@ def test_command(data, recognizers, bundle, tmp_path):
     assert again.returncode == 0, again.stderr
     text = (tmp_path / "again.md").read_text()
     assert text.replace("(again/", "(page/") == (tmp_path / "page.md").read_text()
+    assert "quick form" in (tmp_path / "again.html").read_text()
 
 
 @pytest.mark.parametrize(
