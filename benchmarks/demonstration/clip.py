@@ -80,7 +80,7 @@ def _scene(trial: Trial, person: int, judge: Judge, level: float) -> Iterator[ND
             right = bool(cosine >= trial.threshold) == (trial.goal == "dodging")
             panel.decide(face, trial.aims[person], float(cosine), trial.threshold, right=right)
         strongest = int(np.abs(faces[n].astype(int) - clean).max())
-        panels[1].say(noise(clean, faces[n]), f"at most {strongest} of 255", "", "grey levels of a pixel")
+        panels[1].say(noise(clean, faces[n]), f"at most {strongest} of 255", "grey levels of a pixel")
         told.set_text(f"{100 * share:.0f} % of the perturbation")
         image = _drawn(canvas)
         for _ in range(_HELD if n == len(shares) - 1 else 1):
