@@ -18,13 +18,14 @@ from immunecam.benchmarks.evaluation.defences import BundleDefence, baselines, f
 from immunecam.benchmarks.evaluation.joined import check_joinable, joined
 from immunecam.benchmarks.evaluation.page import page
 from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs
-from immunecam.benchmarks.evaluation.plots import contact_sheet, plot_budgets, plot_price, plot_roc
+from immunecam.benchmarks.evaluation.plots import contact_sheet, evaluation_plots
 from immunecam.benchmarks.evaluation.protocol import FULL, QUICK, Protocol
 from immunecam.benchmarks.evaluation.run import Evaluation, Job, Victim
 from immunecam.benchmarks.evaluation.sanity import failed
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
+from immunecam.reports.html import write_html
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.report import machine, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
@@ -62,6 +63,7 @@ def evaluate(
     modes: Sequence[str] = _MODES,
     report: Path | None = None,
     markdown: Path | None = None,
+    html: Path | None = None,
     part: tuple[int, int] | None = None,
     merge: Sequence[Path] = (),
     earlier: Path | None = None,
@@ -86,8 +88,9 @@ def evaluate(
         Folder for everything that takes time; plots and the contact sheet go there, too.
     modes : sequence of str
         Mutation modes of the bundles.
-    report, markdown : path, optional
-        JSON and page to write. The page's plots lie beside it, in `robustness/`.
+    report, markdown, html : path, optional
+        JSON and pages to write; pages that are not named go to the work folder. The plots of the one in Markdown lie
+        beside it, in a folder of its name; the one in HTML is one file.
     part : (int, int), optional
         Do only the i-th of n parts of the work (from 1), and give back None.
     merge : sequence of path
@@ -173,7 +176,7 @@ def evaluate(
         content = {key: value for key, value in whole.items() if key not in ("machine", "versions", "rows")}
         write_report(report, SCHEMA, whole["rows"], bundle_sha256=sha256, **content)
     _sheet(evaluation, jobs, store.folder / "contact_sheet.png")
-    write_page(whole, markdown if markdown is not None else store.folder / "robustness.md")
+    write_page(whole, markdown or store.folder / "robustness.md", html or store.folder / "robustness.html")
     return whole
 
 
@@ -196,25 +199,29 @@ def load_report(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_page(report: dict[str, Any], file: Path) -> None:
-    """Write the page of a report, and the plots that it shows into a folder of its name beside it.
+def write_page(report: dict[str, Any], markdown: Path | None, html: Path | None = None) -> None:
+    """Write the pages of a report; for the one in Markdown also its plots, into a folder of its name beside it.
 
     Raises
     ------
     InputError
-        If it cannot be written, or the report's sanity block fails.
+        If one cannot be written, or the report's sanity block fails.
     """
     if faults := [check["name"] for check in report.get("sanity", ()) if check["holds"] is False]:
         raise InputError(f"there is no page of this report, because its sanity block fails: {'; '.join(faults)}")
-    folder = file.with_suffix("")
+    file = markdown or html
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        plot_budgets(report, folder / "budgets.png")
-        plot_roc(report, folder / "roc.png")
-        if _has_adaptive(report):
-            plot_price(report, folder / "price.png")
-        with written_whole(file) as partial:
-            partial.write_text(page_with_plots(report, folder.name), encoding="utf-8")
+        plots = evaluation_plots(report)
+        if markdown is not None:
+            folder = markdown.with_suffix("")
+            folder.mkdir(parents=True, exist_ok=True)
+            for plot in plots:
+                plot.write(folder)
+            with written_whole(markdown) as partial:
+                partial.write_text(page_with_plots(report, folder.name), encoding="utf-8")
+        if html is not None:
+            file = html
+            write_html(html, page(report), plots)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"the report lacks what a page shows ({type(error).__name__}: {error}): measure again with this version"

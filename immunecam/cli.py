@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from immunecam import __version__
-from immunecam.commands import bench, bundle, doctor, evaluate, export, gate, purify, serve, train
+from immunecam.commands import bench, bundle, demo, doctor, evaluate, export, gate, purify, serve, train
 from immunecam.errors import ImmuneCamError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("purify")(purify.purify)
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bundle.app, name="bundle")

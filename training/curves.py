@@ -1,41 +1,77 @@
-"""Curves of a training run as one picture."""
+"""Curves of a training run as one figure."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["plot_curves"]
+from immunecam.reports.plot import Plot
+from immunecam.reports.style import COLOURS, MUTED, house_style, new_figure
 
+__all__ = ["training_plot"]
+
+# Column of the CSV file, title of its panel, what its axis says.
 _PANELS = (
-    ("loss", "loss"),
-    ("pixel", "squared error / pixel"),
-    ("identity", "1 - cos"),
-    ("sparsity", "eigenfaces with p > 1/2"),
-    ("specificity", "Hamming distance between faces"),
-    ("mutation", "mean |p - 1/2|"),
+    ("loss", "Loss", "weighted sum of all terms"),
+    ("identity", "Identity", "1 - cosine to the clean face"),
+    ("pixel", "Pixels", "squared error per pixel"),
+    ("sparsity", "Active eigenfaces", "number with p > 1/2"),
+    ("specificity", "Difference between faces", "Hamming distance, bits"),
+    ("mutation", "Certainty", "mean |p - 1/2|"),
 )
 
+_ENOUGH = 40  # points of a phase from which a mean of neighbours says more than they do
 
-def plot_curves(source: Path, target: Path) -> None:
-    """Draw every column of a run's CSV against the step, one colour a phase; nothing is drawn of an empty run."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+def training_plot(rows: Sequence[Mapping[str, str]]) -> Plot:
+    """Every term against the step, one colour a phase.
 
-    with source.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        return
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), constrained_layout=True)
-    for axis, (column, label) in zip(axes.flat, _PANELS, strict=True):
-        for phase in dict.fromkeys(row["phase"] for row in rows):
-            points = [(int(row["step"]), float(row[column])) for row in rows if row["phase"] == phase]
-            axis.plot(*zip(*points, strict=True), label=phase, linewidth=1)
-        axis.set_xlabel("step")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    axes.flat[0].legend()
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
+    Parameters
+    ----------
+    rows : sequence of mappings
+        Lines of a run's CSV file, at least one.
+    """
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    with house_style():
+        figure, axes = new_figure(11, 6.2, 2, 3, sharex=True)
+        for axis, (column, title, unit) in zip(axes.flat, _PANELS, strict=True):
+            for number, phase in enumerate(phases):
+                colour = COLOURS[number % len(COLOURS)]
+                steps, values = zip(
+                    *((int(row["step"]), float(row[column])) for row in rows if row["phase"] == phase), strict=True
+                )
+                several = len(steps) >= _ENOUGH
+                axis.plot(steps, values, color=colour, linewidth=1, alpha=0.35 if several else 1, marker=_mark(steps))
+                if several:
+                    axis.plot(steps, _smooth(values), color=colour)
+                if number:
+                    axis.axvline(steps[0], color=MUTED, linestyle=":", linewidth=1)
+            axis.set(title=title, ylabel=unit)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.locator_params(axis="x", nbins=5)
+            axis.margins(x=0.02)
+            axis.grid()
+        for axis in axes[-1]:
+            axis.set_xlabel("step")
+        marks = [axes[0][0].plot([], [], color=COLOURS[number % len(COLOURS)])[0] for number in range(len(phases))]
+        figure.legend(marks, phases, loc="outside upper left", ncols=6)
+        return Plot(
+            "curves",
+            "Terms of the objective, step by step",
+            "A colour is a phase of training; where there are many points, the strong line is their mean over a "
+            "twentieth of the phase. Identity is what a recogniser makes of a purified face: lower is better.",
+            figure,
+        )
+
+
+def _mark(steps: Sequence[int]) -> str:
+    return "o" if len(steps) == 1 else ""
+
+
+def _smooth(values: Sequence[float]) -> list[Any]:
+    """Means over a twentieth of the values around each, fewer at both ends."""
+    half = max(1, len(values) // 40)
+    return [
+        sum(values[max(0, n - half) : n + half + 1]) / len(values[max(0, n - half) : n + half + 1])
+        for n in range(len(values))
+    ]

@@ -58,8 +58,8 @@ class Trainer:
     """Trains one antibody network in a run folder.
 
     The folder holds `config.json`, `eigenspace.safetensors`, `checkpoint.safetensors` (network, slow copy and
-    optimiser; nothing is pickled), `sample.safetensors`, `curves.csv` and `curves.png`, and the
-    attacked faces of the bank if there is one.
+    optimiser; nothing is pickled), `sample.safetensors`, `curves.csv`, `curves.png`, `curves.svg` and `report.html`,
+    and the attacked faces of the bank if there is one.
 
     Parameters
     ----------
@@ -461,10 +461,10 @@ class Trainer:
             csv.writer(file).writerow(row)
 
     def plot(self) -> None:
-        """Draw `curves.png` from `curves.csv`."""
-        from immunecam.training.curves import plot_curves
+        """Draw `curves.png` and `curves.svg` from `curves.csv`, and write `report.html`; nothing of an empty run."""
+        from immunecam.training.run_report import write_run_report
 
-        plot_curves(self.curves, self.folder / "curves.png")
+        write_run_report(self.folder)
 
 
 class _Step(nn.Module):

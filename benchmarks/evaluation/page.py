@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["markdown_table", "page", "side_by_side"]
+__all__ = ["markdown_table", "page", "picked", "side_by_side"]
 
 _Row = Mapping[str, Any]
 
@@ -141,7 +141,11 @@ def _met(report: Mapping[str, Any]) -> list[str]:
     return ["", f"Attacks met in the last run of training ({'; '.join(met)})."] if met else []
 
 
-def _pick(rows: Sequence[_Row], recognizer: str, defence: str, threat: str, attack: str, budget: str) -> list[_Row]:
+def picked(rows: Sequence[_Row], recognizer: str, defence: str, threat: str, attack: str, budget: str) -> list[_Row]:
+    """The rows of a cell, both sides purified; of several attacks through a defence the strongest for each face.
+
+    `attack` is the beginning of a name.
+    """
     found = [
         row
         for row in rows
@@ -165,7 +169,7 @@ def _cell(found: Sequence[_Row]) -> str:
 
 def side_by_side(rows: Sequence[_Row], recognizer: str, defences: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table of one recogniser: a line for each defence, a column for each threat model met."""
-    table = [[_cell(_pick(rows, recognizer, name, *column[1:])) for column in _COLUMNS] for name in defences]
+    table = [[_cell(picked(rows, recognizer, name, *column[1:])) for column in _COLUMNS] for name in defences]
     kept = [n for n in range(len(_COLUMNS)) if any(line[n] for line in table)]
     return (
         ["defence", *(_COLUMNS[n][0] for n in kept)],
@@ -244,9 +248,9 @@ def _operating_points(report: Mapping[str, Any], recognizers: Sequence[str]) -> 
             line = []
             for threat, attack, budget in _POINTS:
                 found = [
-                    sum(min(row[key] for row in picked) for key in _DECISIONS) / 2
+                    sum(min(row[key] for row in rows) for key in _DECISIONS) / 2
                     for name in group
-                    if (picked := _pick(report["rows"], name, defence, threat, attack, budget))
+                    if (rows := picked(report["rows"], name, defence, threat, attack, budget))
                 ]
                 line.append(f"{sum(found) / len(found):.1f}" if found else "")
             lines.append([defence, title, *line])

@@ -2,88 +2,105 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from immunecam.benchmarks.latency.run import STAGES
 from immunecam.benchmarks.latency.table import label
-from immunecam.errors import BackendMissingError
-from immunecam.files import written_whole
+from immunecam.reports.plot import Plot
+from immunecam.reports.style import COLOURS, HATCHES, INK, MARKERS, MUTED, PAPER, house_style, new_figure
 
-__all__ = ["require_plots", "write_plots"]
+__all__ = ["latency_plots"]
 
-# Told apart by people with any colour vision (Okabe and Ito, 2008), and by hatches in print.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-_HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--", "", "", "..")
-_PLAIN = "#999999", "#444444", "#000000"
+_Row = Mapping[str, Any]
 
 
-def require_plots() -> None:
-    """Raise a BackendMissingError unless matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendMissingError(
-            "plots need matplotlib, which is not installed: pip install 'immunecam[train]', or leave --plots out"
-        )
-
-
-def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write latency and stages, each as PNG and SVG, into a folder that is there; the files.
-
-    Raises
-    ------
-    OSError
-        If one cannot be written.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    files = []
+def latency_plots(report: Mapping[str, Any]) -> list[Plot]:
+    """Whole calls, and their stages; a line for every row of the report but those of the reference work."""
     rows = [row for row in report["rows"] if row["form"] != "reference"]
-    with pyplot.rc_context({"svg.hashsalt": "immunecam", "hatch.linewidth": 0.5}):
-        for name, draw in (("latency", _latency), ("stages", _stages)):
-            figure, axis = pyplot.subplots(figsize=(9, 1.6 + 0.45 * len(rows)), layout="constrained")
-            draw(axis, rows)
-            axis.set_yticks(range(len(rows)), [_tick(row) for row in rows])
-            axis.invert_yaxis()
-            axis.grid(axis="x", alpha=0.3)
-            for kind in ("png", "svg"):
-                file = folder / f"{name}.{kind}"
-                with written_whole(file) as partial:
-                    figure.savefig(partial, dpi=120, format=kind, metadata={"Date": None} if kind == "svg" else None)
-                files.append(file)
-            pyplot.close(figure)
-    return files
+    with house_style():
+        return [
+            Plot(
+                "latency",
+                "How long a call takes",
+                "Every line is one way of running: from the median to the slowest of 20 (p95) and of 100 calls (p99), "
+                "as far as enough calls were measured. The axis is logarithmic; further left is faster.",
+                _latency(rows),
+            ),
+            Plot(
+                "stages",
+                "Where the time of a call goes",
+                "Medians of the stages one after another, in milliseconds; the number behind a bar is their sum. "
+                "Colours and hatches follow the legend from left to right.",
+                _stages(rows),
+            ),
+        ]
 
 
-def _latency(axis: Any, rows: list[Mapping[str, Any]]) -> None:
-    for number, (q, marker) in enumerate((("p50", "o"), ("p95", "s"), ("p99", "^"))):
+def _latency(rows: Sequence[_Row]) -> Any:
+    figure, ((axis,),) = _lines(rows)
+    for place, row in enumerate(rows):
+        found = [row[f"total_{q}_ms"] for q in ("p50", "p95", "p99") if f"total_{q}_ms" in row]
+        axis.plot([min(found), max(found)], [place, place], color=MUTED, linewidth=1.2, zorder=1)
+        axis.annotate(
+            _milliseconds(found[0]),
+            (found[0], place),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            color=INK,
+        )
+    for number, q in enumerate(("p50", "p95", "p99")):
         points = [(row[f"total_{q}_ms"], place) for place, row in enumerate(rows) if f"total_{q}_ms" in row]
         if points:
-            axis.plot(*zip(*points, strict=True), marker, color=_COLOURS[number], label=q)
+            style = {"color": COLOURS[number], "markeredgecolor": PAPER, "markersize": 8}
+            axis.plot(*zip(*points, strict=True), MARKERS[number], label=_PERCENTILES[q], **style)
     axis.set_xscale("log", subs=(2, 5))
     for numbers in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
         numbers("{x:g}")
-    axis.margins(y=0.2)
-    axis.set(xlabel="whole call, milliseconds (logarithmic)", title="Latency of a call")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_xlabel("time of a whole call, milliseconds (logarithmic)")
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
 
 
-def _stages(axis: Any, rows: list[Mapping[str, Any]]) -> None:
+_PERCENTILES = {"p50": "median (p50)", "p95": "p95", "p99": "p99"}
+
+
+def _stages(rows: Sequence[_Row]) -> Any:
+    figure, ((axis,),) = _lines(rows)
     left = [0.0] * len(rows)
     for number, stage in enumerate(stage for stage in STAGES if stage != "total"):
         widths = [float(row.get(f"{stage}_p50_ms", 0.0)) for row in rows]
         if any(widths):
-            style = {"color": (_COLOURS + _PLAIN)[number], "hatch": _HATCHES[number]}
-            axis.barh(range(len(rows)), widths, left=left, label=stage, edgecolor="white", **style)
+            style = {"color": (*COLOURS, MUTED)[number % 7], "hatch": HATCHES[(number + number // 7) % len(HATCHES)]}
+            axis.barh(range(len(rows)), widths, 0.55, left=left, label=stage, edgecolor=PAPER, linewidth=0.5, **style)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-    axis.set(xlabel="median of a stage, milliseconds", title="Stages of a call")
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    for place, end in enumerate(left):
+        axis.annotate(_milliseconds(end), (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5)
+    axis.set_xlim(0, 1.12 * max([*left, 1e-9]))
+    axis.set_xlabel("medians of the stages, milliseconds")
+    figure.legend(loc="outside upper left", ncols=6)
+    return figure
 
 
-def _tick(row: Mapping[str, Any]) -> str:
+def _lines(rows: Sequence[_Row]) -> tuple[Any, Any]:
+    """A figure with a named line for every row, the first one on top."""
+    figure, axes = new_figure(9.2, 1.5 + 0.52 * len(rows))
+    axis = axes[0][0]
+    axis.set_yticks(range(len(rows)), [_tick(row) for row in rows])
+    axis.set_ylim(len(rows) - 0.4, -0.7)
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x")
+    return figure, axes
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def _tick(row: _Row) -> str:
     batch = "" if row["batch"] is None else f", batch {row['batch']}"
     return f"{label(row)}\n{row['provider']}, {row['threads']} thread{'s' * (row['threads'] > 1)}{batch}"

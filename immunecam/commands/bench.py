@@ -67,6 +67,10 @@ def bench(
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FOLDER", help="Write plots as PNG and SVG; needs matplotlib."),
     ] = None,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="PAGE", help="Write tables and plots as one HTML file; needs matplotlib."),
+    ] = None,
     compare: Annotated[
         Optional[tuple[Path, Path]],  # noqa: UP045
         typer.Option(metavar="OLD NEW", help="Measure nothing: say what differs between two reports of --json."),
@@ -75,16 +79,20 @@ def bench(
     """Measure time by stage, memory, cold start and energy, with the paper's form beside it; or compare two reports."""
     from immunecam.benchmarks.latency import compare as comparing
     from immunecam.benchmarks.latency import plan as planning
-    from immunecam.benchmarks.latency import plots as plotting
     from immunecam.benchmarks.latency import run, table
+    from immunecam.benchmarks.latency.plots import latency_plots
     from immunecam.files import written_whole
+    from immunecam.reports.html import write_html
+    from immunecam.reports.style import require_plots
     from immunecam.runtime.bundle import default_bundle
     from immunecam.runtime.report import machine, versions, write_report
 
     console = Console()
     if compare is not None:
-        if docs is not None or plots is not None:
-            raise UsageError("--compare measures nothing to write a page or plots of: leave --docs and --plots out")
+        if docs is not None or plots is not None or html is not None:
+            raise UsageError(
+                "--compare measures nothing to write a page or plots of: leave --docs, --plots and --html out"
+            )
         old, new = (comparing.read_report(path) for path in compare)
         for name in ("machine", "source", "pinned_to_cores", "block_s"):
             if old.get(name) != new.get(name):
@@ -96,9 +104,9 @@ def bench(
             write_report(json_report, comparing.COMPARE_SCHEMA, rows, bundle_sha256=new.get("bundle_sha256"))
         _print(console, "New against old", table.comparison(rows))
         return
-    _check_outputs(json_report, docs, plots)
-    if plots is not None:
-        plotting.require_plots()
+    _check_outputs(json_report, docs, html, plots=plots)
+    if plots is not None or html is not None:
+        require_plots("--plots and --html")
     pinned = None if pin is None else planning.cores_from_text(pin)
     bundles = _of_precision(bundle or [default_bundle()], precision or [], trust, bundle_state)
     plan = planning.LatencyPlan(
@@ -132,7 +140,7 @@ def bench(
     # The tables are of the very report that is written. That comes first, for whoever reads the tables may go away, and
     # the tables come even if it fails.
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), **measured}
-    written = []
+    written: list[Path] = []
     try:
         if json_report is not None:
             rows = measured.pop("rows")
@@ -142,8 +150,12 @@ def bench(
             with written_whole(docs) as partial:
                 partial.write_text(table.page(report), encoding="utf-8")
             written.append(docs)
+        drawn = latency_plots(report) if plots is not None or html is not None else []
         if plots is not None:
-            written += plotting.write_plots(report, plots)
+            written += [file for plot in drawn for file in plot.write(plots)]
+        if html is not None:
+            write_html(html, table.page(report), drawn)
+            written.append(html)
     except OSError as error:
         raise InputError(f"page or plots cannot be written ({error.strerror}): check folder and space") from None
     finally:
@@ -174,9 +186,9 @@ def _of_precision(
     return [path for path, precision in stored.items() if precision in {one.value for one in wanted}]
 
 
-def _check_outputs(json_report: Path | None, docs: Path | None, plots: Path | None) -> None:
+def _check_outputs(*files: Path | None, plots: Path | None) -> None:
     """Before minutes of measuring, not after."""
-    for file in (json_report, docs):
+    for file in files:
         if file is not None and (file.is_dir() or not file.parent.is_dir()):
             what = "is a folder" if file.is_dir() else f"has no folder {str(file.parent)!r} to lie in"
             raise UsageError(f"the file to write, {str(file)!r}, {what}: give a file in a folder that is there")

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
+from immunecam.reports.style import require_plots
 
 __all__ = ["evaluate"]
 
@@ -35,6 +36,10 @@ def evaluate(
     bundle_state: BundleState = None,
     json_: Json = None,
     docs: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="Write the page as Markdown.")] = None,  # noqa: UP045
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="PAGE", help="Write the page as one HTML file. Default: robustness.html in --work."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer pairs, budgets and antibodies; it says so.")] = False,
     work: Annotated[Path, typer.Option(help="Folder that keeps what was computed; run again to go on.")] = Path(
         ".immunecam-evaluation"
@@ -70,11 +75,12 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     page_of: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="REPORT", help="Measure nothing: write --docs from this report."),
+        typer.Option(metavar="REPORT", help="Measure nothing: write --docs and --html from this report."),
     ] = None,
 ) -> None:
     """Measure bundles by the whole protocol: clean, transfer, grey-box, adaptive, resubmission, sanity block."""
     require_training()
+    require_plots("the pages of an evaluation")
     device = require_device(device)
     from immunecam.benchmarks import robustness
     from immunecam.runtime.bundle import Bundle, default_bundle
@@ -85,10 +91,10 @@ def evaluate(
     if docs is not None and not docs.suffix:
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     if page_of is not None:
-        if docs is None:
-            raise UsageError("--page-of needs --docs PAGE: say where the page goes")
-        robustness.write_page(robustness.load_report(page_of), docs)
-        console.print(f"wrote {docs}", highlight=False)
+        if docs is None and html is None:
+            raise UsageError("--page-of needs --docs PAGE or --html PAGE: say where the page goes")
+        robustness.write_page(robustness.load_report(page_of), docs, html)
+        console.print(f"wrote {', '.join(str(page) for page in (docs, html) if page)}", highlight=False, soft_wrap=True)
         return
     if data is None or not recognizer:
         raise UsageError("an evaluation needs --data FOLDER and --recognizer FILE: give both")
@@ -103,7 +109,7 @@ def evaluate(
         if 0 < adaptive_pairs < 100 and not quick:
             raise UsageError(f"--adaptive-pairs is {adaptive_pairs}, but the full form takes 100 or more: use --quick")
         protocol = dataclasses.replace(protocol, adaptive_pairs=adaptive_pairs)
-    for file in (json_, docs):
+    for file in (json_, docs, html):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
     policy = trust_of(trust, bundle_state)
@@ -126,6 +132,7 @@ def evaluate(
             modes=modes,
             report=json_,
             markdown=docs,
+            html=html,
             part=None if part is None else _part(part),
             merge=merge or [],
             earlier=add_to,
@@ -139,7 +146,8 @@ def evaluate(
             highlight=False,
         )
         return
-    written = [str(path) for path in (json_, docs or work / "robustness.md", work / "contact_sheet.png") if path]
+    pages = docs or work / "robustness.md", html or work / "robustness.html"
+    written = [str(path) for path in (json_, *pages, work / "contact_sheet.png") if path]
     console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)
 
 

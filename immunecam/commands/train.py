@@ -157,7 +157,7 @@ def train(
     console.print(
         f"wrote {out} (manifest sha256 {bundle.sha256[:12]}); largest difference to PyTorch: "
         f"{max(parity.max_abs_p_random, parity.max_abs_p_real):.1e} in p, {parity.max_grey_levels} grey levels; "
-        f"curves in {trainer.folder / 'curves.png'}",
+        f"curves in {trainer.folder / 'report.html'}",
         highlight=False,
         soft_wrap=True,
     )

@@ -30,6 +30,7 @@ EDGE = str(default_bundle())
         (("--source", "grey.png"), 3, "no face is found"),
         (("--json", "none/report.json"), 2, "no folder 'none'"),
         (("--plots", "none"), 2, "does not exist"),
+        (("--html", "none/page.html"), 2, "has no folder"),
         (("--compare", "a.json", "b.json"), 3, "'a.json' cannot be read"),
         (("--compare", "a.json", "b.json", "--docs", "page.md"), 2, "--compare measures nothing"),
         (("--compare", "a.json"), 2, "2 arguments"),
@@ -52,7 +53,7 @@ def test_without_pytorch_and_matplotlib_it_says_what_to_install(run, tmp_path):
     )
     (tmp_path / "sitecustomize.py").write_text(blocker)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for arguments in (("--paper",), ("--plots", ".")):
+    for extra, arguments in (("train", ["--paper"]), ("plots", ["--plots", "."]), ("plots", ["--html", "page.html"])):
         done = run("bench", *arguments, env=environment)
         assert done.returncode == 4, done.stderr
-        assert "immunecam[train]" in done.stderr
+        assert f"immunecam[{extra}]" in done.stderr

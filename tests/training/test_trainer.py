@@ -46,9 +46,12 @@ def test_a_run_leaves_its_files(faces, recognizer, tmp_path):
     assert trainer.total_steps == trainer.step == 6
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == [
-        *("checkpoint.safetensors", "config.json", "curves.csv", "curves.png"),
-        *("eigenspace.safetensors", "sample.safetensors"),
+        *("checkpoint.safetensors", "config.json", "curves.csv", "curves.png", "curves.svg"),
+        *("eigenspace.safetensors", "report.html", "sample.safetensors"),
     ]
+    page = (tmp_path / "report.html").read_text()
+    for wanted in ("<svg", "1 - cosine to the clean face", "6 steps on", "attack.epsilon", "small"):
+        assert wanted in page
     rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert rows[-1]["phase"] == "adversarial"

@@ -131,9 +131,16 @@ def test_the_page(whole):
     assert "Never seen in the training of: small." in text
     settings = "queries 20, first_area 0.3, margin 0.2, on what expected PGD-8 leaves"
     assert f"| expected Square-20 after PGD-8 | 8/255 | {settings} |" in text
-    for plot in ("budgets.png", "roc.png", "price.png"):
-        assert f"(page/{plot})" in text
-        assert (folder / "page" / plot).stat().st_size > 5000
+    for plot in ("budgets", "roc", "price"):
+        assert f"(page/{plot}.png)" in text
+    for plot in ("glance", "budgets", "roc", "price"):
+        for kind in ("png", "svg"):
+            assert (folder / "page" / f"{plot}.{kind}").stat().st_size > 5000
+    page = (folder / "work" / "robustness.html").read_text()  # one file, with the plots in it
+    assert page.count("<svg") == 4
+    assert "page/" not in page
+    for wanted in ("Sanity block", "success of the attacker, %", "small (sample), adaptive", "first 16 eigenfaces"):
+        assert wanted in page
     assert (folder / "work" / "contact_sheet.png").is_file()
 
 
@@ -416,10 +423,11 @@ def test_command(data, recognizers, bundle, tmp_path):
     assert report["pairs"] == 60
     assert report["bundles"] == ["small (expected)"]
     assert "quick form" in (tmp_path / "page.md").read_text()
-    again = command("--page-of", "report.json", "--docs", "again.md", cwd=tmp_path)
+    again = command("--page-of", "report.json", "--docs", "again.md", "--html", "again.html", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     text = (tmp_path / "again.md").read_text()
     assert text.replace("(again/", "(page/") == (tmp_path / "page.md").read_text()
+    assert "quick form" in (tmp_path / "again.html").read_text()
 
 
 @pytest.mark.parametrize(

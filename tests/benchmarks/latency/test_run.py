@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(folder):
-    return _bench(folder, "--batch", "1", "--batch", "2", "--docs", "page.md", "--plots", ".")
+    return _bench(folder, "--batch", "1", "--batch", "2", "--docs", "page.md", "--plots", ".", "--html", "page.html")
 
 
 def _row(report, form, batch=None):
@@ -101,6 +101,12 @@ def test_table_page_and_plots_are_of_the_report(report, folder):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         drawing = (folder / f"{name}.svg").read_text()
         assert "<svg" in drawing
+    html = (folder / "page.html").read_text()
+    assert html.count("<svg") == 2
+    for row in report["rows"]:
+        assert f"<td>{row['total_p50_ms']:.2f}</td>" in html
+    for wanted in ("time of a whole call, milliseconds", "medians of the stages, milliseconds", "as shipped", "engine"):
+        assert wanted in html
     assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
 
 
