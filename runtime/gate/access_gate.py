@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +77,7 @@ class AccessGate:
             raise UsageError(f"min_frames is {min_frames}, but a decision needs 1 face or more")
         if threshold is not None and not -1 <= threshold <= 1:
             raise UsageError(f"the threshold is {threshold!r}, but a cosine is from -1 to 1")
-        self.store, self.observer, self.audit = store, observer, audit
+        self.store, self.observer, self.audit, self.min_frames = store, observer, audit, min_frames
         self._decider = Decider(store, observer, min_frames, limits)
         self._threshold, self._images = threshold, images
         purifier = observer.purifier
@@ -357,6 +359,26 @@ class AccessGate:
                 yield self._judge(track.sightings, track.frames, person, track.missed)
         if not seen:
             yield self._judge([], count, person)
+
+    def preview(self, sightings: Sequence[Sighting], frames: int) -> GateEvent:
+        """What the gate would say of a track's faces, 1:N, for whoever sets it up.
+
+        Nothing is written down, so it is no decision, and no door may open by it. Without a threshold faces are
+        compared all the same; nobody is granted then.
+
+        Parameters
+        ----------
+        sightings : sequence of Sighting
+            All of them are purified: give as many as decide.
+        frames : int
+            In which the face was seen.
+        """
+        try:
+            threshold = self.threshold()
+        except UsageError:
+            decision = self._decider.decide(sightings, frames, None, missed=0, threshold=math.inf)
+            return dataclasses.replace(decision.event, threshold=None)
+        return self._decider.decide(sightings, frames, None, missed=0, threshold=threshold).event
 
     def _decide(self, frames: Iterable[NDArray[np.uint8]], person: str | None) -> GateEvent:
         tracker, tracks, count = FaceTracker(max_sightings=_MAX_USED), list[Track](), 0
