@@ -200,6 +200,11 @@ class AccessGate:
     ) -> None:
         self.close()
 
+    @property
+    def given_threshold(self) -> float | None:
+        """The threshold that was given in place of the calibrated one."""
+        return self._threshold
+
     def threshold(self) -> float:
         """The score from which a probe is accepted.
 
