@@ -142,7 +142,7 @@ class LiveView:
         Returns
         -------
         Seen or None
-            None if the camera gave no new frame for half a second.
+            None if the camera gave no new frame for half a second, or was lost in that time.
 
         Raises
         ------
@@ -155,14 +155,21 @@ class LiveView:
             raise Overloaded(f"{_VIEWERS} viewers look already, which is all that may: try again in 5 s", 5)
         self._viewers += 1
         try:
-            until = time.monotonic() + _WAIT_S
+            until, were = time.monotonic() + _WAIT_S, False
             while True:
                 shot = self._newest()
+                if shot is None and were:
+                    return None  # the camera was just lost, which is told at once
+                were = shot is not None
                 if shot is not None and shot.number != after:
-                    return await asyncio.shield(self._made(shot, mode))  # others may wait for it, too
-                if time.monotonic() >= until:
+                    made = self._made(shot, mode)
+                    await asyncio.wait({made}, timeout=_LOOK_S)  # which leaves it alone: others may wait for it, too
+                    if made.done():
+                        return made.result()
+                elif time.monotonic() >= until:
                     return None
-                await asyncio.sleep(_LOOK_S)
+                else:
+                    await asyncio.sleep(_LOOK_S)
         finally:
             self._viewers -= 1
 

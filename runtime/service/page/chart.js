@@ -1,7 +1,8 @@
 /** A chart in SVG: axes with names and units, and lines over them. */
 
 const SVG = "http://www.w3.org/2000/svg";
-const EDGE = { left: 52, right: 10, top: 10, bottom: 38 };
+const EDGE = { right: 10, top: 10, bottom: 38 };
+const LETTER = 7; // pixels of one in the ticks' texts, about
 
 export function element(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -36,13 +37,14 @@ export class Chart {
     const { width, height } = this.svg.getBoundingClientRect();
     [this.width, this.height] = [Math.max(width, 120), Math.max(height, 80)];
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    this.left = 32 + LETTER * Math.max(...axes.y.ticks.map(([, text]) => text.length));
     this.back.replaceChildren(...this.#grid());
     this.changed();
   }
 
   x(value) {
     const { from, to } = this.axes.x;
-    return EDGE.left + ((value - from) / (to - from)) * (this.width - EDGE.left - EDGE.right);
+    return this.left + ((value - from) / (to - from)) * (this.width - this.left - EDGE.right);
   }
 
   y(value) {
@@ -75,7 +77,7 @@ export class Chart {
 
   horizontal(value, style) {
     const y = this.y(value).toFixed(1);
-    return element("line", { class: style, y1: y, y2: y, x1: EDGE.left, x2: this.width - EDGE.right });
+    return element("line", { class: style, y1: y, y2: y, x1: this.left, x2: this.width - EDGE.right });
   }
 
   #grid() {
@@ -84,15 +86,15 @@ export class Chart {
     const drawn = [];
     for (const [value, text] of y.ticks) {
       drawn.push(this.horizontal(value, "grid"));
-      drawn.push(element("text", { x: EDGE.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, text));
+      drawn.push(element("text", { x: this.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, text));
     }
     for (const [value, text] of x.ticks) {
       const anchor = this.x(value) > right - 12 ? "end" : "middle";
       drawn.push(element("text", { x: this.x(value), y: bottom + 16, "text-anchor": anchor }, text));
     }
-    drawn.push(element("line", { class: "axis", x1: EDGE.left, x2: right, y1: bottom, y2: bottom }));
+    drawn.push(element("line", { class: "axis", x1: this.left, x2: right, y1: bottom, y2: bottom }));
     const middle = (EDGE.top + bottom) / 2;
-    drawn.push(element("text", { x: (EDGE.left + right) / 2, y: this.height - 4, "text-anchor": "middle" }, x.name));
+    drawn.push(element("text", { x: (this.left + right) / 2, y: this.height - 4, "text-anchor": "middle" }, x.name));
     const turned = `translate(11 ${middle}) rotate(-90)`;
     drawn.push(element("text", { transform: turned, "text-anchor": "middle" }, y.name));
     return drawn;

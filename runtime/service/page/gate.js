@@ -18,7 +18,7 @@ const write = (id, text) => {
   if ($(id).textContent !== text) $(id).textContent = text;
 };
 const slider = $("threshold");
-const percent = (rate) => `${(100 * rate).toPrecision(2).replace(/^(\d+)\.0$/, "$1")} %`;
+const percent = (rate) => `${Number((100 * rate).toPrecision(2))} %`;
 const number = (count) => count.toLocaleString("en");
 
 let gate = null;
@@ -33,6 +33,8 @@ export function setGate(found) {
   $("gate-none").hidden = gate !== null;
   $("gate").hidden = gate === null;
   if (gate === null) return;
+  const lowest = gate.threshold < 0 ? -1 : 0; // below 0 no recogniser's threshold is of use, but one may have it
+  slider.min = lowest;
   if (!moved) setThreshold(gate.threshold ?? 0.5);
   const own = gate.threshold === null ? "has no threshold yet" : `decides at ${gate.threshold.toFixed(4)}`;
   const how = gate.by_hand ? ", which was given when the service was started" : "";
@@ -40,8 +42,9 @@ export function setGate(found) {
   $("threshold-reset").disabled = gate.threshold === null;
   $("curve").toggleAttribute("hidden", gate.rates === null);
   if (gate.rates !== null && chart === null) {
+    const tick = (share) => [lowest + share * (1 - lowest), String(lowest + share * (1 - lowest))];
     chart = new Chart($("curve"), {
-      x: { name: "threshold (cosine)", from: -1, to: 1, ticks: [-1, -0.5, 0, 0.5, 1].map((t) => [t, String(t)]) },
+      x: { name: "threshold (cosine)", from: lowest, to: 1, ticks: [0, 0.25, 0.5, 0.75, 1].map(tick) },
       y: {
         name: "error rate",
         from: FLOOR,
@@ -124,19 +127,20 @@ function showRates() {
 
 function drawCurve() {
   if (chart === null || gate?.rates == null) return;
-  const points = (values) => values.map((rate, index) => [index / 100 - 1, rate]);
+  const { from } = chart.axes.x;
+  const points = (values) => values.map((rate, index) => [index / 100 - 1, rate]).filter(([at]) => at >= from);
   const drawn = [
     element("path", { class: "line", d: chart.path(points(gate.rates.fmr)) }),
     element("path", { class: "line other", d: chart.path(points(gate.rates.fnmr)) }),
     chart.vertical(threshold, "mark"),
-    element("text", { class: "tag", x: chart.x(-0.96), y: chart.y(0.45) }, "FMR"),
-    element("text", { class: "tag", x: chart.x(0.96), y: chart.y(0.45), "text-anchor": "end" }, "FNMR"),
+    element("text", { class: "tag", x: chart.x(from) + 4, y: chart.y(0.4) }, "FMR"),
+    element("text", { class: "tag", x: chart.x(1) - 2, y: chart.y(0.4), "text-anchor": "end" }, "FNMR"),
   ];
   if (newest?.score != null) {
-    const x = chart.x(newest.score);
-    const y = chart.y(FLOOR);
-    drawn.push(element("path", { class: "tag", d: `M${x} ${y - 10}l6 10h-12z` }));
-    drawn.push(element("text", { class: "tag", x: x + 9, y: y - 2 }, "score"));
+    const [x, y] = [chart.x(Math.max(from, newest.score)), chart.y(FLOOR)];
+    const [side, anchor] = newest.score < threshold ? [-9, "end"] : [9, "start"]; // away from the threshold
+    drawn.push(element("path", { class: "pointer", d: `M${x} ${y - 11}l6 11h-12z` }));
+    drawn.push(element("text", { class: "tag", x: x + side, y: y - 3, "text-anchor": anchor }, "score"));
   }
   chart.draw(...drawn);
 }

@@ -80,7 +80,7 @@ function settingsChanged() {
   const on = $("purify").checked;
   $("purify-word").textContent = on ? "on" : "off";
   $("mutation").disabled = !on;
-  $("after-note").textContent = on ? "what a recogniser is given, in its place" : "purifier off, in this view only";
+  $("after-note").textContent = on ? "purified faces in place" : "purifier off, in this view only";
   after = 0; // the same frame, seen in another way
   pending?.abort();
 }
@@ -104,25 +104,26 @@ $("camera").addEventListener("change", async ({ target }) => {
 function tokenGiven(problem) {
   $("ask-error").textContent = problem;
   $("token").value = "";
-  if (!$("ask").open) $("ask").showModal();
-  $("token").focus();
   return new Promise((done) => {
-    $("ask-form").addEventListener(
-      "submit",
-      (event) => {
-        event.preventDefault();
-        keepToken($("token").value.trim());
-        $("token").value = "";
-        $("ask").close();
-        $("forget").hidden = false;
-        done();
-      },
-      { once: true },
-    );
+    const open = () => {
+      $("ask").showModal();
+      $("token").focus();
+    };
+    const given = (event) => {
+      event.preventDefault();
+      keepToken($("token").value.trim());
+      $("token").value = "";
+      $("forget").hidden = false;
+      $("ask").removeEventListener("close", open);
+      $("ask").close();
+      done();
+    };
+    $("ask").addEventListener("close", open); // by Escape: but nothing works without a token
+    $("ask-form").addEventListener("submit", given, { once: true });
+    open();
   });
 }
 
-$("ask").addEventListener("cancel", (event) => event.preventDefault()); // nothing works without it
 $("forget").hidden = !hasToken();
 $("forget").addEventListener("click", () => {
   forgetToken();
