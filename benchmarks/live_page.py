@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Take the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--width", type=int, default=1360)
+    parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--scale", type=float, default=1.0, help="pixels of the picture for one of the page")
     parser.add_argument("--seconds", type=float, default=62.0, help="how long the page is open before")

@@ -36,7 +36,7 @@ export function setGate(found) {
   const lowest = gate.threshold < 0 ? -1 : 0; // below 0 no recogniser's threshold is of use, but one may have it
   slider.min = lowest;
   if (!moved) setThreshold(gate.threshold ?? 0.5);
-  const own = gate.threshold === null ? "has no threshold yet" : `decides at ${gate.threshold.toFixed(4)}`;
+  const own = gate.threshold === null ? "has no threshold yet, and decides nothing" : `decides at ${gate.threshold.toFixed(4)}`;
   const how = gate.by_hand ? ", which was given when the service was started" : "";
   write("gate-threshold", `; the gate ${own}${how}`);
   $("threshold-reset").disabled = gate.threshold === null;
@@ -133,8 +133,9 @@ function drawCurve() {
     element("path", { class: "line", d: chart.path(points(gate.rates.fmr)) }),
     element("path", { class: "line other", d: chart.path(points(gate.rates.fnmr)) }),
     chart.vertical(threshold, "mark"),
-    element("text", { class: "tag", x: chart.x(from) + 4, y: chart.y(0.4) }, "FMR"),
-    element("text", { class: "tag", x: chart.x(1) - 2, y: chart.y(0.4), "text-anchor": "end" }, "FNMR"),
+    // At the end of its line each: there one is high and the other low, whatever the recogniser.
+    element("text", { class: "tag", x: chart.x(1) - 2, y: chart.y(FLOOR) - 6, "text-anchor": "end" }, "FMR"),
+    element("text", { class: "tag", x: chart.x(1) - 2, y: chart.y(1) + 16, "text-anchor": "end" }, "FNMR"),
   ];
   if (newest?.score != null) {
     const [x, y] = [chart.x(Math.max(from, newest.score)), chart.y(FLOOR)];

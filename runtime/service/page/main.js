@@ -10,6 +10,7 @@ const SILENT_S = 2; // without an answer, the service is said to be silent
 const LOOK_MS = 250;
 const AGAIN_MS = 1000;
 const VIEW_S = 10; // how often the gate's settings are read anew
+const PROBLEM_S = 8;
 
 const $ = (id) => document.getElementById(id);
 const now = () => performance.now() / 1000;
@@ -21,11 +22,14 @@ let after = 0;
 let pending = null; // gives up the request that waits
 let answered = now();
 let pictureAt = null;
-let switching = null; // name of the camera that was chosen, until the service says so too
+let switching = false; // while the service has not heard yet which camera was chosen
+let failed = false; // the last request did not reach the service
+let problem = ["", 0]; // what is to be read for some seconds, and until when
 
 // -- state -------------------------------------------------------------------------------------------------------
 
 function showState(state, word, why) {
+  if (why === "" && now() < problem[1]) [why] = problem;
   if ($("state").dataset.state !== state) $("state").dataset.state = state;
   if ($("state-word").textContent !== word) $("state-word").textContent = word;
   $("notice").hidden = why === "";
@@ -52,9 +56,7 @@ function showCameras(cameras) {
     select.disabled = names.length < 2;
   }
   const active = cameras.find((camera) => camera.active);
-  if (active?.name === switching) switching = null;
-  // Not under the hand of whoever is choosing.
-  if (active && switching === null && document.activeElement !== select) select.value = active.name;
+  if (active && !switching && select.value !== active.name) select.value = active.name; // somebody else chose
   return active;
 }
 
@@ -88,14 +90,13 @@ function settingsChanged() {
 $("purify").addEventListener("change", settingsChanged);
 $("mutation").addEventListener("change", settingsChanged);
 $("camera").addEventListener("change", async ({ target }) => {
-  switching = target.value;
+  switching = true;
   try {
     await switchCamera(target.value);
   } catch (error) {
-    switching = null;
-    $("notice").hidden = false;
-    $("notice").textContent = error.message;
+    problem = [`The camera was not switched: ${error.message}`, now() + PROBLEM_S];
   }
+  switching = false;
   pending?.abort();
 });
 
@@ -165,8 +166,12 @@ async function run() {
     }
     try {
       await step();
+      failed = false;
     } catch (error) {
-      if (pending?.signal.aborted) continue; // a setting was changed
+      if (pending?.signal.aborted) {
+        pending = null; // a setting was changed
+        continue;
+      }
       if (error instanceof TokenWanted) {
         const problem = hasToken() ? "That is not the token of this service." : "";
         forgetToken();
@@ -177,6 +182,7 @@ async function run() {
         showState("refused", "refused", error.message);
         await sleep(1000 * error.afterS);
       } else {
+        failed = true;
         showState("unreachable", "no answer", "The service does not answer: is it running, and the network there?");
         await sleep(AGAIN_MS);
       }
@@ -185,7 +191,7 @@ async function run() {
 }
 
 setInterval(() => {
-  if (document.hidden || $("ask").open) return;
+  if (document.hidden || failed || $("ask").open) return;
   if (now() - answered > SILENT_S) {
     showState("unreachable", "no answer", `The service has not answered for ${(now() - answered).toFixed(0)} s.`);
   }

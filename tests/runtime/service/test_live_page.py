@@ -347,8 +347,29 @@ def test_the_gates_preview_follows_the_slider_and_changes_nothing(chromium, door
     )
 
 
-def test_a_service_that_is_gone_is_told(page, server):
-    server.process.kill()
+def test_what_is_not_there_is_said(chromium, door, start, tmp_path):
+    """Without a camera, and with a gate that nobody has calibrated."""
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.keys import GateKey
+
+    _, folder, _, _ = door
+    key, recognizer = folder / "key", folder / "r.toml"
+    AccessGate.open(tmp_path / "new.gate", GateKey.from_file(key), recognizer, create=True).close()
+    server = start("--store", tmp_path / "new.gate", "--recognizer", recognizer, "--key-file", key)
+    set_screen(chromium, 1280, 900)
+    page = Page(chromium, server.url).open()
+    wait_for(lambda: page.state() == "none", "that there is no camera")
+    assert "start it with --camera NAME=SOURCE" in page.text("#notice")
+    assert page.one("#before").find_element("xpath", "..").get_attribute("data-old") == "no picture yet"
+    assert "It is not calibrated: run “immunecam gate calibrate”" in page.text("#fmr")
+    assert "the gate has no threshold yet, and decides nothing" in page.text(".gate")
+    assert not page.one("#curve").is_displayed()
+    assert not page.one("#threshold-reset").is_enabled()
+    assert page.complaints() == []
+
+
+def test_a_service_that_ends_is_told(page, server):
+    assert server.stop() == 0  # though somebody looks
     wait_for(lambda: page.state() == "unreachable", "a service that is gone", 4)
     assert "does not answer" in page.text("#notice")
     assert page.text("#state-word") == "no answer"
