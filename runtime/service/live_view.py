@@ -26,8 +26,9 @@ __all__ = ["LiveView", "Seen"]
 
 _MODES: tuple[MutationMode, ...] = ("sample", "threshold", "expected")
 _EVERY_S = 1 / 15  # what is smoother shows an installer no more, and the gate wants the processor
-_WAIT_S = 0.5  # for a new frame; after that the camera's state alone is told
+_WAIT_S = 0.5  # for a new frame; after that the camera's state alone is told, however busy the machine is
 _LOOK_S = 0.01
+_KEPT_S = 0.5  # what was finished after its viewer had been told to ask again waits so long for him
 _VIEWERS = 16
 
 
@@ -76,6 +77,7 @@ class _Shot:
     frame: Frame
     camera: str
     since: float
+    finished: float = 0.0
     prepared: Prepared | None = None
     before: bytes = b""
     made: dict[MutationMode | None, asyncio.Future[Seen]] = field(default_factory=dict)
@@ -83,6 +85,11 @@ class _Shot:
     @property
     def in_work(self) -> bool:
         return any(not one.done() for one in self.made.values())
+
+    def waits_for(self, mode: MutationMode | None, after: int) -> bool:
+        """Whether it was finished just now for a viewer who has not seen it."""
+        finished = mode in self.made and self.made[mode].done() and time.monotonic() - self.finished < _KEPT_S
+        return finished and self.number != after
 
 
 class LiveView:
@@ -142,7 +149,7 @@ class LiveView:
         Returns
         -------
         Seen or None
-            None if the camera gave no new frame for half a second, or was lost in that time.
+            None if there was no new frame for half a second, or the camera was lost in that time; ask again.
 
         Raises
         ------
@@ -157,7 +164,7 @@ class LiveView:
         try:
             until, were = time.monotonic() + _WAIT_S, False
             while True:
-                shot = self._newest()
+                shot = self._newest(mode, after)
                 if shot is None and were:
                     return None  # the camera was just lost, which is told at once
                 were = shot is not None
@@ -166,21 +173,26 @@ class LiveView:
                     await asyncio.wait({made}, timeout=_LOOK_S)  # which leaves it alone: others may wait for it, too
                     if made.done():
                         return made.result()
-                elif time.monotonic() >= until:
-                    return None
                 else:
                     await asyncio.sleep(_LOOK_S)
+                if time.monotonic() >= until:
+                    return None
         finally:
             self._viewers -= 1
 
-    def _newest(self) -> _Shot | None:
+    def _newest(self, mode: MutationMode | None, after: int) -> _Shot | None:
         """The frame that is looked at now; None while the camera gives none."""
         try:
             frame = self._cameras.newest()
         except Refusal:
             return None
         now, old = time.monotonic(), self._shot
-        if old is None or (frame is not old.frame and not old.in_work and now - old.since >= _EVERY_S):
+        if old is None or (
+            frame is not old.frame
+            and not old.in_work
+            and now - old.since >= _EVERY_S
+            and not old.waits_for(mode, after)
+        ):
             camera = self._cameras.active or ""
             self._shot = _Shot(1 if old is None else old.number + 1, frame, camera, now)
         return self._shot
@@ -220,6 +232,7 @@ class LiveView:
             watch.lap("picture")
             active, probabilities = own.active(batch), batch.probabilities
         self._metrics.stages(timings, active)
+        shot.finished = time.monotonic()
         height, width = image.shape[:2]
         return Seen(
             shot.number,

@@ -14,6 +14,7 @@ import pytest
 from cameras import HttpCamera
 
 from immunecam.runtime.faces import face_finder
+from immunecam.runtime.faces.cascade import CascadeFinder
 from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.service.cameras import CameraDeck
 from immunecam.runtime.service.live_view import LiveView
@@ -108,6 +109,31 @@ def test_many_viewers_cost_one_purification_a_frame(view):
     rest = batches(view)
     time.sleep(0.5)
     assert batches(view) == rest  # nobody looks
+
+
+def test_a_slow_machine_tells_the_state_and_loses_no_frame(cameras, purifier):
+    class SlowFinder(CascadeFinder):
+        def find(self, frame):
+            time.sleep(1.2)
+            return super().find(frame)
+
+    async def look():
+        waits, seen = [], None
+        while seen is None:
+            began = time.monotonic()
+            seen = await view.next("threshold", 0)
+            waits.append(time.monotonic() - began)
+        return waits, seen.number
+
+    view = LiveView(cameras, Purification(purifier, SlowFinder(), max_pixels=10**7), ServiceMetrics(purifier.k))
+    try:
+        waits, number = asyncio.run(look())
+    finally:
+        view.close()
+    assert number == 1
+    assert len(waits) >= 3
+    assert max(waits) < 1.0
+    assert batches(view) == 1
 
 
 def test_modes_are_made_of_the_same_faces_and_leave_the_service_alone(view, purifier):
