@@ -58,6 +58,14 @@ def view(cameras, purifier):
     made.close()
 
 
+async def shown(view, mode, after=0):
+    """The next frame, asked for until it is there, as the page does."""
+    until = time.monotonic() + 30
+    while (seen := await view.next(mode, after)) is None:
+        assert time.monotonic() < until
+    return seen
+
+
 def batches(view):
     """How often the engine ran for the view."""
     return int(view._metrics._registry.get_sample_value("immunecam_batch_faces_count"))
@@ -65,7 +73,7 @@ def batches(view):
 
 def test_a_frame_before_and_after(view, purifier, camera):
     async def look():
-        return await view.next("threshold", 0), await view.next(None, 0)
+        return await shown(view, "threshold"), await shown(view, None)
 
     purified, plain = asyncio.run(look())
     assert (purified.width, purified.height) == camera.image.shape[1::-1]
@@ -83,29 +91,28 @@ def test_a_frame_before_and_after(view, purifier, camera):
 
 
 def test_many_viewers_cost_one_purification_a_frame(view):
-    shown: list[list[int]] = []
+    each: dict[int, list[int]] = {}
 
-    async def viewer(mode, rest_s, until):
+    async def viewer(name, rest_s, until):
         numbers = [0]
         while time.monotonic() < until:
-            seen = await view.next(mode, numbers[-1])
+            seen = await view.next("threshold", numbers[-1])
             if seen is not None:
                 numbers.append(seen.number)
             await asyncio.sleep(rest_s)
-        shown.append(numbers[1:])
+        each[name] = numbers[1:]
 
     async def look():
+        await shown(view, "threshold")  # the first takes longest
         until = time.monotonic() + 2
-        crowd = [viewer("threshold", 0, until) for _ in range(8)] + [viewer("threshold", 0.6, until)]
-        await asyncio.gather(*crowd)
+        await asyncio.gather(*(viewer(name, 0, until) for name in range(8)), viewer(-1, 0.6, until))
 
     asyncio.run(look())
-    frames = {number for numbers in shown for number in numbers}
+    frames = {number for numbers in each.values() for number in numbers}
     assert len(frames) >= 3
-    assert batches(view) == len(frames)
-    fast, slow = shown[0], shown[-1]
-    assert all(numbers == sorted(set(numbers)) for numbers in shown)  # each frame once, none old
-    assert 1 <= len(slow) < max(len(numbers) for numbers in shown), (fast, slow)
+    assert len(frames) <= batches(view) <= max(frames)
+    assert all(numbers == sorted(set(numbers)) for numbers in each.values())  # each frame once, none old
+    assert 1 <= len(each[-1]) <= 4  # who rests for 0.6 s misses what came meanwhile
     rest = batches(view)
     time.sleep(0.5)
     assert batches(view) == rest  # nobody looks
@@ -138,7 +145,7 @@ def test_a_slow_machine_tells_the_state_and_loses_no_frame(cameras, purifier):
 
 def test_modes_are_made_of_the_same_faces_and_leave_the_service_alone(view, purifier):
     async def look():
-        return await asyncio.gather(*(view.next(mode, 0) for mode in ("sample", "threshold", "expected", None)))
+        return await asyncio.gather(*(shown(view, mode) for mode in ("sample", "threshold", "expected", None)))
 
     seen = asyncio.run(look())
     assert len({one.number for one in seen}) == 1
@@ -150,7 +157,7 @@ def test_modes_are_made_of_the_same_faces_and_leave_the_service_alone(view, puri
 def test_a_viewer_that_goes_away_spoils_nobody_elses(view):
     async def look():
         first = asyncio.ensure_future(view.next("threshold", 0))
-        other = asyncio.ensure_future(view.next("threshold", 0))
+        other = asyncio.ensure_future(shown(view, "threshold"))
         await asyncio.sleep(0.02)
         first.cancel()
         return await other
@@ -161,13 +168,13 @@ def test_a_viewer_that_goes_away_spoils_nobody_elses(view):
 def test_too_many_viewers_are_told_to_come_back(view):
     async def look():
         crowd = await asyncio.gather(*(view.next("threshold", 0) for _ in range(18)), return_exceptions=True)
-        return crowd, await view.next(None, 0)
+        return crowd, await shown(view, None)
 
     crowd, later = asyncio.run(look())
     refused = [one for one in crowd if isinstance(one, Overloaded)]
     assert len(refused) == 2
     assert refused[0].status == 429
-    assert later is not None  # the places are free again
+    assert later.number > 0  # the places are free again
 
 
 def test_a_camera_that_falls_silent_is_told_at_once(view, camera, cameras):
