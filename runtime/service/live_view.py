@@ -186,15 +186,13 @@ class LiveView:
             frame = self._cameras.newest()
         except Refusal:
             return None
-        now, old = time.monotonic(), self._shot
-        if old is None or (
-            frame is not old.frame
-            and not old.in_work
-            and now - old.since >= _EVERY_S
-            and not old.waits_for(mode, after)
-        ):
-            camera = self._cameras.active or ""
-            self._shot = _Shot(1 if old is None else old.number + 1, frame, camera, now)
+        now, old, camera = time.monotonic(), self._shot, self._cameras.active or ""
+        if old is None:
+            self._shot = _Shot(1, frame, camera, now)
+        elif frame is not old.frame and not old.in_work:
+            due = now - old.since >= _EVERY_S and not old.waits_for(mode, after)
+            if due or camera != old.camera:
+                self._shot = _Shot(old.number + 1, frame, camera, now)
         return self._shot
 
     def _made(self, shot: _Shot, mode: MutationMode | None) -> asyncio.Future[Seen]:

@@ -11,6 +11,7 @@ const LOOK_MS = 250;
 const AGAIN_MS = 1000;
 const VIEW_S = 10; // how often the gate's settings are read anew
 const PROBLEM_S = 8;
+const OLD_S = 3; // a machine that takes longer for a frame shows what was, and has to say so
 
 const $ = (id) => document.getElementById(id);
 const now = () => performance.now() / 1000;
@@ -34,8 +35,8 @@ function showState(state, word, why) {
   if ($("state-word").textContent !== word) $("state-word").textContent = word;
   $("notice").hidden = why === "";
   if ($("notice").textContent !== why) $("notice").textContent = why;
-  if (state === "connected") return markOld("");
-  noPreview();
+  if (state !== "connected") noPreview();
+  else if (pictureAt !== null && now() - pictureAt < OLD_S) return markOld("");
   markOld(pictureAt === null ? "no picture yet" : `old picture: ${(now() - pictureAt).toFixed(0)} s ago`);
 }
 
