@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GatePreview"]
 
 _EVERY_S = 0.5
+_PAUSE_S = 2.0  # after which whoever stands where another one stood is not taken for him
 _SPARE = 2  # faces beyond those that a decision needs, for some are not good enough
 
 _log = logging.getLogger(__name__)
@@ -38,16 +40,19 @@ class GatePreview:
 
     def __init__(self, gate: AccessGate, submit: Callable[[Callable[[], GateEvent]], Future[GateEvent]]) -> None:
         self._gate, self._submit = gate, submit
-        self._tracker = FaceTracker(max_sightings=gate.min_frames + _SPARE)
+        self._tracker, self._seen = FaceTracker(), -math.inf
         self._pending: Future[GateEvent] | None = None
         self._asked = 0.0
         self._found: tuple[GateEvent, float] | None = None
 
     def see(self, prepared: Prepared) -> None:
         """Take the faces of the next frame."""
+        now = time.monotonic()
+        if now - self._seen > _PAUSE_S:
+            self._tracker = FaceTracker(max_sightings=self._gate.min_frames + _SPARE)
+        self._seen = now
         rows = zip(prepared.faces, prepared.aligned.crops, prepared.aligned.grey, strict=True)
         self._tracker.update([Sighting(face, crop, grey) for face, crop, grey in rows])
-        now = time.monotonic()
         if now - self._asked < _EVERY_S or (self._pending is not None and not self._pending.done()):
             return
         self._asked = now
