@@ -150,6 +150,20 @@ class Purifier:
         backend = open_backend(bundle, provider, mutation=mutation, threads=threads)
         return cls(bundle, backend, mutation=mutation, seed=seed, finder=finder)
 
+    def with_mutation(self, mutation: str) -> Purifier:
+        """Another purifier on the same engine, with a mutation mode, a seed and numbers of its own.
+
+        Raises
+        ------
+        UsageError
+            If the mode is unknown, or this one is on a card, whose graph is built for one mode.
+        """
+        if self._cpu is None:
+            raise UsageError(
+                f"The purifier on {self.provider} was built for the mutation {self.mutation!r}: load another one."
+            )
+        return Purifier(self._bundle, self._cpu, mutation=mutation, finder=self._finder)
+
     @property
     def bundle(self) -> Bundle:
         """The bundle in use."""

@@ -120,9 +120,8 @@ def calibrate(
         own.check_supported()
         if not dry_run:
             setting = opened.store.setting
-            point = OperatingPoint(
-                own.threshold, setting.recognizer, setting.purification, own.target, own.fmr_high, **limits
-            )
+            identities = (setting.recognizer, setting.purification)
+            point = OperatingPoint(own.threshold, *identities, own.target, own.fmr_high, **limits, rates=own.rates)
             opened.calibrated(point, {"fmr_target": own.target, "fmr_high": own.fmr_high, "fnmr": own.fnmr, **limits})
             console.print(f"the store {gate.store} keeps the threshold {own.threshold:.4f}", highlight=False)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -77,9 +79,9 @@ class AccessGate:
             raise UsageError(f"min_frames is {min_frames}, but a decision needs 1 face or more")
         if threshold is not None and not -1 <= threshold <= 1:
             raise UsageError(f"the threshold is {threshold!r}, but a cosine is from -1 to 1")
-        self.store, self.observer, self.audit = store, observer, audit
+        self.store, self.observer, self.audit, self.min_frames = store, observer, audit, min_frames
         self._decider = Decider(store, observer, min_frames, limits)
-        self._threshold, self._images, self._min_frames = threshold, images, min_frames
+        self._threshold, self._images = threshold, images
         purifier = observer.purifier
         spec = observer.embedder.spec
         self._models: dict[str, Any] = {
@@ -199,6 +201,11 @@ class AccessGate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def given_threshold(self) -> float | None:
+        """The threshold that was given in place of the calibrated one."""
+        return self._threshold
 
     def threshold(self) -> float:
         """The score from which a probe is accepted.
@@ -364,7 +371,27 @@ class AccessGate:
             yield self._judge([], count, person)
 
     def _tracker(self) -> FaceTracker:
-        return FaceTracker(max_sightings=max(_REMEMBERED, self._min_frames))
+        return FaceTracker(max_sightings=max(_REMEMBERED, self.min_frames))
+
+    def preview(self, sightings: Sequence[Sighting], frames: int) -> GateEvent:
+        """What the gate would say of a track's faces, 1:N, for whoever sets it up.
+
+        Nothing is written down, so it is no decision, and no door may open by it. Without a threshold faces are
+        compared all the same; nobody is granted then.
+
+        Parameters
+        ----------
+        sightings : sequence of Sighting
+            All of them are purified: give as many as decide.
+        frames : int
+            In which the face was seen.
+        """
+        try:
+            threshold = self.threshold()
+        except UsageError:
+            decision = self._decider.decide(sightings, frames, None, missed=0, threshold=math.inf)
+            return dataclasses.replace(decision.event, threshold=None)
+        return self._decider.decide(sightings, frames, None, missed=0, threshold=threshold).event
 
     def _decide(self, frames: Iterable[NDArray[np.uint8]], person: str | None) -> GateEvent:
         tracker, tracks, count = self._tracker(), list[Track](), 0

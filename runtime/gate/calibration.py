@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
+from immunecam.runtime.gate.error_rates import ErrorRates, ScoreCounts
 
 __all__ = ["Calibration", "calibrate_identities", "calibrate_pairs", "clopper_pearson"]
 
@@ -41,6 +42,8 @@ class Calibration:
         pictures of them were compared.
     genuine : int
         Comparisons of one person.
+    rates : ErrorRates
+        Both rates at any other threshold.
     """
 
     target: float
@@ -56,6 +59,7 @@ class Calibration:
     comparisons: int
     independent: int
     genuine: int
+    rates: ErrorRates
 
     @property
     def smallest_target(self) -> float:
@@ -80,10 +84,10 @@ class Calibration:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; the rates at other thresholds are left to the store."""
         return {
             "fmr_target": self.target,
-            **{k: v for k, v in dataclasses.asdict(self).items() if k != "target"},
+            **{k: v for k, v in dataclasses.asdict(self).items() if k not in ("target", "rates")},
             "smallest_target": self.smallest_target,
             "supported": self.supported,
         }
@@ -125,7 +129,7 @@ def calibrate_identities(
         )
     total = (sizes.sum() ** 2 - np.square(sizes).sum()) / 2
     tail = min(math.ceil(20 * target * total) + 1000, int(total), _TAIL_LIMIT)
-    scores, one, other, genuine, owner = _all_pairs(embeddings, who, tail)
+    scores, one, other, genuine, owner, counted = _all_pairs(embeddings, who, tail)
     threshold = _just_above(scores, np.ones(len(scores)), total, target)
     rng = np.random.default_rng(seed)
     thresholds, fmrs, fnmrs = np.empty(_DRAWS), np.empty(_DRAWS), np.empty(_DRAWS)
@@ -151,6 +155,8 @@ def calibrate_identities(
         (float(accepted.sum() / total), fmrs, clopper_pearson(errors, independent)),
         (float(rejected.mean()), fnmrs, clopper_pearson(int((wrong[several] > 0).sum()), int(several.sum()))),
         (int(total), independent, len(genuine)),
+        counted,
+        genuine,
     )
 
 
@@ -184,6 +190,8 @@ def calibrate_pairs(scores: _Scores, same: NDArray[np.bool_], target: float, *, 
     chances = np.append(np.full(tail, 1 / len(impostor)), max(0.0, 1 - tail / len(impostor)))
     draws = rng.multinomial(len(impostor), chances / chances.sum(), _DRAWS)[:, :tail]
     thresholds = np.array([_just_above(impostor[:tail], times, len(impostor), target) for times in draws])
+    counted = ScoreCounts()
+    counted.add(impostor)
     false, missed = int((impostor >= threshold).sum()), int((genuine < threshold).sum())
     fmrs = rng.binomial(len(impostor), false / len(impostor), _DRAWS) / len(impostor)
     fnmrs = rng.binomial(len(genuine), missed / len(genuine), _DRAWS) / len(genuine)
@@ -194,6 +202,8 @@ def calibrate_pairs(scores: _Scores, same: NDArray[np.bool_], target: float, *, 
         (false / len(impostor), fmrs, clopper_pearson(false, len(impostor))),
         (missed / len(genuine), fnmrs, clopper_pearson(missed, len(genuine))),
         (len(impostor), len(impostor), len(genuine)),
+        counted,
+        genuine,
     )
 
 
@@ -215,8 +225,12 @@ def clopper_pearson(errors: int, trials: int, confidence: float = 0.95) -> tuple
 
 def _all_pairs(
     embeddings: NDArray[np.float32], who: NDArray[np.intp], tail: int
-) -> tuple[_Scores, NDArray[np.intp], NDArray[np.intp], _Scores, NDArray[np.intp]]:
-    """The `tail` largest scores of different people, largest first, with their people; all scores of one person."""
+) -> tuple[_Scores, NDArray[np.intp], NDArray[np.intp], _Scores, NDArray[np.intp], ScoreCounts]:
+    """The `tail` largest scores of different people, largest first, with their people; all scores of one person.
+
+    And how many of all scores of different people reach which threshold.
+    """
+    counted = ScoreCounts()
     kept = (np.empty(0), np.empty(0, np.intp), np.empty(0, np.intp))
     genuine, owner = [np.empty(0)], [np.empty(0, np.intp)]
     for start in range(0, len(who), _BLOCK):
@@ -228,6 +242,7 @@ def _all_pairs(
         genuine.append(scores[i, j])
         owner.append(who[rows[i]])
         i, j = np.nonzero(upper & ~same)
+        counted.add(scores[i, j])
         found = (
             np.concatenate([kept[0], scores[i, j]]),
             np.concatenate([kept[1], who[rows[i]]]),
@@ -236,7 +251,7 @@ def _all_pairs(
         best = np.argpartition(found[0], -tail)[-tail:] if len(found[0]) > tail else np.arange(len(found[0]))
         kept = (found[0][best], found[1][best], found[2][best])
     order = np.argsort(-kept[0], kind="stable")
-    return kept[0][order], kept[1][order], kept[2][order], np.concatenate(genuine), np.concatenate(owner)
+    return kept[0][order], kept[1][order], kept[2][order], np.concatenate(genuine), np.concatenate(owner), counted
 
 
 def _just_above(scores: _Scores, weights: NDArray[Any], total: float, target: float) -> float:
@@ -253,6 +268,8 @@ def _result(
     fmr: tuple[float, _Scores, tuple[float, float]],
     fnmr: tuple[float, _Scores, tuple[float, float]],
     counts: tuple[int, int, int],
+    impostors: ScoreCounts,
+    genuine: _Scores,
 ) -> Calibration:
     low, high = np.percentile(thresholds, [2.5, 97.5])
     bounds = []
@@ -269,7 +286,15 @@ def _result(
         fnmr[0],
         *bounds[1],
         *counts,
+        _rates(impostors, genuine, counts),
     )
+
+
+def _rates(impostors: ScoreCounts, genuine: _Scores, counts: tuple[int, int, int]) -> ErrorRates:
+    own = ScoreCounts()
+    own.add(genuine)
+    fmr, reached = impostors.reaching(), own.reaching()
+    return ErrorRates(tuple(map(float, fmr)), tuple(map(float, 1 - reached)), *counts)
 
 
 def _check_target(target: float) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.runtime.gate.error_rates import ErrorRates
 
 __all__ = ["OperatingPoint"]
 
@@ -29,6 +30,8 @@ class OperatingPoint:
         Upper end of the 95 % interval of the false match rate at the threshold.
     residual_limit, cosine_limit : float or None
         Evidence above the one, or below the other, is suspected; None leaves that sign out.
+    rates : ErrorRates or None
+        What was measured at other thresholds; None where it was not kept.
     """
 
     threshold: float
@@ -38,6 +41,7 @@ class OperatingPoint:
     fmr_high: float | None = None
     residual_limit: float | None = None
     cosine_limit: float | None = None
+    rates: ErrorRates | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.threshold) and -1 <= self.threshold <= 1):
@@ -52,4 +56,6 @@ class OperatingPoint:
         """Of :meth:`to_bytes`; the store has checked that nobody changed it."""
         content: dict[str, Any] = json.loads(data)
         known = {field.name for field in dataclasses.fields(cls)}
+        if content.get("rates") is not None:
+            content["rates"] = ErrorRates.from_dict(content["rates"])
         return cls(**{name: value for name, value in content.items() if name in known})

@@ -5,8 +5,8 @@
 
 One concept a module. What needs no package of the extra: `settings`, `refusal`, `batcher` (one engine, many requests),
 `pixel_budget`, `rate`, `access` (tokens, hosts), `inference` (tensors of the Open Inference Protocol), `cameras`,
-`purification` (from bytes to an answer). What does: `metrics`, `work` (what there is to answer with), `answers` (the
-JSON), `uploads`, `guard` (limits around every request), `connection` (limits below HTTP), `routes`,
-`inference_routes`, `app`, `server`. A live page joins `app` as one more router; the camera's picture is at
-``/v1/cameras/active/picture``.
+`purification` (from bytes to an answer), `view_picture` and `gate_preview` (what the live page shows). What does:
+`metrics`, `live_view` (frames for all who look), `work` (what there is to answer with), `answers` and `view_answers`
+(the JSON), `uploads`, `guard` (limits around every request), `connection` (limits below HTTP), `routes`,
+`inference_routes`, `view_routes` (what the live page asks for), `page_routes` (its files, in `page/`), `app`, `server`.
 """

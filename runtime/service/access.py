@@ -50,7 +50,7 @@ def read_token(file: Path | None) -> str | None:
     return data
 
 
-def check_access(headers: Mapping[str, str], token: str | None, *, loopback: bool) -> None:
+def check_access(headers: Mapping[str, str], token: str | None, *, loopback: bool, anybody: bool = False) -> None:
     """Refuse who may not ask.
 
     Parameters
@@ -62,6 +62,8 @@ def check_access(headers: Mapping[str, str], token: str | None, *, loopback: boo
         by an address that its server points here, which shows in ``Host``, or from its own, which shows in ``Origin``.
     loopback : bool
         Whether the service listens to this machine only.
+    anybody : bool
+        Whether the token is not asked for: for the page that asks for it, since a browser shows none to load a page.
 
     Raises
     ------
@@ -77,6 +79,8 @@ def check_access(headers: Mapping[str, str], token: str | None, *, loopback: boo
         host = headers.get("host", "")
         if loopback and _name(host) not in _LOOPBACK:
             raise Refusal(403, f"the host is {host[:100]!r}, but without a token it must be localhost or 127.0.0.1")
+        return
+    if anybody:
         return
     kind, _, shown = headers.get("authorization", "").partition(" ")
     # Of equal length, so that the time that it takes tells nothing of the token's, either.

@@ -13,8 +13,10 @@ from immunecam import __version__
 from immunecam.errors import ImmuneCamError
 from immunecam.runtime.service.guard import Guard, refusal_parts
 from immunecam.runtime.service.inference_routes import inference_router
+from immunecam.runtime.service.page_routes import page_router
 from immunecam.runtime.service.refusal import Refusal
 from immunecam.runtime.service.routes import service_router
+from immunecam.runtime.service.view_routes import view_router
 from immunecam.runtime.service.work import ServiceWork
 
 __all__ = ["create_app"]
@@ -39,6 +41,8 @@ def create_app(work: ServiceWork) -> Guard:
     )
     api.include_router(service_router(work))
     api.include_router(inference_router(work))
+    api.include_router(view_router(work))
+    api.include_router(page_router())
     api.add_exception_handler(ImmuneCamError, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _plain)

@@ -101,7 +101,8 @@ class Guard:
             return
         client = scope.get("client")
         self._rates.check(client[0] if client else "")
-        check_access(headers, settings.token, loopback=settings.is_loopback)
+        page = scope["method"] in ("GET", "HEAD") and (scope["path"] == "/" or scope["path"].startswith("/page/"))
+        check_access(headers, settings.token, loopback=settings.is_loopback, anybody=page)
         if not length.isdecimal() or int(length) > most:
             raise Refusal(413, f"the body has {length[:20]} bytes, but it may have {most}: send less")
         coding = headers.get("content-encoding", "identity").strip().lower()

@@ -61,6 +61,11 @@ class Purification:
         self.purifier, self.embedder = purifier, embedder
         self._finder, self._max_pixels = finder, max_pixels
 
+    def with_mutation(self, mutation: str) -> Purification:
+        """The same steps in another mutation mode, on the same engine; raises as :meth:`Purifier.with_mutation`."""
+        other = self.purifier if mutation == self.purifier.mutation else self.purifier.with_mutation(mutation)
+        return Purification(other, self._finder, self.embedder, max_pixels=self._max_pixels)
+
     def decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
         """A picture as (H, W, 3) uint8 BGR; raises InputError as :func:`decode_picture`."""
         return decode_picture(data, max_pixels=self._max_pixels, name=name)

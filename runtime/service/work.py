@@ -20,6 +20,8 @@ from immunecam.runtime.purifier import MAX_BATCH, Purifier
 from immunecam.runtime.results import PurifiedFaces
 from immunecam.runtime.service.batcher import Batcher
 from immunecam.runtime.service.cameras import CameraDeck
+from immunecam.runtime.service.gate_preview import GatePreview
+from immunecam.runtime.service.live_view import LiveView
 from immunecam.runtime.service.metrics import ServiceMetrics
 from immunecam.runtime.service.pixel_budget import PixelBudget
 from immunecam.runtime.service.purification import Prepared, Purification
@@ -88,6 +90,9 @@ class ServiceWork:
         self._decisions = PixelBudget(1, 1, wait_s)
         self._pool = ThreadPoolExecutor(max(2, cores), "request")
         self._gate_thread = ThreadPoolExecutor(1, "gate")  # a gate is for one thread
+        preview = None if gate is None else GatePreview(gate, self._gate_thread.submit)
+        self.view = LiveView(self.cameras, self.purification, self.metrics, preview)
+        self.last_decision: tuple[GateEvent, float] | None = None  # and when, by the monotonic clock
         self._admitted = 0
         self._each_s, self._last = 0.1, 0.0  # seconds from one answer to the next, a running mean; when the last was
         self.ready = False
@@ -103,6 +108,7 @@ class ServiceWork:
     def close(self) -> None:
         """Finish what was accepted, and give everything back."""
         self.ready = False
+        self.view.close()
         self._pool.shutdown(cancel_futures=True)
         self._gate_thread.shutdown(cancel_futures=True)
         self.batcher.close()
@@ -138,6 +144,10 @@ class ServiceWork:
     async def in_thread(self, do: Callable[..., _T], *arguments: Any) -> _T:
         """Have a thread do what takes long; cancelled while it waits for one, it is never done."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, do, *arguments)
+
+    async def in_gate_thread(self, do: Callable[..., _T], *arguments: Any) -> _T:
+        """The same in the thread that the gate's store belongs to."""
+        return await asyncio.get_running_loop().run_in_executor(self._gate_thread, do, *arguments)
 
     async def purified(self, faces: NDArray[Any]) -> PurifiedFaces:
         """Faces through the shared engine; uint8 or float32 (N, 112, 112)."""
@@ -197,6 +207,7 @@ class ServiceWork:
             return gate.verify(person, frames())
 
         async with self._decisions.taken(1):
-            event = await asyncio.get_running_loop().run_in_executor(self._gate_thread, decide)
+            event = await self.in_gate_thread(decide)
+        self.last_decision = (event, time.monotonic())
         self.metrics.decisions.labels(event.mode, event.event).inc()
         return event

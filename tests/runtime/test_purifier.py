@@ -182,6 +182,16 @@ def test_wrong_options(bundle: Bundle, options: dict[str, Any], message: str) ->
         Purifier.load(bundle, **options)
 
 
+def test_another_mode_on_the_same_engine(bundle: Bundle, faces: NDArray[np.float32]) -> None:
+    drawn = Purifier.load(bundle, mutation="sample", seed=5)
+    other = drawn.with_mutation("threshold")
+    assert (other.mutation, other.fixed_seed, other.bundle) == ("threshold", None, drawn.bundle)
+    assert np.array_equal(other.purify(faces), Purifier.load(bundle, mutation="threshold").purify(faces))
+    assert drawn.next_image == 0  # its numbers are its own
+    with pytest.raises(UsageError, match="mutation"):
+        drawn.with_mutation("often")
+
+
 def test_engine_of_another_bundle(bundle: Bundle, parts: Any, tmp_path: Any) -> None:
     other = parts(k=8).write(tmp_path / "other.immune")
     with pytest.raises(InputError, match=r"K = 8.*K = 64"):

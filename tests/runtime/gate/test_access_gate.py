@@ -209,6 +209,21 @@ def test_a_gate_without_a_threshold_says_so(opened, frames):
         assert records(gate)[2]["type"] == "calibration"
 
 
+def test_a_preview_says_the_same_and_leaves_no_trace(gate, opened, frames):
+    sightings = [seen for frame in frames["left"][2:] for seen in gate.observer.sightings(frame)]
+    before = len(records(gate))
+    event = gate.preview(sightings, len(sightings))
+    assert (event.event, event.person, event.threshold, event.seq) == ("granted", "left", 0.9, None)
+    assert len(records(gate)) == before
+    assert gate.identify(frames["left"][2:]).score == pytest.approx(event.score, abs=0.02)
+    assert gate.preview([], 3).event == "no-face"
+    gate.close()
+    with opened(threshold=None) as uncalibrated:
+        event = uncalibrated.preview(sightings, len(sightings))
+        assert (event.event, event.candidate, event.threshold) == ("denied", "left", None)
+        assert event.score > 0.9
+
+
 def test_a_stream_gives_one_decision_for_each_face_that_stays(gate, frames):
     empty = np.full_like(frames["left"][0], 90)
     stream = [*frames["left"][:3], *[empty] * 8, *frames["right"][:3], *[empty] * 8]

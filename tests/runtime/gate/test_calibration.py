@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.gate.calibration import calibrate_identities, calibrate_pairs, clopper_pearson
+from immunecam.runtime.gate.error_rates import ErrorRates
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,32 @@ def test_wrong_input_is_told():
         calibrate_pairs(np.ones(3), np.ones(3, bool), 0.1)
     with pytest.raises(UsageError, match="there must be"):
         clopper_pearson(3, 2)
+
+
+def test_rates_at_all_thresholds_are_those_of_all_scores():
+    rows, who = people(700, 2, 0.7)  # more than the scores that are kept, and than fit into a block
+    found = calibrate_identities(rows, who, 0.001)
+    cosines = rows @ rows.T
+    upper = np.triu(np.ones_like(cosines, bool), 1)
+    same = who[:, None] == who[None, :]
+    impostors, genuine = cosines[upper & ~same], cosines[upper & same]
+    assert (found.rates.comparisons, found.rates.independent, found.rates.genuine) == (len(impostors), 244650, 700)
+    for index in (0, 60, 100, 117, 140, 171, 200):
+        threshold = (index - 100) / 100
+        assert found.rates.fmr[index] == pytest.approx((impostors >= threshold).mean(), abs=2 / len(impostors))
+        assert found.rates.fnmr[index] == pytest.approx((genuine < threshold).mean(), abs=2 / len(genuine))
+    assert found.rates.fmr[0] == 1
+    assert found.rates.fnmr[0] == 0
+
+
+def test_rates_of_pairs_that_reach_one_and_go_beyond():
+    scores = np.array([-1.0000001, 0.2, 1.0000001, 0.5, 0.9, 1.0])
+    found = calibrate_pairs(scores, np.array([False, False, False, True, True, True]), 0.4).rates
+    assert found.fmr[0] == 1
+    assert [found.fmr[i] for i in (100, 121, 200)] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert [found.fnmr[i] for i in (100, 151, 200)] == pytest.approx([0, 1 / 3, 2 / 3])
+
+
+def test_rates_of_another_length_are_refused():
+    with pytest.raises(InputError, match="there are 2 and 1 error rates, but there must be 201 of both"):
+        ErrorRates((0.0, 1.0), (0.0,), 1, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from immunecam.benchmarks import enrolment_kills
 from immunecam.errors import InputError
+from immunecam.runtime.gate.error_rates import ErrorRates
 from immunecam.runtime.gate.keys import Cipher, GateKey, SealBroken
 from immunecam.runtime.gate.operating_point import OperatingPoint
 from immunecam.runtime.gate.store import TemplateStore
@@ -393,6 +395,9 @@ def test_an_operating_point_is_sealed_and_bound_to_its_setting(store, path, key,
     point = OperatingPoint(0.3, setting.recognizer, setting.purification, 1e-3, 2e-3, 0.4, 0.8)
     store.set_operating_point(point)
     assert store.operating_point() == point
+    rates = ErrorRates((0.5,) * 201, (0.25,) * 201, 9, 8, 7)
+    store.set_operating_point(dataclasses.replace(point, rates=rates))
+    assert store.operating_point().rates == rates
     with pytest.raises(InputError, match="another recogniser or purification setting"):
         store.set_operating_point(OperatingPoint(0.3, "other", "none"))
     store._connection.execute("UPDATE meta SET value = zeroblob(99) WHERE name = 'operating point'")

@@ -77,6 +77,14 @@ def test_without_a_token_the_host_is_this_machine(host):
         check_access({"host": host, "origin": "http://evil.example"}, None, loopback=True)
 
 
+def test_the_page_that_asks_for_the_token_needs_none_but_is_no_other_pages():
+    check_access({"host": "door"}, TOKEN, loopback=False, anybody=True)
+    with pytest.raises(Refusal, match=r"comes from a page of 'http://evil.example'"):
+        check_access({"host": "door", "origin": "http://evil.example"}, TOKEN, loopback=False, anybody=True)
+    with pytest.raises(Refusal, match="must be localhost"):
+        check_access({"host": "evil.example"}, None, loopback=True, anybody=True)
+
+
 @pytest.mark.parametrize("headers", [{}, {"host": "evil.example"}, {"host": "evil.example:8600"}])
 def test_a_name_that_was_pointed_here_is_refused(headers):
     with pytest.raises(Refusal, match="must be localhost"):
