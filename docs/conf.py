@@ -13,7 +13,7 @@ author = "the ImmuneCam authors"
 copyright = "the ImmuneCam authors, Apache-2.0"
 version = release = installed_version("immunecam")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "mathml", "command_line"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "formulas", "command_line"]
 exclude_patterns = ["extensions"]
 
 # Markdown: formulas between dollars, and every heading can be linked to, so that a wrong link is an error.

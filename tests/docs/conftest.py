@@ -13,7 +13,7 @@ from documents import ROOT
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the built site; a warning of the build fails the test."""
-    for module in ("sphinx", "furo", "myst_parser", "numpydoc", "latex2mathml"):
+    for module in ("sphinx", "furo", "myst_parser", "numpydoc", "latex2mathml", "ziamath"):
         pytest.importorskip(module, reason="needs what builds the site (pip install 'immunecam[docs]')")
     for module in ("torch", "fastapi", "cryptography"):
         pytest.importorskip(module, reason="the reference imports everything (extras train, gate and serve)")

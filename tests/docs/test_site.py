@@ -33,7 +33,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.names |= {given[name] for name in ("id", "name") if name in given}
-        self.formulas += tag == "math"
+        self.formulas += tag == "svg" and given.get("class") == "formula"
         if tag == "a" and "href" in given:
             self.leads.append(given["href"])
         self.loads += [given[name] for name in ("src", "data", "poster") if name in given]
@@ -66,10 +66,11 @@ def test_every_link_within_the_site_leads_somewhere(pages):
     assert not wrong
 
 
-def test_formulas_are_mathml(site, pages):
+def test_formulas_are_drawn(site, pages):
     assert pages[site / "how-it-works.html"].formulas > 40
     text = (site / "how-it-works.html").read_text(encoding="utf-8")
-    assert "\\frac" not in text
+    assert "\\frac" in text  # as the label of a picture,
+    assert not re.findall(r">[^<]*\\\\frac", text)  # and nowhere as text
     assert "mathjax" not in text.lower()
 
 
@@ -120,7 +121,7 @@ def test_a_wrong_page_breaks_the_build(site, tmp_path, page, said):
     (tmp_path / "index.md").write_text(page)
     (tmp_path / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'docs' / 'extensions')!r})\n"
-        "extensions = ['myst_parser', 'mathml', 'command_line']\n"
+        "extensions = ['myst_parser', 'formulas', 'command_line']\n"
         "myst_enable_extensions = ['dollarmath']\nmyst_heading_anchors = 3\n"
     )
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(tmp_path), str(tmp_path / "out")]
