@@ -17,7 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "formulas", "comm
 exclude_patterns = ["extensions"]
 
 # Markdown: formulas between dollars, and every heading can be linked to, so that a wrong link is an error.
-myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 # Docstrings: one backtick stands around code, as two do.
@@ -25,12 +25,10 @@ default_role = "code"
 numpydoc_show_class_members = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say shape and range, too, which a type cannot
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 
 # Nothing of a page is fetched from anywhere, so that the site opens from a disk without a network.
 html_theme = "furo"
 html_title = f"ImmuneCam {release}"
-html_static_path: list[str] = []
 html_copy_source = False
 html_show_sphinx = False
-html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
