@@ -82,8 +82,11 @@ def test_public_names_and_commands_are_in_it(site):
         value = getattr(immunecam, name)
         # The page tells the name under the module that defines it, or the package that offers it.
         assert {f"{value.__module__}.{name}", f"{value.__module__.rpartition('.')[0]}.{name}"} & objects, name
-    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    described = re.findall(r"^```\{command\} (.*)$", page, re.MULTILINE)
+    text = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md"))
+    linked = {shown or whole for whole, shown in re.findall(r"\{py:\w+\}`([\w.]+)?(?:[^`<]*<([\w.]+)>)?`", text)}
+    assert len(linked) > 10
+    assert linked <= objects
+    described = re.findall(r"^```\{command\} (.*)$", text, re.MULTILINE)
     assert sorted(described) == sorted(_paths(typer.main.get_command(app)))
 
 
