@@ -22,8 +22,8 @@ def test_steps_are_those_of_the_purifier():
     whole = Purifier.load(bundle, provider="cpu", seed=0, threads=1).purify_batch(faces, first_image=0)
     assert np.abs(steps.probabilities - whole.probabilities).max() < 1e-4
     assert np.abs(steps.restored.astype(int) - whole.purified).max() <= 2
-    # What is not the purifier's own would be as near, were nothing done.
-    assert np.abs(steps.projected.astype(int) - whole.purified).max() > 20
+    # Not because all that happens to a face is small.
+    assert np.abs(steps.projected.astype(int) - whole.purified).max() > 10
 
 
 def test_committed_pictures_are_what_the_command_draws(tmp_path):
