@@ -4,11 +4,12 @@ DEMO := .venv-demo
 TEST := .venv-test
 SOURCES := $(shell git ls-files 2>/dev/null)
 
-.PHONY: help demo test kernels clean
+.PHONY: help demo test docs kernels clean
 
 help:
 	@echo "make demo     install the base package, purify the sample clip, write out/demo.mp4"
 	@echo "make test     install what the tests need, then lint, type-check and test"
+	@echo "make docs     build the site of docs/, which opens without a network; a warning is an error"
 	@echo "make kernels  compile the CUDA kernels with nvcc, to be packaged; without it NVRTC does so at first use"
 	@echo "make clean    remove environments, caches and out/"
 
@@ -24,6 +25,11 @@ test: $(TEST)/installed
 	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
 	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 -rs --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
+# The reference is made of the installed package's docstrings; `make test` builds it, too.
+docs: $(TEST)/installed
+	$(TEST)/bin/sphinx-build -q -W --keep-going docs out/docs
+	@echo "the site: $(CURDIR)/out/docs/index.html"
+
 kernels: $(DEMO)/installed
 	$(DEMO)/bin/python -m immunecam.kernels.cuda.prebuilt --out kernels/cuda/prebuilt
 
@@ -37,9 +43,9 @@ $(DEMO)/installed: $(SOURCES)
 
 $(TEST)/installed: $(SOURCES)
 	@test -x $(TEST)/bin/python || $(PYTHON) -m venv $(TEST)
-	@echo "installing the package with its test, training, gate and service extras into $(TEST) ..."
+	@echo "installing the package with all extras that tests need into $(TEST) ..."
 	@rm -rf build
-	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,gate,serve,dev]"
+	@$(TEST)/bin/pip install -q --disable-pip-version-check ".[train,gate,serve,docs,dev]"
 	@$(TEST)/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall .
 	@touch $@
 

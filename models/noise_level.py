@@ -38,5 +38,5 @@ class NoiseLevel(nn.Module):
         return response.mean((2, 3), keepdim=True) * (math.sqrt(math.pi / 2) / 6)
 
     def forward(self, faces: Tensor, size: tuple[int, int]) -> Tensor:
-        """(N, 1, *size): `scale` times the estimate everywhere, for faces (N, 1, H, W)."""
+        """``(N, 1, *size)``: `scale` times the estimate everywhere, for faces (N, 1, H, W)."""
         return (self.scale * self.estimate(faces)).expand(-1, -1, *size)

@@ -1,6 +1,6 @@
 """Clonal selection: the losses of all clones of all faces, computed among coefficients.
 
-With a = V^T (x - mu) of the attacked face, c of the clean one and an antibody m in {0,1}^K, orthonormality of V gives
+With a = V^T (x - mu) of the attacked face, c of the clean one and an antibody m in {0,1}^K, orthonormality of V gives::
 
     |V (m * a) + mu - clean|^2 = outside + sum_k c_k^2 + sum_k m_k (a_k^2 - 2 a_k c_k)
 

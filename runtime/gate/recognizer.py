@@ -82,7 +82,9 @@ class RecognizerSpec:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RecognizerSpec:
-        """Read a description, such as::
+        """Read a description.
+
+        Such as::
 
             name = "mobilefacenet"
             [model]
