@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.latency.faces_work import trust_of
-from immunecam.runtime.faces import face_finder
+from immunecam.runtime.faces import FaceFinder, face_finder
 from immunecam.runtime.frames import FrameSource
 from immunecam.runtime.purifier import Purifier
 
@@ -35,10 +35,13 @@ class Work:
             specification["bundle"],
             provider=specification["provider"],
             threads=specification["threads"],
-            finder=face_finder(),
+            finder=self._finder(),
             trust=trust_of(specification),
         )
         self._frames = _decoded(specification["source"])
+
+    def _finder(self) -> FaceFinder:
+        return face_finder()
 
     @property
     def about(self) -> Mapping[str, Any]:

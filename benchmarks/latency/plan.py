@@ -38,6 +38,8 @@ class LatencyPlan:
         At least 1.
     block_s, warm_s : float
         Seconds of a block, and of work before the first one of a launch, which is not counted. More than 0.
+    live_s : float
+        Seconds for which the source, if it is a video, is a camera; 0 leaves that out.
     paper : bool
         Measure the published form beside it, which needs PyTorch.
     source : Path
@@ -63,6 +65,7 @@ class LatencyPlan:
     rounds: int = 4
     block_s: float = 0.25
     warm_s: float = 0.3
+    live_s: float = 10.0
     paper: bool = False
     keys: tuple[Path, ...] | None = None
     state: Path | None = None
@@ -75,6 +78,8 @@ class LatencyPlan:
         for name, value in (("a block", self.block_s), ("the warm-up", self.warm_s)):
             if not 0 < value <= 3600:
                 raise UsageError(f"{name} takes {value:g} s, but it must take more than 0 and at most 3600")
+        if not 0 <= self.live_s <= 3600:
+            raise UsageError(f"the live part takes {self.live_s:g} s, but it must take 0 to 3600")
         for name in ("bundles", "providers", "threads", "batches"):
             if not getattr(self, name):
                 raise UsageError(f"there are no {name} to measure: give one or more")

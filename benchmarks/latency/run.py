@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from immunecam.benchmarks.latency.energy import EnergyMeter, open_meter
 from immunecam.benchmarks.latency.installed import installed_bytes
+from immunecam.benchmarks.latency.live import live_row
 from immunecam.benchmarks.latency.plan import LatencyPlan
 from immunecam.benchmarks.latency.ratio import CONFIDENCE, paired_ratio
 from immunecam.benchmarks.latency.worker_process import Block, WorkerProcess
@@ -115,10 +116,11 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
     Returns
     -------
     dict
-        The entries of a report: "rows", and how they were measured. A row is a form ("faces": aligned faces as shipped;
-        "stages": the same networks one after another; "frames": a source's frames; "paper": the published form;
-        "reference": fixed NumPy work) with a bundle, or the one "beside" which it ran, provider, number of threads and
-        batch; times are of a call, in milliseconds.
+        The entries of a report: "rows", "live" (see :func:`live_row`), and how they were measured. A row is a form
+        ("faces": aligned faces as shipped; "stages": the same networks one after another; "frames": a source's frames;
+        "followed": the same with faces followed; "paper": the published form; "reference": fixed NumPy work) with a
+        bundle, or the one "beside" which it ran, provider, number of threads and batch; times are of a call, in
+        milliseconds.
 
     Raises
     ------
@@ -153,10 +155,17 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
                 tell(where, done + launch, len(groups) * plan.launches)
                 group.launch(launch)
             rows += group.rows()
+    live = []
+    if plan.live_s:
+        for bundle, threads in groups:
+            for provider in dict.fromkeys(plan.providers):
+                tell(f"{bundle.name}, live", len(groups) * plan.launches, len(groups) * plan.launches)
+                live.append(live_row(bundle, plan.source, provider, threads, plan.live_s))
     tell("done", len(groups) * plan.launches, len(groups) * plan.launches)
     sizes = installed_bytes()
     return {
         "rows": rows,
+        "live": [row for row in live if row is not None],
         "launches": plan.launches,
         "rounds": plan.rounds,
         "block_s": plan.block_s,
@@ -233,6 +242,7 @@ class _Group:
             if shipped[2].about["provider"] == "cpu" and self._bundle.graph("purifier") is not None:
                 yield start("stages", provider)
             yield start("frames", provider)
+            yield start("followed", provider)
         if self._plan.paper:
             yield start("paper")
         yield start("reference")
@@ -240,7 +250,7 @@ class _Group:
     def _of(self, form: str, provider: str, batch: int, worker: WorkerProcess) -> _Series:
         key = form, provider, batch
         if key not in self._series:
-            ours = form in ("faces", "stages", "frames")
+            ours = form in ("faces", "stages", "frames", "followed")
             about = {
                 "form": form,
                 "bundle": self._bundle.name if ours else None,

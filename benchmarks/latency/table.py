@@ -8,7 +8,7 @@ from typing import Any
 from immunecam.benchmarks.evaluation.page import markdown_table
 from immunecam.benchmarks.latency.run import STAGES
 
-__all__ = ["Table", "comparison", "label", "page", "said", "stages", "totals"]
+__all__ = ["Table", "comparison", "label", "live", "page", "said", "stages", "totals"]
 
 _Row = Mapping[str, Any]
 
@@ -19,6 +19,7 @@ _FORMS = {
     "faces": "faces, as shipped",
     "stages": "faces, by stages",
     "frames": "frames",
+    "followed": "frames, faces followed",
     "paper": "the paper's form",
     "reference": "reference work",
 }
@@ -69,6 +70,25 @@ def stages(report: Mapping[str, Any]) -> Table:
     return ["p50, ms", "provider", "threads", "batch", *shown], lines
 
 
+def live(report: Mapping[str, Any]) -> Table:
+    """How old a camera's frames were when they were purified."""
+    lines = [
+        [
+            row["bundle"],
+            row["provider"],
+            str(row["threads"]),
+            f"{row['width']}x{row['height']} at {row['frames_per_s']:g}/s",
+            _number(row["faces"] / max(1, row["purified"]), 1),
+            *(str(row[name]) for name in ("came", "dropped", "searches")),
+            *(_number(row.get(f"age_{q}_ms"), 1) for q in ("p50", "p95", "p99")),
+        ]
+        for row in report.get("live", ())
+    ]
+    head = ["bundle", "provider", "threads", "camera", "faces a frame", "frames", "dropped", "searched", "age p50 ms",
+            "p95 ms", "p99 ms"]  # fmt: skip
+    return head, lines
+
+
 def comparison(rows: Sequence[_Row]) -> Table:
     """Verdicts, and new times over old ones with their intervals."""
     head = ["what", "provider", "threads", "batch", "verdict", "new / old", "the same in reference work"]
@@ -93,6 +113,8 @@ def said(report: Mapping[str, Any]) -> list[str]:
         f"not a card's. Energy: {report['energy']}.",
         f"The paper's form: {report['paper']}; its projection draws the bits, too. Ratios with "
         f"{100 * report['confidence']:g} % intervals over launches.",
+        "Live: the clip as a camera, again and again, the newest frame purified; an age runs from the end of decoding "
+        "until the frame is purified.",
         f"The base package and what it depends on take {report['installed_total_mib']:.0f} MiB on the disk.",
     ]
 
@@ -100,7 +122,10 @@ def said(report: Mapping[str, Any]) -> list[str]:
 def page(report: Mapping[str, Any]) -> str:
     """All of it as Markdown."""
     parts = ["# Latency", "", *said(report)]
-    for title, (head, lines) in (("Whole calls", totals(report)), ("Stages", stages(report))):
+    tables = [("Whole calls", totals(report)), ("Stages", stages(report)), ("Live", live(report))]
+    for title, (head, lines) in tables:
+        if not lines:
+            continue
         parts += ["", f"## {title}", "", *markdown_table(head, lines)]
     return "\n".join([*parts, ""])
 

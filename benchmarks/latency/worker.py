@@ -19,7 +19,7 @@ __all__ = ["FORMS", "Work", "main", "peak_memory_mib"]
 _LEAST_REPEATS = 3
 _FIRST_FRAMES = 100
 
-FORMS = ("faces", "stages", "frames", "paper", "reference")
+FORMS = ("faces", "stages", "frames", "followed", "paper", "reference")
 """What a process may measure; each is a module `NAME_work` with a class `Work`."""
 
 
@@ -48,7 +48,7 @@ def main() -> int:
         work = _opened(specification)
         for _ in range(_FIRST_FRAMES):
             _, faces = work.run(1)
-            if faces or specification["form"] != "frames":  # the first frames may show nobody
+            if faces or specification["form"] not in ("frames", "followed"):  # the first frames may show nobody
                 break
         _say(answers, {"ready_s": time.monotonic(), "about": dict(work.about), **_memory()})
         for line in sys.stdin:

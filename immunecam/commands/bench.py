@@ -59,6 +59,9 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Blocks of a launch.")] = 4,
     seconds: Annotated[float, typer.Option(help="Of a block; three calls at least.")] = 0.25,
     warm_up: Annotated[float, typer.Option(help="Seconds of work before a launch's blocks, not counted.")] = 0.3,
+    live: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Be a camera for that long, and tell how old frames are; 0: not.")
+    ] = 10.0,
     trust: TrustedKey = None,
     bundle_state: BundleState = None,
     json_report: Json = None,
@@ -120,6 +123,7 @@ def bench(
         rounds=rounds,
         block_s=seconds,
         warm_s=warm_up,
+        live_s=live,
         paper=importlib.util.find_spec("torch") is not None if paper is None else paper,
         keys=tuple(trust) if trust else None,
         state=bundle_state,
@@ -161,6 +165,8 @@ def bench(
     finally:
         _print(console, "Whole calls", table.totals(report))
         _print(console, "Stages, milliseconds (p50)", table.stages(report))
+        if report["live"]:
+            _print(console, "Live", table.live(report))
         for sentence in table.said(report):
             console.print(sentence, highlight=False, markup=False)
         if written:

@@ -16,7 +16,10 @@ from immunecam.benchmarks.latency import table
 from immunecam.benchmarks.latency.run import SCHEMA, STAGES
 from immunecam.runtime.bundle import Bundle, default_bundle
 
-SMALL = ("--launches", "1", "--rounds", "3", "--seconds", "0.05", "--warm-up", "0.05", "--threads", "1")
+SMALL = (
+    *("--launches", "1", "--rounds", "3", "--seconds", "0.05", "--warm-up", "0.05", "--threads", "1"),
+    *("--live", "0.5"),
+)
 
 # Of what is usual, about a third: 8 times faster than the paper's form, and 4 times the reference work.
 TIMES_FASTER_THAN_PAPER = 2.5
@@ -54,6 +57,7 @@ def test_every_form_has_its_stages(report):
         ("stages", 1): {"analyze", "mutate", "project", "restore", "total"},
         ("stages", 2): {"analyze", "mutate", "project", "restore", "total"},
         ("frames", None): {"decode", "find", "align", "mutate", "engine", "paste", "total"},
+        ("followed", None): {"decode", "find", "align", "mutate", "engine", "paste", "total"},
         ("paper", 1): {"analyze", "project", "total"},
         ("paper", 2): {"analyze", "project", "total"},
         ("reference", None): {"total"},
@@ -80,6 +84,21 @@ def test_faces_are_counted(report):
     frames = _row(report, "frames")
     assert 0.2 * 3 < frames["faces_per_s"] * frames["total_p50_ms"] / 1000 < 1.4 * 3  # the clip has three
     assert _row(report, "reference")["faces_per_s"] is None
+
+
+def test_following_spares_searches(report):
+    searched, followed = (_row(report, form)["find_p50_ms"] for form in ("frames", "followed"))
+    assert followed < searched / 3
+
+
+def test_a_camera_is_kept_up_with_by_dropping_frames(report, folder):
+    (row,) = report["live"]
+    assert (row["bundle"], row["threads"], row["frames_per_s"]) == ("edge", 1, 30.0)
+    assert row["came"] >= 10
+    assert abs(row["came"] - row["dropped"] - row["purified"]) <= 1
+    assert 1 <= row["searches"] <= row["purified"] <= row["faces"]
+    assert 0 < row["age_p50_ms"] <= row.get("age_p95_ms", 1e9)
+    assert f"| {row['age_p50_ms']:.1f} |" in (folder / "page.md").read_text()
 
 
 def test_how_it_was_measured_is_told(report):
