@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["plot_curves"]
@@ -17,8 +18,16 @@ _PANELS = (
 )
 
 
-def plot_curves(source: Path, target: Path) -> None:
-    """Draw every column of a run's CSV against the step, one colour a phase; nothing is drawn of an empty run."""
+def plot_curves(source: Path, target: Path, panels: Sequence[tuple[str, str]] = _PANELS) -> None:
+    """Draw columns of a run's CSV against the step, one colour a phase; nothing is drawn of an empty run.
+
+    Parameters
+    ----------
+    source, target : path
+        The CSV, with columns `step` and `phase`, and the PNG.
+    panels : sequence of (str, str)
+        Column and label of each.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,8 +37,13 @@ def plot_curves(source: Path, target: Path) -> None:
         rows = list(csv.DictReader(file))
     if not rows:
         return
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), constrained_layout=True)
-    for axis, (column, label) in zip(axes.flat, _PANELS, strict=True):
+    rows_of_panels = -(-len(panels) // 3)
+    figure, axes = plt.subplots(
+        rows_of_panels, 3, figsize=(13, 3.5 * rows_of_panels), constrained_layout=True, squeeze=False
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (column, label) in zip(axes.flat, panels, strict=False):
         for phase in dict.fromkeys(row["phase"] for row in rows):
             points = [(int(row["step"]), float(row[column])) for row in rows if row["phase"] == phase]
             axis.plot(*zip(*points, strict=True), label=phase, linewidth=1)
