@@ -116,7 +116,7 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of depth and reflection maps for CelebA-Spoof, NAME_depth.png, NAME_reflection.png."),
     ] = None,
-    side: _Side = 112,
+    side: Annotated[int, typer.Option(help="Of CelebA-Spoof's faces; those of a set have theirs.")] = 112,
     seed: _Seed = 0,
     device: Annotated[str, typer.Option(help="PyTorch device; auto takes a CUDA card if there is one.")] = "auto",
 ) -> None:
@@ -143,6 +143,10 @@ def train(
         held_out = _read(data, "test", side, limit // 4, seed, maps) if data.is_dir() else None
         if test is not None:
             held_out = _read(test, "test", side, limit // 4, seed, maps)
+        if held_out is not None and held_out.side != faces.side:
+            raise InputError(
+                f"the test faces are {held_out.side} px wide and the training faces {faces.side}: make both alike"
+            )
         progress.update(reading, description="faces", state=f"{len(faces)}, {faces.origin}")
         config = LivenessConfig(
             backbone=backbone,

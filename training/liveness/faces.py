@@ -54,6 +54,19 @@ class LivenessSet:
             raise InputError(str(error)) from None
         if len(self.pixels) != len(self.labels):
             raise InputError(f"{len(self.pixels)} liveness faces have {len(self.labels)} labels: give one for each")
+        for task in self.tasks:
+            labels = self.labels.of(task)
+            if labels is None or len(labels) != len(self):
+                raise InputError(
+                    f"{len(self)} liveness faces have other numbers of labels for {task}: give one for each"
+                )
+        for task, names in (("spoof_type", self.type_names), ("illumination", self.illumination_names)):
+            labels = self.labels.of(task)
+            if labels is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+                raise InputError(
+                    f"liveness labels for {task} are {int(labels.min())} to {int(labels.max())}, "
+                    f"but there are {len(names)} names: correct the labels"
+                )
 
     def __len__(self) -> int:
         return len(self.pixels)

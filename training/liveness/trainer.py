@@ -158,6 +158,8 @@ class LivenessTrainer:
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
+        # While there are few steps to average, fewer are averaged: the start's weights must not stay in it.
+        self.slow.decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         self.slow.update(self.network)
         return {"loss": float(loss.detach())} | {head: float(term.detach()) for head, term in terms.items()}
 

@@ -167,11 +167,7 @@ class SpoofMaker:
         light, pose = _framed(rng, source, side, pixels, centre)
         light, worn = dressed(rng, light, pose)
         lit = illuminate(rng, kind, side)
-        head = pose.project(np.array([[0.0, 0.25, 0.0], [0.0, 3.4, 0.0]]))
-        body = np.maximum(
-            blob(side, head[0], (1.25 * pixels, 1.7 * pixels), 0, 0.12),
-            blob(side, head[1], (2.6 * pixels, 1.7 * pixels), 0, 0.15),
-        )[..., None]
+        body = _body(pose, side)
         scene = light * (lit.behind + body * (lit.front - lit.behind))
         scene = scene + lit.veil * lit.behind
         return LivenessFace(
@@ -272,11 +268,7 @@ class SpoofMaker:
         white = np.array(printer.white, np.float32)
         light = (white + left * (light - white)) * folds(rng, sheet, int(rng.integers(0, 2)))
         lit = illuminate(rng, light_kind, side)
-        head = pose.project(np.array([[0.0, 0.25, 0.0], [0.0, 3.4, 0.0]]))
-        body = np.maximum(
-            blob(side, head[0], (1.25 * pixels, 1.7 * pixels), 0, 0.12),
-            blob(side, head[1], (2.6 * pixels, 1.7 * pixels), 0, 0.15),
-        )[..., None]
+        body = _body(pose, side)
         front = lit.behind + body * (lit.front - lit.behind)
         away = tuple(int(value) for value in rng.integers(-5, 6, 2))
         shadow = 1 - rng.uniform(0.3, 0.7) * cv2.GaussianBlur(np.roll(rim, away, (0, 1)), (0, 0), 3)[..., None]
@@ -299,6 +291,15 @@ def _frame(rng: np.random.Generator, kind: str) -> tuple[float, float, float, fl
     high = half * rng.uniform(*shape)
     x, y = rng.normal(0, 0.15), 0.45 + rng.normal(0, 0.2)
     return x - half, y - high, x + half, y + high
+
+
+def _body(pose: FacePose, side: int) -> Picture:
+    """(side, side, 1): 1 where head and shoulders of a face in this pose are, 0 behind them."""
+    head, chest = pose.project(np.array([[0.0, 0.25, 0.0], [0.0, 3.4, 0.0]]))
+    return np.maximum(
+        blob(side, head, (1.25 * pose.scale, 1.7 * pose.scale), 0, 0.12),
+        blob(side, chest, (2.6 * pose.scale, 1.7 * pose.scale), 0, 0.15),
+    )[..., None]
 
 
 def _framed(

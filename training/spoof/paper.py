@@ -28,8 +28,10 @@ class Printer:
         Of the dots: 1 are hard, 0 a continuous tone (dots too fine, or ink that has run).
     saturation : float
         Of the inks.
-    white, black : tuple of float
-        Light that bare paper and full ink give back, (R, G, B).
+    white : tuple of float
+        Light that bare paper gives back, (R, G, B).
+    black : float
+        Light that full ink gives back.
     gain : float
         Gamma by which tones darken as dots grow (dot gain).
     """

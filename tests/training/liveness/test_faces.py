@@ -62,6 +62,11 @@ def test_sets_that_cannot_train(small_set):
         dataclasses.replace(small_set, pixels=small_set.pixels[:, :, :48, :48])
     with pytest.raises(InputError, match="40 liveness faces have 3 labels"):
         dataclasses.replace(small_set, labels=small_set.labels.at(torch.arange(3)))
+    few = dataclasses.replace(small_set.labels, depth=small_set.labels.depth[:3])
+    with pytest.raises(InputError, match="other numbers of labels for depth"):
+        dataclasses.replace(small_set, labels=few)
+    with pytest.raises(InputError, match="but there are 1 names: correct the labels"):
+        dataclasses.replace(small_set, type_names=("live",))
     with pytest.raises(InputError, match=r"must be \(N, 3, side, side\)"):
         dataclasses.replace(small_set, pixels=small_set.pixels[:, 0])
 

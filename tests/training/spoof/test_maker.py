@@ -108,6 +108,12 @@ def test_pictures_of_a_folder_and_an_archive(pictures, tmp_path):
     assert [folder.decode(n)[1] for n in range(2)] == [True, False]
 
 
+def test_the_template_is_the_runtimes():
+    from immunecam.runtime.faces.align import TEMPLATE as theirs  # which training may not import
+
+    np.testing.assert_array_equal(TEMPLATE, theirs)
+
+
 def test_what_must_raise(pictures, tmp_path):
     with pytest.raises(ValueError, match="48 px wide"):
         SpoofMaker(pictures, 48)
