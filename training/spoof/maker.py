@@ -1,4 +1,4 @@
-"""One synthetic face at a time, live or spoofed, from a seed and a number: the same again on every machine."""
+"""One synthetic face at a time, live or spoofed: the same again from the same seed, number and pictures."""
 
 from __future__ import annotations
 
