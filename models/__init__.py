@@ -1,9 +1,10 @@
-"""PyTorch modules: eigenspace, AIS, PIN, edge. Pure functions of tensors; no files are touched here."""
+"""PyTorch modules: eigenspace, AIS, PIN, edge, liveness. Pure functions of tensors; no files are touched here."""
 
 from immunecam.models.ais import AIS, AntibodyGenerator, AntigenAnalyzer, AntigenFeature, PooledFeature, ais
 from immunecam.models.build import KINDS, build_model, model_options
 from immunecam.models.edge import EdgeAnalyzer, edge
 from immunecam.models.eigenspace import Eigenspace
+from immunecam.models.liveness import LivenessNetwork
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.noise_level import NoiseLevel
 from immunecam.models.pin import ESN, PIN, DenoisingAutoEncoder, pin
@@ -23,6 +24,7 @@ __all__ = [
     "DenoisingAutoEncoder",
     "EdgeAnalyzer",
     "Eigenspace",
+    "LivenessNetwork",
     "NoiseLevel",
     "PooledFeature",
     "Purification",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from immunecam.reports.plot import Plot
 from immunecam.reports.style import COLOURS, MUTED, house_style, new_figure
 
-__all__ = ["training_plot"]
+__all__ = ["PURIFIER_PANELS", "Panel", "training_plot"]
 
-# Column of the CSV file, title of its panel, what its axis says.
-_PANELS = (
+Panel: TypeAlias = tuple[str, str, str]
+"""Column of the CSV file, title of its panel, what its axis says."""
+
+PURIFIER_PANELS: tuple[Panel, ...] = (
     ("loss", "Loss", "weighted sum of all terms"),
     ("identity", "Identity", "1 - cosine to the clean face"),
     ("pixel", "Pixels", "squared error per pixel"),
@@ -23,18 +25,25 @@ _PANELS = (
 _ENOUGH = 40  # points of a phase from which a mean of neighbours says more than they do
 
 
-def training_plot(rows: Sequence[Mapping[str, str]]) -> Plot:
-    """Every term against the step, one colour a phase.
+def training_plot(rows: Sequence[Mapping[str, str]], panels: Sequence[Panel], said: str) -> Plot:
+    """Columns of a run's CSV file against the step, one colour a phase.
 
     Parameters
     ----------
     rows : sequence of mappings
-        Lines of a run's CSV file, at least one.
+        Lines of the file, at least one, with "step" and "phase" among their columns.
+    panels : sequence of Panel
+        One or more.
+    said : str
+        What a reader should know of the columns.
     """
     phases = list(dict.fromkeys(row["phase"] for row in rows))
     with house_style():
-        figure, axes = new_figure(11, 6.2, 2, 3, sharex=True)
-        for axis, (column, title, unit) in zip(axes.flat, _PANELS, strict=True):
+        lines = -(-len(panels) // 3)
+        figure, axes = new_figure(11, 3.1 * lines, lines, 3, sharex=True)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        for axis, (column, title, unit) in zip(axes.flat, panels, strict=False):
             for number, phase in enumerate(phases):
                 colour = COLOURS[number % len(COLOURS)]
                 steps, values = zip(
@@ -51,15 +60,16 @@ def training_plot(rows: Sequence[Mapping[str, str]]) -> Plot:
             axis.locator_params(axis="x", nbins=5)
             axis.margins(x=0.02)
             axis.grid()
-        for axis in axes[-1]:
+        for axis in axes.flat[max(0, len(panels) - 3) : len(panels)]:
             axis.set_xlabel("step")
+            axis.tick_params(labelbottom=True)
         marks = [axes[0][0].plot([], [], color=COLOURS[number % len(COLOURS)])[0] for number in range(len(phases))]
         figure.legend(marks, phases, loc="outside upper left", ncols=6)
         return Plot(
             "curves",
             "Terms of the objective, step by step",
             "A colour is a phase of training; where there are many points, the strong line is their mean over a "
-            "twentieth of the phase. Identity is what a recogniser makes of a purified face: lower is better.",
+            f"twentieth of the phase. {said}",
             figure,
         )
 

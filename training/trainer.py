@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import json
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,6 +28,7 @@ from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective, StepValues
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
+from immunecam.training.run_folder import Hold, interrupt_later
 from immunecam.training.seeds import seed_of
 
 __all__ = ["Trainer"]
@@ -119,7 +114,7 @@ class Trainer:
             # TF32 for convolutions and products: ten bits of mantissa, which training does not miss.
             torch.set_float32_matmul_precision("high")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = _Hold(self.folder, self.workers.first)
+        self._held = Hold(self.folder, self.workers.first)
         try:
             self._prepare(recognizers, resume, eigenspace, bank, start_from, progress)
         except BaseException:
@@ -200,7 +195,7 @@ class Trainer:
         window: list[StepValues] = []
         whole = True
         try:
-            with _interrupt_later() as interrupted:
+            with interrupt_later() as interrupted:
                 while self.step < self.total_steps:
                     phase, _ = self._phase()
                     whole = False
@@ -484,60 +479,6 @@ class _Step(nn.Module):
         else:
             values = objective.selection(self.network, slow, faces, self._phase, step, drawn)
         return values.loss, replace(values, loss=values.loss.detach())
-
-
-@contextmanager
-def _interrupt_later() -> Iterator[Callable[[], bool]]:
-    """Hold back the first Ctrl-C; gives a function that says whether there was one."""
-    pressed = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    # Handlers can be set in the main thread only; elsewhere no KeyboardInterrupt arrives either.
-    mine = threading.current_thread() is threading.main_thread()
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not (mine and usual):
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class _Hold:
-    """A run folder, which two must not write at once, held; the hold ends with the process at the latest."""
-
-    def __init__(self, folder: Path, mine: bool) -> None:
-        self._folder, self._mine = folder, mine
-        self._handle: int | None = None
-        self.take()
-
-    def take(self) -> None:
-        if not self._mine or self._handle is not None:
-            return
-        handle = os.open(self._folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise InputError(
-                f"another process is training in {str(self._folder)!r}: wait for it, or name another folder"
-            ) from None
-        self._handle = handle
-
-    def release(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-    def __del__(self) -> None:
-        self.release()
 
 
 def _origin(run: Path) -> dict[str, object]:

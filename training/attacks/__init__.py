@@ -11,8 +11,11 @@ from immunecam.training.attacks.eot import EOTPGD, through
 from immunecam.training.attacks.foolbox_attacks import CWL2, FGSM, L2PGD, PGD
 from immunecam.training.attacks.goals import DrawnEmbedding, Goal, dodging, impersonation
 from immunecam.training.attacks.gradient_sign import fgsm, pgd
+from immunecam.training.attacks.liveness_attacks import LIVENESS_ATTACKS, SignAttack
+from immunecam.training.attacks.liveness_goal import FeatureBank, LivenessGoal
 from immunecam.training.attacks.patch import Patch
 from immunecam.training.attacks.resubmission import Resubmission, resubmitted
+from immunecam.training.attacks.sfa import SFA, sfa_sweep
 from immunecam.training.attacks.square import Square
 from immunecam.training.attacks.table import ATTACKS, Listed
 from immunecam.training.attacks.transfer import DIFGSM, MIFGSM, TIFGSM
@@ -25,16 +28,21 @@ __all__ = [
     "EOTPGD",
     "FGSM",
     "L2PGD",
+    "LIVENESS_ATTACKS",
     "MIFGSM",
     "PGD",
+    "SFA",
     "TIFGSM",
     "DrawnEmbedding",
     "FaceAttack",
+    "FeatureBank",
     "Goal",
     "LinfAttack",
     "Listed",
+    "LivenessGoal",
     "Patch",
     "Resubmission",
+    "SignAttack",
     "Square",
     "continued",
     "dodging",
@@ -43,5 +51,6 @@ __all__ = [
     "pgd",
     "resubmitted",
     "round_to_8bit",
+    "sfa_sweep",
     "through",
 ]

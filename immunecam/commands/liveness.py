@@ -1,0 +1,199 @@
+"""``immunecam liveness``: sets of live and spoofed faces, and networks that tell them apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from immunecam.commands.requirements import require_device, require_training
+from immunecam.errors import InputError, UsageError
+from immunecam.files import written_whole
+
+if TYPE_CHECKING:
+    from immunecam.training.liveness import LivenessSet
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="liveness",
+    help="Live or spoof: make synthetic spoofs of face pictures, and train networks on them or on CelebA-Spoof.",
+    no_args_is_help=True,
+)
+
+_Seed = Annotated[int, typer.Option(help="Of everything random.")]
+_Side = Annotated[int, typer.Option(help="Of the faces in pixels: at least 64, and a multiple of 16.")]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+@app.command()
+def make(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Set to write, NAME.safetensors.")],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(help="Folder or zip of square face pictures, whose five points --points has."),
+    ] = None,
+    points: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help=".npz of names (N,) and points (N, 5, 2): eyes, nose, mouth corners."),
+    ] = None,
+    aligned: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Folder or zip of faces aligned at 112x112, of colour best; may be given several times."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Faces to make; two fifths are live.")] = 12000,
+    side: _Side = 112,
+    seed: _Seed = 0,
+) -> None:
+    """Make a set of synthetic live and spoofed faces: prints, screens, cut-out masks, posters."""
+    require_training()
+    from immunecam.training.liveness import synthetic_set
+    from immunecam.training.spoof import FacePictures
+
+    if out.suffix != ".safetensors":
+        raise UsageError(f"the set to write is {str(out)!r}, but its name must end in .safetensors")
+    if out.exists():
+        raise UsageError(f"the set {str(out)!r} exists already: name another, or remove it")
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder of {str(out)!r} does not exist: make it first")
+    if (data is None) != (points is None):
+        raise UsageError(
+            "pictures and their points belong together: give --data and --points, or neither and --aligned"
+        )
+    parts = [FacePictures.load(data, points)] if data is not None else []
+    parts += [FacePictures.load(path) for path in aligned or []]
+    if not parts:
+        raise UsageError("there are no face pictures: give --data with --points, or --aligned")
+    pictures = parts[0]
+    for part in parts[1:]:
+        pictures = pictures.joined(part)
+    _check_side(side)
+    with _progress() as progress:
+        task = progress.add_task("making", total=count, state="")
+        faces = synthetic_set(
+            pictures, count, side=side, seed=seed, progress=lambda done, _: progress.update(task, completed=done)
+        )
+    faces.save(out)
+    kinds = ", ".join(f"{number} {name}" for name, number in faces.counts().items())
+    Console().print(f"wrote {out}, synthetic: {kinds}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="A set of `make`, or the folder of CelebA-Spoof (with Data/ and metas/).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")],
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A set of `make` of other people; with CelebA-Spoof its own test part is taken."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="vgg, resnet, densenet or swin.")] = "resnet",
+    tasks: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Auxiliary tasks, by comma: attributes, spoof_type, illumination, depth, reflection; or none. "
+            "Default: all that the set has labels for."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches.")] = 3000,
+    batch: Annotated[int, typer.Option(min=2, help="Faces in each, half of them live.")] = 32,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    limit: Annotated[int, typer.Option(min=2, help="Faces of CelebA-Spoof to draw, balanced.")] = 40000,
+    maps: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of depth and reflection maps for CelebA-Spoof, NAME_depth.png, NAME_reflection.png."),
+    ] = None,
+    side: Annotated[int, typer.Option(help="Of CelebA-Spoof's faces; those of a set have theirs.")] = 112,
+    seed: _Seed = 0,
+    device: Annotated[str, typer.Option(help="PyTorch device; auto takes a CUDA card if there is one.")] = "auto",
+) -> None:
+    """Train a liveness network, and measure its errors on faces that it has not seen."""
+    require_training()
+    device = require_device(device)
+    from immunecam.models.liveness import check_tasks
+    from immunecam.training.allocator import keep_freed_memory
+    from immunecam.training.liveness import LivenessConfig, LivenessTrainer
+    from immunecam.training.liveness.errors import live_scores, presentation_errors
+
+    wanted = None
+    try:
+        if tasks is not None:
+            wanted = check_tasks(name.strip() for name in tasks.split(",") if name.strip() not in ("", "none"))
+        LivenessConfig(backbone=backbone)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    _check_side(side)
+    keep_freed_memory()
+    with _progress() as progress:
+        reading = progress.add_task("reading", total=None, state="")
+        faces = _read(data, "train", side, limit, seed, maps)
+        held_out = _read(data, "test", side, limit // 4, seed, maps) if data.is_dir() else None
+        if test is not None:
+            held_out = _read(test, "test", side, limit // 4, seed, maps)
+        if held_out is not None and held_out.side != faces.side:
+            raise InputError(
+                f"the test faces are {held_out.side} px wide and the training faces {faces.side}: make both alike"
+            )
+        progress.update(reading, description="faces", state=f"{len(faces)}, {faces.origin}")
+        config = LivenessConfig(
+            backbone=backbone,
+            tasks=faces.tasks if wanted is None else wanted,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+        )
+        trainer = LivenessTrainer(config, faces, out, resume=resume, device=device)
+        task = progress.add_task("training", total=steps, completed=trainer.step, state="")
+
+        def show(step: int, values: dict[str, float]) -> None:
+            if step % 5 == 0 or step == steps:
+                progress.update(task, completed=step, state=f"live or spoof {values['live']:.3f}")
+
+        trainer.run(on_step=show)
+    console = Console()
+    console.print(f"trained {backbone} in {trainer.seconds:.0f} s; run folder {out}", highlight=False, soft_wrap=True)
+    if held_out is None:
+        return
+    errors = presentation_errors(live_scores(trainer.slow.network, held_out), held_out)
+    report = {"set": held_out.origin, "faces": held_out.counts(), "threshold": 0.5}
+    with written_whole(out / "errors.json") as partial:
+        partial.write_text(json.dumps(report | errors.to_dict(synthetic=held_out.synthetic), indent=1))
+    word = "on synthetic spoofs" if held_out.synthetic else f"on {held_out.origin}"
+    console.print(
+        f"{word}, {len(held_out)} faces: BPCER {errors.bpcer:.1%}, worst APCER {max(errors.apcer.values()):.1%} "
+        f"({max(errors.apcer, key=lambda kind: errors.apcer[kind])}), ACER {errors.acer:.1%}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _read(path: Path, part: str, side: int, limit: int, seed: int, maps: Path | None) -> LivenessSet:
+    from immunecam.training.liveness import LivenessSet, load_celeba_spoof
+
+    if path.is_dir():
+        return load_celeba_spoof(path, part, side=side, limit=limit, seed=seed, maps=maps)
+    if not path.exists():
+        raise InputError(f"the set {str(path)!r} does not exist: make one by `immunecam liveness make`")
+    return LivenessSet.load(path)
+
+
+def _check_side(side: int) -> None:
+    from immunecam.models.liveness import check_side
+
+    try:
+        check_side(side)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,86 @@
+"""How often a liveness network is wrong, in the words of ISO/IEC 30107-3.
+
+APCER: share of attack presentations of one kind that pass as live; BPCER: share of live ones taken for attacks; ACER:
+the mean of BPCER and the worst kind's APCER. On a synthetic set these are synthetic figures, and no certification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from immunecam.models.liveness import LivenessNetwork
+from immunecam.models.liveness_loss import LIVE, SPOOF
+from immunecam.training.faces import from_uint8
+from immunecam.training.liveness.faces import LivenessSet
+
+__all__ = ["PresentationErrors", "live_scores", "presentation_errors"]
+
+
+@dataclass(frozen=True)
+class PresentationErrors:
+    """Errors at one threshold.
+
+    Attributes
+    ----------
+    apcer : dict
+        By kind of spoof, in [0, 1].
+    bpcer : float
+        In [0, 1].
+    """
+
+    apcer: dict[str, float]
+    bpcer: float
+
+    @property
+    def acer(self) -> float:
+        """Mean of BPCER and the worst APCER."""
+        return (self.bpcer + max(self.apcer.values())) / 2
+
+    def to_dict(self, *, synthetic: bool) -> dict[str, Any]:
+        """Plain values for JSON, which say whether they are synthetic."""
+        return {"synthetic": synthetic, "apcer": self.apcer, "bpcer": self.bpcer, "acer": self.acer}
+
+
+@torch.no_grad()
+def live_scores(network: LivenessNetwork, faces: LivenessSet, batch: int = 64) -> Tensor:
+    """(N,) probabilities of "live"."""
+    network.eval()
+    device = next(network.parameters()).device
+    parts = [
+        network(from_uint8(faces.pixels[start : start + batch]).to(device))["live"].softmax(1)[:, LIVE].cpu()
+        for start in range(0, len(faces), batch)
+    ]
+    return torch.cat(parts)
+
+
+def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = 0.5) -> PresentationErrors:
+    """Errors if faces from this probability of "live" on pass.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (N,) in [0, 1].
+    faces : LivenessSet
+        Of both classes.
+    threshold : float
+
+    Raises
+    ------
+    InputError
+        If there are faces of one class only.
+    """
+    faces.check(())
+    passes, live = scores >= threshold, faces.labels.live == LIVE
+    kinds = faces.labels.spoof_type
+    if kinds is None:
+        apcer = {"spoof": float(passes[~live].float().mean())}
+    else:
+        apcer = {
+            faces.type_names[kind]: float(passes[(kinds == kind) & (faces.labels.live == SPOOF)].float().mean())
+            for kind in kinds[~live].unique().tolist()
+        }
+    return PresentationErrors(apcer, float((~passes[live]).float().mean()))

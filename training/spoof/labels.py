@@ -1,0 +1,42 @@
+"""Names of what synthetic faces are labelled with; numbers of types and illuminations are CelebA-Spoof's."""
+
+from __future__ import annotations
+
+__all__ = ["ATTRIBUTES", "ILLUMINATIONS", "KINDS", "SPOOF_TYPES"]
+
+SPOOF_TYPES = (
+    "live",
+    "photo",
+    "poster",
+    "A4",
+    "face mask",
+    "upper body mask",
+    "region mask",
+    "PC",
+    "pad",
+    "phone",
+    "3D mask",
+)
+
+ILLUMINATIONS = ("live", "normal", "strong", "back", "dark")
+
+# What is made here of the types above; two of them are not.
+KINDS = {
+    "print": ("photo", "A4"),
+    "replay": ("PC", "pad", "phone"),
+    "mask": ("face mask", "region mask"),
+    "poster": ("poster",),
+}
+
+# Measured from five points (the first six) or composed (the others).
+ATTRIBUTES = (
+    "turned left",
+    "turned right",
+    "looking up",
+    "looking down",
+    "tilted",
+    "wide mouth",
+    "glasses",
+    "cap",
+    "covered mouth",
+)
