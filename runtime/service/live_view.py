@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from immunecam.errors import UsageError
 from immunecam.kernels import MutationMode
-from immunecam.runtime.faces import Face
+from immunecam.runtime.faces import Face, FollowingFinder
 from immunecam.runtime.frames import Frame
 from immunecam.runtime.results import PurifiedFaces, Stopwatch
 from immunecam.runtime.service.cameras import CameraDeck
@@ -123,6 +123,7 @@ class LiveView:
                 self._purifications[mode] = purification.with_mutation(mode)
             except UsageError:  # on a card, which is built for one mode
                 continue
+        self._finder, self._followed = FollowingFinder(purification.finder, background=False), ""  # on which camera
         self._thread = ThreadPoolExecutor(1, "view")
         self._shot: _Shot | None = None
         self._viewers = 0
@@ -207,7 +208,9 @@ class LiveView:
         image = shot.frame.image
         own = self._purifications[mode if mode is not None else self.modes[0]]
         if shot.prepared is None:
-            shot.prepared = own.look(image)
+            if shot.camera != self._followed:
+                self._finder, self._followed = FollowingFinder(own.finder, background=False), shot.camera
+            shot.prepared = own.look(image, finder=self._finder)
             watch = Stopwatch(shot.prepared.timings_ms)
             shot.before = view_jpeg(image)
             watch.lap("picture")

@@ -59,12 +59,12 @@ class Purification:
         self, purifier: Purifier, finder: FaceFinder, embedder: Embedder | None = None, *, max_pixels: int
     ) -> None:
         self.purifier, self.embedder = purifier, embedder
-        self._finder, self._max_pixels = finder, max_pixels
+        self.finder, self._max_pixels = finder, max_pixels
 
     def with_mutation(self, mutation: str) -> Purification:
         """The same steps in another mutation mode, on the same engine; raises as :meth:`Purifier.with_mutation`."""
         other = self.purifier if mutation == self.purifier.mutation else self.purifier.with_mutation(mutation)
-        return Purification(other, self._finder, self.embedder, max_pixels=self._max_pixels)
+        return Purification(other, self.finder, self.embedder, max_pixels=self._max_pixels)
 
     def decode(self, data: bytes, name: str) -> NDArray[np.uint8]:
         """A picture as (H, W, 3) uint8 BGR; raises InputError as :func:`decode_picture`."""
@@ -90,11 +90,13 @@ class Purification:
         watch.lap("decode")
         return self.look(frame, timings)
 
-    def look(self, frame: NDArray[np.uint8], timings: dict[str, float] | None = None) -> Prepared:
-        """Find and align the faces of a frame, (H, W, 3) uint8 BGR."""
+    def look(
+        self, frame: NDArray[np.uint8], timings: dict[str, float] | None = None, finder: FaceFinder | None = None
+    ) -> Prepared:
+        """Find and align the faces of a frame, (H, W, 3) uint8 BGR; `finder` in place of the own one."""
         timings = {} if timings is None else timings
         watch = Stopwatch(timings)
-        faces = self._finder.find(frame)
+        faces = (finder or self.finder).find(frame)
         watch.lap("find")
         aligned = align(frame, faces)
         watch.lap("align")
