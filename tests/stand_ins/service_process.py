@@ -13,12 +13,27 @@ import threading
 import urllib.request
 from pathlib import Path
 
+_SETTINGS = Path(__file__).parents[2] / "pyproject.toml"
+
+
+def _python() -> list[str]:
+    """The interpreter; where the tests' coverage is measured, it measures the server's, which is not killed."""
+    try:
+        from coverage import Coverage
+    except ImportError:
+        return [sys.executable]
+    measured = Coverage.current()
+    if measured is None:
+        return [sys.executable]
+    data = os.path.abspath(str(measured.get_option("run:data_file")))
+    return [sys.executable, "-m", "coverage", "run", "--parallel-mode", f"--rcfile={_SETTINGS}", f"--data-file={data}"]
+
 
 class Server:
     """A server on a free port; `url` is where it answers, `said` what it wrote."""
 
     def __init__(self, *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "immunecam", "serve", "--port", "0", "--threads", "1", *map(str, arguments)]
+        command = [*_python(), "-m", "immunecam", "serve", "--port", "0", "--threads", "1", *map(str, arguments)]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("IMMUNECAM_")}
         self.process = subprocess.Popen(
             command,

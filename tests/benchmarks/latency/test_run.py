@@ -155,5 +155,5 @@ def test_pinned_and_without_the_papers_form(tmp_path):
     assert report["pinned_to_cores"] == [core]
     assert f"pinned to the cores {core}" in report["said"]
     assert report["paper"] == "not measured"
-    assert {row["form"] for row in report["rows"]} == {"faces", "stages", "frames", "reference"}
+    assert {row["form"] for row in report["rows"]} == {"faces", "stages", "frames", "followed", "reference"}
     assert "times_faster_than_paper" not in _row(report, "faces", 1)
