@@ -240,7 +240,9 @@ def page_with_plots(report: dict[str, Any], folder: str) -> str:
     )
     if _has_adaptive(report):
         plots += f"\n![Clean accuracy against the success of the adaptive attacker]({folder}/price.png)\n"
-    return page(report).replace("\n## What purification costs", plots + "\n## What purification costs", 1)
+    glance = f"![Right decisions on clean and attacked faces, by defence]({folder}/glance.png)\n\n"
+    text = page(report).replace("## Every threat model", glance + "## Every threat model", 1)
+    return text.replace("\n## What purification costs", plots + "\n## What purification costs", 1)
 
 
 def _has_adaptive(report: dict[str, Any]) -> bool:

@@ -12,7 +12,10 @@ _Row = Mapping[str, Any]
 # Columns of the side-by-side table: title, threat, attack (a beginning), budget. The weakest of several rows counts.
 _COLUMNS = (
     ("clean", "clean", "", "0"),
-    ("transfer 8/255", "transfer", "", "8/255"),
+    ("transfer PGD 8/255", "transfer", "PGD-40", "8/255"),
+    ("transfer MI-FGSM 8/255", "transfer", "MI-FGSM", "8/255"),
+    ("transfer DI-FGSM 8/255", "transfer", "DI-FGSM", "8/255"),
+    ("transfer TI-FGSM 8/255", "transfer", "TI-FGSM", "8/255"),
     ("grey-box PGD 4/255", "grey-box", "PGD-40", "4/255"),
     ("grey-box PGD 8/255", "grey-box", "PGD-40", "8/255"),
     ("grey-box MI-FGSM 8/255", "grey-box", "MI-FGSM", "8/255"),
