@@ -102,6 +102,51 @@ def _int8_speed(report: _Report) -> str:
     )
 
 
+def _service_load(report: _Report) -> str:
+    (row,) = report["rows"]
+    p50, p99 = (row[f"{name}_ms"] / 1000 for name in ("p50", "p99"))
+    return (
+        f"{row['clients']} clients that ask without a pause for {row['seconds']:.0f} s, a frame with three faces each, "
+        f"on {_machine(report)}: {row['requests_per_s']:.1f} answers a second, {row['server_errors']} server errors, "
+        f"{row['lost']} lost at the end by SIGTERM. Purified frames took {p50:.2f} s (p99 {p99:.2f}), the queue "
+        f"included; {row['statuses'].get('429', 0)} requests were told to come later (429). Resident memory "
+        f"{row['rss_settled_mib']:.0f} MiB, {row['rss_slope_mib_per_minute']:+.2f} MiB a minute."
+    )
+
+
+def _soak(report: _Report) -> str:
+    gate, cameras = report["rows"]
+    slopes = [f"{row['rss_slope_mb_per_100000_frames']:+.2f} MB per 100,000 frames" for row in (gate, cameras)]
+    return (
+        f"An hour of one camera at ten times its rate through finder, purifier, recogniser and audit trail: "
+        f"{gate['frames']} frames, {gate['taken']} of them taken, {gate['decisions']} decisions; memory {slopes[0]} "
+        f"({gate['rss_end_mib']:.0f} MiB at the end), median latency at the end {gate['latency_drift']:.2f} times that "
+        f"after settling. {cameras['sources']} cameras at {cameras['frames_per_second_of_each']:g} frames a second "
+        f"through one purifier for {cameras['seconds'] / 60:.0f} minutes: {cameras['frames']} frames, "
+        f"{cameras['taken']} of them taken; memory {slopes[1]}. On {_machine(report)}."
+    )
+
+
+def _latency(report: _Report) -> str:
+    faces = {row["threads"]: row for row in report["rows"] if (row["form"], row["batch"]) == ("faces", 1)}
+    said = []
+    for threads, row in sorted(faces.items()):
+        value, *bounds = row["times_faster_than_paper"]
+        interval = f" ({bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
+        said.append(
+            f"{row['total_p50_ms']:.1f} ms (p95 {row['total_p95_ms']:.1f}) on {_counted(threads, 'thread')}, "
+            f"{value:.1f} times{interval} faster than the published form of AIS in eager PyTorch"
+        )
+    face, live = faces[max(faces)], report["live"][-1]
+    return (
+        f"Purification of one aligned face by `{face['bundle']}` on {_machine(report)}: {'; '.join(said)}. Cold start "
+        f"{face['cold_start_p50_s']:.2f} s, peak memory {face['peak_memory_mib']:.0f} MiB. With a camera of "
+        f"{live['width']}x{live['height']} at {live['frames_per_s']:g} frames a second that shows "
+        f"{live['faces'] / max(1, live['purified']):.0f} faces, frames are {live['age_p50_ms']:.0f} ms old when "
+        f"purified (p95 {live['age_p95_ms']:.0f}); {live['dropped']} of {live['came']} are dropped."
+    )
+
+
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count > 1)}"
 
@@ -117,6 +162,9 @@ _FIGURES: dict[str, Callable[[_Report], str]] = {
     "sample_clip": _sample_clip,
     "fuzz_bundle": _fuzz_bundle,
     "int8_speed": _int8_speed,
+    "service_load": _service_load,
+    "soak": _soak,
+    "latency": _latency,
 }
 
 
