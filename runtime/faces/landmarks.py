@@ -16,6 +16,7 @@ from immunecam.runtime.faces.crop import CROP_SIDE, crop_square, points_from_cro
 __all__ = ["LandmarkModel"]
 
 _NAME = "landmarks5"
+_MOST = 4  # squares that go through the network at once
 
 
 class LandmarkModel:
@@ -41,6 +42,9 @@ class LandmarkModel:
         self._session: Any = onnxruntime.InferenceSession(
             _verified_bytes(), options, providers=["CPUExecutionProvider"]
         )
+        # ONNX Runtime keeps the memory of the largest batch that it has met. Bounded, and met now, it does not grow by
+        # steps on the day that many faces come.
+        self._run(np.zeros((_MOST, CROP_SIDE, CROP_SIDE), np.float32))
 
     def locate(
         self, grey: NDArray[np.uint8], centres: NDArray[np.floating], sides: NDArray[np.floating]
@@ -66,9 +70,15 @@ class LandmarkModel:
         crops = np.empty((len(sides), CROP_SIDE, CROP_SIDE), np.float32)
         for number, (centre, side) in enumerate(zip(centres, sides, strict=True)):
             crops[number] = crop_square(grey, centre, float(side))
-        points, logits = self._session.run(None, {"crops": crops / np.float32(127.5) - np.float32(1)})
+        crops = crops / np.float32(127.5) - np.float32(1)
+        parts = [self._run(crops[start : start + _MOST]) for start in range(0, len(crops), _MOST)]
+        points, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
         located = [points_from_crop(p, c, float(s)) for p, c, s in zip(points, centres, sides, strict=True)]
         return np.stack(located), (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+    def _run(self, crops: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        points, logits = self._session.run(None, {"crops": crops})
+        return points, logits
 
 
 def _verified_bytes() -> bytes:
