@@ -116,7 +116,11 @@ def _service_load(report: _Report) -> str:
 
 def _soak(report: _Report) -> str:
     gate, cameras = report["rows"]
-    slopes = [f"{row['rss_slope_mb_per_100000_frames']:+.2f} MB per 100,000 frames" for row in (gate, cameras)]
+    slopes = [
+        f"{row['rss_slope_mb_per_100000_frames']:+.2f} MB per 100,000 frames (median slope; "
+        f"{row['rss_least_squares_slope_mb_per_100000_frames']:+.2f} by least squares, for which steps are slopes)"
+        for row in (gate, cameras)
+    ]
     return (
         f"An hour of one camera at ten times its rate through finder, purifier, recogniser and audit trail: "
         f"{gate['frames']} frames, {gate['taken']} of them taken, {gate['decisions']} decisions; memory {slopes[0]} "
