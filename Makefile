@@ -23,7 +23,7 @@ test: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	cd $(TEST) && bin/mypy --config-file ../pyproject.toml -p immunecam.kernels -p immunecam.runtime
 	cd $(TEST) && bin/lint-imports --config ../pyproject.toml
-	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 -rs --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n 2 -rsfE --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 # The reference is made of the installed package's docstrings; `make test` builds it, too.
 docs: $(TEST)/installed

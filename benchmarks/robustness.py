@@ -27,7 +27,7 @@ from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
 from immunecam.reports.html import write_html
 from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.report import machine, versions, write_report
+from immunecam.runtime.report import machine, read_report, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 
@@ -188,15 +188,7 @@ def load_report(path: Path) -> dict[str, Any]:
     InputError
         If it cannot be read, or is something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of --json"
-        ) from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise InputError(f"{str(path)!r} is no report of immunecam evaluate: its schema must be {SCHEMA!r}")
-    return content
+    return read_report(path, SCHEMA, "immunecam evaluate")
 
 
 def write_page(report: dict[str, Any], markdown: Path | None, html: Path | None = None) -> None:

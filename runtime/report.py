@@ -13,7 +13,7 @@ from typing import Any
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 
-__all__ = ["machine", "percentiles_ms", "versions", "write_report"]
+__all__ = ["machine", "percentiles_ms", "read_report", "versions", "write_report"]
 
 _PACKAGES = (
     "immunecam",
@@ -105,6 +105,33 @@ def write_report(
         raise InputError(
             f"the report {str(path)!r} cannot be written ({error.strerror}): check folder and space"
         ) from None
+
+
+def read_report(path: Path, schema: str, command: str) -> dict[str, Any]:
+    """A report that was written by :func:`write_report`.
+
+    Parameters
+    ----------
+    path : path
+    schema : str
+        The one that it must have.
+    command : str
+        What writes such reports, for the error.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is another report.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of {command} --json"
+        ) from None
+    if not isinstance(content, dict) or content.get("schema") != schema:
+        raise InputError(f"{str(path)!r} is no report of {command}: its schema must be {schema!r}")
+    return content
 
 
 def _processor() -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from immunecam.benchmarks.latency.ratio import LEAST_LAUNCHES, Ratio, unpaired_ratio
-from immunecam.benchmarks.latency.run import SCHEMA
+from immunecam.benchmarks.latency.run import OF_A_SOURCE, OURS, SCHEMA
 from immunecam.errors import InputError
+from immunecam.runtime.report import read_report as report_of
 
 __all__ = ["COMPARE_SCHEMA", "compare", "read_report"]
 
 COMPARE_SCHEMA = "immunecam.bench-compare/1"
-
-_OURS = ("faces", "stages", "frames")
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -26,14 +24,7 @@ def read_report(path: Path) -> dict[str, Any]:
     InputError
         If it cannot be read, or is another report.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"the report {str(path)!r} cannot be read ({type(error).__name__}): give one of immunecam bench --json"
-        ) from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise InputError(f"{str(path)!r} is no report of immunecam bench: its schema must be {SCHEMA!r}")
+    content = report_of(path, SCHEMA, "immunecam bench")
     try:
         for row in content["rows"]:
             times = row["launch_medians_ms"]
@@ -72,9 +63,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
         If the reports have nothing in common, or too few launches to know the noise between processes.
     """
     several = any(len({row["bundle"] for row in report["rows"] if row["bundle"]}) > 1 for report in (old, new))
-    sides = [{_key(row, several): row for row in report["rows"] if row["form"] in _OURS} for report in (old, new)]
+    sides = [{_key(row, several): row for row in report["rows"] if row["form"] in OURS} for report in (old, new)]
     if old.get("source") != new.get("source"):
-        sides = [{key: row for key, row in side.items() if row["form"] != "frames"} for side in sides]
+        sides = [{key: row for key, row in side.items() if row["form"] not in OF_A_SOURCE} for side in sides]
     references = [
         {(row["threads"], row["beside"]): row for row in report["rows"] if row["form"] == "reference"}
         for report in (old, new)

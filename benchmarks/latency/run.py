@@ -29,7 +29,7 @@ from immunecam.runtime.frames import FrameSource
 from immunecam.runtime.report import percentiles_ms
 from immunecam.runtime.trust import Trust
 
-__all__ = ["SCHEMA", "STAGES", "Tell", "measure", "require_paper"]
+__all__ = ["OF_A_SOURCE", "OURS", "SCHEMA", "STAGES", "Tell", "measure", "require_paper"]
 
 SCHEMA = "immunecam.bench/1"
 
@@ -44,6 +44,12 @@ Tell = Callable[[str, int, int], None]
 
 # A percentile is told only if so many repeats were measured that some lie beyond it.
 _REPEATS_FOR = {"p95_ms": 20, "p99_ms": 100}
+OURS = ("faces", "stages", "frames", "followed")
+"""Forms of a bundle; the others are what it is measured beside."""
+
+OF_A_SOURCE = ("frames", "followed")
+"""Those whose time depends on the pictures."""
+
 _BATCHED = ("faces", "stages", "paper")
 _MOST_FACES = 32
 _MOST_FRAMES = 100
@@ -250,7 +256,7 @@ class _Group:
     def _of(self, form: str, provider: str, batch: int, worker: WorkerProcess) -> _Series:
         key = form, provider, batch
         if key not in self._series:
-            ours = form in ("faces", "stages", "frames", "followed")
+            ours = form in OURS
             about = {
                 "form": form,
                 "bundle": self._bundle.name if ours else None,

@@ -47,7 +47,7 @@ class CascadeFinder:
         self.min_face, self.max_side, self.min_score = min_face, max_side, min_score
         self._path = os.path.join(os.path.dirname(cv2.__file__), "data", _FILE)
         self._local = threading.local()
-        self._landmarks = LandmarkModel()
+        self.landmarks = LandmarkModel()
         self._classifier()
 
     def find(self, frame: NDArray[np.uint8]) -> list[Face]:
@@ -58,10 +58,10 @@ class CascadeFinder:
         if not len(boxes):
             return []
         centres = boxes[:, :2] + boxes[:, 2:] * (0.5, 0.55)
-        points, scores = self._landmarks.locate(grey, centres, boxes[:, 2])
+        points, scores = self.landmarks.locate(grey, centres, boxes[:, 2])
         # Looking again at the square that the points frame halves their error.
         framed = [box_from_landmarks(p) for p in points]
-        points, again = self._landmarks.locate(
+        points, again = self.landmarks.locate(
             grey, np.array([f[0] for f in framed]), np.array([max(f[1], 4.0) for f in framed])
         )
         scores = np.minimum(scores, again)

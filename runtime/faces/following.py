@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from immunecam.errors import UsageError
 from immunecam.runtime.faces.align import check_frame
+from immunecam.runtime.faces.cascade import CascadeFinder
 from immunecam.runtime.faces.crop import box_from_landmarks
 from immunecam.runtime.faces.face import Face
 from immunecam.runtime.faces.finder import FaceFinder, face_finder
@@ -73,7 +74,8 @@ class FollowingFinder:
             raise UsageError(f"min_score is {min_score!r}, wanted 0 to 1")
         self.finder = face_finder() if finder is None else finder
         self.longest, self.min_score = longest, min_score
-        self._landmarks = LandmarkModel()
+        # The bundled finder's own, which several threads may use: a session for each stream would take 15 MiB.
+        self._landmarks = self.finder.landmarks if isinstance(self.finder, CascadeFinder) else LandmarkModel()
         self._followed: list[_Followed] = []
         self._count = self._since = 0
         self._interval = 1

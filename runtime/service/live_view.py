@@ -123,7 +123,8 @@ class LiveView:
                 self._purifications[mode] = purification.with_mutation(mode)
             except UsageError:  # on a card, which is built for one mode
                 continue
-        self._finder, self._followed = FollowingFinder(purification.finder, background=False), ""  # on which camera
+        self._finder: FollowingFinder | None = None
+        self._followed = ""  # on which camera
         self._thread = ThreadPoolExecutor(1, "view")
         self._shot: _Shot | None = None
         self._viewers = 0
@@ -208,7 +209,7 @@ class LiveView:
         image = shot.frame.image
         own = self._purifications[mode if mode is not None else self.modes[0]]
         if shot.prepared is None:
-            if shot.camera != self._followed:
+            if self._finder is None or shot.camera != self._followed:
                 self._finder, self._followed = FollowingFinder(own.finder, background=False), shot.camera
             shot.prepared = own.look(image, finder=self._finder)
             watch = Stopwatch(shot.prepared.timings_ms)

@@ -105,7 +105,7 @@ def test_any_subset_of_tasks(tasks):
     assert set(outputs) == {"live", *tasks} == set(network.heads)
     total, terms = liveness_loss(outputs, labels([0, 1]))
     assert set(terms) == set(outputs)
-    assert float(total) == pytest.approx(sum(WEIGHTS[head] * float(term) for head, term in terms.items()), rel=1e-5)
+    assert total.item() == pytest.approx(sum(WEIGHTS[head] * term.item() for head, term in terms.items()), rel=1e-5)
 
 
 def test_the_published_weights_by_hand():

@@ -72,8 +72,9 @@ def test_reports_with_nothing_in_common():
 
 
 def test_frames_of_other_sources_are_not_compared():
-    old, new = (_report(_row("frames", 10.0), _row("faces", 10.0), _row("reference", 5.0)) for _ in range(2))
-    assert {found["form"] for found in compare(old, new)} == {"frames", "faces"}
+    rows = [_row(form, 10.0) for form in ("frames", "followed", "faces")] + [_row("reference", 5.0)]
+    old, new = _report(*rows), _report(*rows)
+    assert {found["form"] for found in compare(old, new)} == {"frames", "followed", "faces"}
     assert {found["form"] for found in compare(old, new | {"source": "other.mp4"})} == {"faces"}
 
 
