@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
             "immunecam.int8-speed/1",
             rows,
             bundle_sha256=source.sha256,
+            bundle_files={name: record.sha256 for name, record in source.manifest.files.items()},
             int8_sha256=made.sha256,
             quantisation=made.manifest.provenance.get("quantisation"),
             processor_flags=_flags(),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from immunecam.errors import InputError
-from immunecam.models import Eigenspace, Purification
+from immunecam.models import Purification
+from immunecam.training.from_bundle import eigenspace_from_bundle
 from immunecam.training.onnx_module import OnnxModule
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ def purification_from_bundle(bundle: Bundle, *, device: str | torch.device = "cp
     InputError
         If a graph has an operator without a differentiable form here.
     """
-    stored = bundle.subspace
-    rows = torch.from_numpy(stored.dequantized())
-    space = Eigenspace(torch.from_numpy(stored.mean.copy()), rows, torch.zeros(len(rows)))
+    space = eigenspace_from_bundle(bundle)
     restorer = None if bundle.graph("restorer") is None else _network(bundle, "restorer", 2)
     return Purification(space, _network(bundle, "analyzer", 1), restorer).to(device).requires_grad_(False)
 

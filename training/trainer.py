@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,13 +27,18 @@ from immunecam.training.distributed import Workers
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.objective import Objective, StepValues
+from immunecam.training.origin import Origin, origin_of
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
 from immunecam.training.run_folder import Hold, interrupt_later
 from immunecam.training.seeds import seed_of
 
+if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle
+
 __all__ = ["Trainer"]
 
+_MEASURED = 256  # faces that the statistics of a bundle's normalisation are measured on
 _SAMPLE = 32  # faces kept in the run folder for the export's parity check
 
 _COLUMNS = (
@@ -77,9 +83,10 @@ class Trainer:
         Default: fitted on `faces`.
     bank : path, optional
         Where the attacked faces of `config.bank` are, or are to be. Default: the folder `bank` of the run.
-    start_from : path, optional
+    start_from : path or Bundle, optional
         Folder of another run, whose weights (of the slow copy) are taken wherever name and shape agree: the restorer
-        of a run with another analyzer, for instance. Default: start anew.
+        of a run with another analyzer, for instance. Or a bundle, whose run is gone: of one, the eigenfaces are taken
+        as well if there are as many. Default: start anew.
     progress : callable, optional
         Called with (done, total) while the bank is made.
 
@@ -102,7 +109,7 @@ class Trainer:
         eigenspace: Eigenspace | None = None,
         workers: Workers | None = None,
         bank: str | Path | None = None,
-        start_from: str | Path | None = None,
+        start_from: str | Path | Bundle | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config, self.faces, self.folder = config, faces, Path(folder)
@@ -127,21 +134,25 @@ class Trainer:
         resume: bool,
         eigenspace: Eigenspace | None,
         bank: str | Path | None,
-        start_from: str | Path | None,
+        start_from: str | Path | Bundle | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         config = self.config
         self.step = 0
         self.seconds = 0.0
         resuming = resume and self._checkpoint.is_file()
+        origin = None if start_from is None else origin_of(start_from)
+        if eigenspace is None and origin is not None and not resuming:
+            theirs = origin.eigenspace()
+            eigenspace = theirs if theirs is not None and theirs.k == config.k else None
         with self.workers.first_alone():
-            self._claim(recognizers, resume, start_from)
+            self._claim(recognizers, resume, origin)
             self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
             self.bank = self._bank(recognizers, bank, progress)
         torch.manual_seed(config.seed)
         self.network = build_model(config.kind, config.k, config.model_options).to(self.device)
-        if start_from is not None and not resuming:
-            self._take_over(Path(start_from))
+        if origin is not None and not resuming:
+            self._take_over(origin)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
         self.phases = [self._counted(phase) for phase in config.phases]
@@ -306,15 +317,14 @@ class Trainer:
 
     # -- the run folder ------------------------------------------------------------------------------------------
 
-    def _claim(self, recognizers: Sequence[Recognizer], resume: bool, start_from: str | Path | None) -> None:
+    def _claim(self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None) -> None:
         """Write, or compare with, what this folder is a run of."""
         digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
-        started = None if start_from is None else _origin(Path(start_from))
         identity = {
             "config": json.loads(json.dumps(self.config.to_dict())),
             "faces": {"count": len(self.faces), "sha256": digest},
             "recognizers": [{"name": r.name, "sha256": r.sha256} for r in recognizers],
-            "started_from": started,
+            "started_from": None if origin is None else origin.provenance,
         }
         self.identity = identity
         file = self.folder / "config.json"
@@ -341,17 +351,13 @@ class Trainer:
         with written_whole(self.folder / "sample.safetensors") as partial:
             save_file({"pixels": sample}, partial)
 
-    def _take_over(self, run: Path) -> None:
-        """Weights of another run's slow copy, where name and shape agree."""
-        file = run / "checkpoint.safetensors"
-        try:
-            theirs = _part(load_file(file), "slow.")
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the run {str(run)!r} to start from cannot be read ({_reason(error)})") from None
-        ours = self.network.state_dict()
+    def _take_over(self, origin: Origin) -> None:
+        """Weights of another run or of a bundle, where name and shape agree."""
+        some = self.faces.pixels[:: max(1, len(self.faces) // _MEASURED)][:_MEASURED]
+        theirs, ours = origin.weights(from_uint8(some)), self.network.state_dict()
         fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
         if not fitting:
-            raise InputError(f"the run {str(run)!r} to start from has no weight of this network's names and shapes")
+            raise InputError(f"{origin.name} has no weight of this network's names and shapes to start from")
         self.network.load_state_dict(fitting, strict=False)
 
     def _eigenspace(self, given: Eigenspace | None, resuming: bool) -> Eigenspace:
@@ -479,19 +485,6 @@ class _Step(nn.Module):
         else:
             values = objective.selection(self.network, slow, faces, self._phase, step, drawn)
         return values.loss, replace(values, loss=values.loss.detach())
-
-
-def _origin(run: Path) -> dict[str, object]:
-    """What a manifest must say of the run that weights came from: which, and every recogniser that it has seen."""
-    try:
-        content = json.loads((run / "config.json").read_text())
-        earlier = content.get("started_from") or {}
-        return {
-            "checkpoint": hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest(),
-            "recognizers": [*content["recognizers"], *earlier.get("recognizers", [])],
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{str(run)!r} is no run to start from ({_reason(error)}): name a run folder") from None
 
 
 def _reason(error: Exception) -> str:

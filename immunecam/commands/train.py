@@ -52,7 +52,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     start_from: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="RUN", help="Take over weights of another run where names and shapes agree."),
+        typer.Option(
+            metavar="RUN|BUNDLE",
+            help="Take over the weights of another run or of a bundle where names and shapes agree: the way to train a "
+            "shipped bundle on for your own recogniser.",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
@@ -76,6 +80,8 @@ def train(
     import dataclasses
 
     from immunecam.export.to_onnx import export_bundle, run_folder_of
+    from immunecam.runtime.bundle import Bundle
+    from immunecam.runtime.bundle_manifest import MANIFEST
     from immunecam.runtime.bundle_writer import check_signature_kept
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.config import Phase
@@ -105,6 +111,9 @@ def train(
     if config.needs_recognizer and not recognizer:
         raise UsageError(f"training {kind.value} has an identity term: give --recognizer FILE (.pt or .onnx)")
 
+    origin: Path | Bundle | None = start_from
+    if start_from is not None and (start_from.suffix == ".immune" or (start_from / MANIFEST).is_file()):
+        origin = Bundle.load(start_from)
     keep_freed_memory()
     workers = Workers.join(device)
     device = Workers.own_device(device)
@@ -131,7 +140,7 @@ def train(
             resume=resume,
             device=device,
             workers=workers,
-            start_from=start_from,
+            start_from=origin,
             bank=bank,
             progress=lambda done, all_: progress.update(
                 reading, description="attacks", completed=done, total=all_, state="a bank of attacked faces"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -80,6 +81,20 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
     again = Bundle.load(tmp_path / "mine.immune")
     assert again.manifest.precision["basis"] == "fp16"
     assert again.manifest.parity["max_grey_levels"] <= 1
+
+    # Trained on from the bundle alone, which is verified first.
+    further = [*common, "--preset", "paper", "--steps", "2", "--start-from", "mine.immune"]
+    further[further.index("--out") + 1] = "next.immune"
+    done = run(*further)
+    assert done.returncode == 0, done.stderr
+    after = Bundle.load(tmp_path / "next.immune")
+    assert after.manifest.provenance["started_from"]["bundle"] == again.sha256
+    shutil.copytree(tmp_path / "mine.immune", tmp_path / "other.immune")
+    with (tmp_path / "other.immune" / "analyzer.onnx").open("ab") as file:
+        file.write(b"\0")
+    for wrong, words in (("other.immune", "analyzer.onnx"), ("none.immune", "none.immune"), ("none", "no run")):
+        bad = run(*further[:-1], wrong, "--resume")
+        assert (bad.returncode, words in bad.stderr, "Traceback" in bad.stderr) == (3, True, False), bad.stderr
 
     assert run("purify", training_set / "faces.zip", "--bundle", "mine.immune").returncode == 3
     cv2.imwrite(str(tmp_path / "in.png"), np.full((99, 99, 3), 7, np.uint8))

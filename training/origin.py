@@ -1,0 +1,107 @@
+"""What a run starts from, if not anew: the weights of another run, or those of a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from immunecam.errors import InputError
+from immunecam.models import Eigenspace
+from immunecam.training.from_bundle import eigenspace_from_bundle, weights_from_bundle
+
+if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle
+
+__all__ = ["BundleOrigin", "Origin", "RunOrigin", "origin_of"]
+
+
+class Origin:
+    """Weights by their name in the network, and what a manifest must say of them.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    provenance : dict
+        Which run or bundle, and every recogniser that it has seen.
+    """
+
+    name: str
+    provenance: dict[str, Any]
+
+    def eigenspace(self) -> Eigenspace | None:
+        """The eigenfaces that the weights go with; None if a run fits the same ones to the same faces."""
+        return None
+
+    def weights(self, faces: Tensor) -> dict[str, Tensor]:
+        """The weights, given some training faces (N, 112, 112) in [-1, 1]."""
+        raise NotImplementedError
+
+
+class RunOrigin(Origin):
+    """Another run, of which the slow copy is taken.
+
+    Raises
+    ------
+    InputError
+        If the folder is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"the run {str(folder)!r}"
+        self._file = folder / "checkpoint.safetensors"
+        try:
+            content = json.loads((folder / "config.json").read_text())
+            digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
+            self.provenance = {"checkpoint": digest, "recognizers": _seen(content)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{str(folder)!r} is no run to start from ({error}): name a run folder or a bundle"
+            ) from None
+
+    def weights(self, faces: Tensor) -> dict[str, Tensor]:
+        try:
+            tensors = load_file(self._file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{self.name} to start from cannot be read ({error})") from None
+        return {name.removeprefix("slow."): value for name, value in tensors.items() if name.startswith("slow.")}
+
+
+class BundleOrigin(Origin):
+    """A bundle, whose run need not be there any more."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.name = f"the bundle {str(bundle.path)!r}"
+        self._bundle = bundle
+        known = {"recognizers": [], **bundle.manifest.provenance}
+        self.provenance = {"bundle": bundle.sha256, "recognizers": _seen(known)}
+
+    def eigenspace(self) -> Eigenspace:
+        return eigenspace_from_bundle(self._bundle)
+
+    def weights(self, faces: Tensor) -> dict[str, Tensor]:
+        return weights_from_bundle(self._bundle, faces)
+
+
+def origin_of(start: str | Path | Bundle) -> Origin:
+    """A run, by its folder, or a bundle.
+
+    Raises
+    ------
+    InputError
+        If the folder is no run.
+    """
+    return RunOrigin(Path(start)) if isinstance(start, (str, Path)) else BundleOrigin(start)
+
+
+def _seen(run: dict[str, Any]) -> list[dict[str, str]]:
+    """Recognisers of a run and of those before it, each once."""
+    earlier = run.get("started_from") or {}
+    both = [*run["recognizers"], *earlier.get("recognizers", [])]
+    return list({item["sha256"]: item for item in both}.values())
