@@ -1,9 +1,9 @@
 """The training log: what was trained how, and what came of it.
 
 ``python -m immunecam.benchmarks.training_log NAME.immune --data FOLDER --recognizer R... --note "what was tried"``
-measures a bundle in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, both also resampled, and PGD-20 through
-the purifier (expected antibody; `--grey-box` leaves it out). It chooses between runs; what a bundle is worth,
-`immunecam evaluate` says.
+measures a bundle in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, both also resampled, TI-FGSM and PGD in
+L2, and PGD-20 through the purifier (expected antibody; `--grey-box` leaves it out). It chooses between runs; what a
+bundle is worth, `immunecam evaluate` says.
 
 ``python -m immunecam.benchmarks.training_log --run NAME.run --note "what was tried"``
 takes a short run's curve, for comparisons of settings that share everything else.
@@ -30,7 +30,7 @@ from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.robustness import TRAINING_FOLDS, find_victim, load_faces, trained_with
 from immunecam.files import written_whole
 from immunecam.runtime.bundle import Bundle
-from immunecam.training.attacks import MIFGSM, PGD
+from immunecam.training.attacks import L2PGD, MIFGSM, PGD, TIFGSM
 from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import from_uint8
 from immunecam.training.recognizer import Recognizer
@@ -40,11 +40,12 @@ __all__ = ["main", "render"]
 _LOG = Path(__file__).parent / "results" / "training.json"
 _LAST = 50  # steps of a short run that count
 _STRONG = (Planned("PGD-10", PGD(steps=10), 8.0), Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0))
+_SMOOTH = (Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0), Planned("L2-PGD-10", L2PGD(steps=10), 1.5))
 _PROTOCOL = Protocol(
     "log",
     adaptive_pairs=0,
     unbounded_pairs=0,
-    grey_box=_STRONG,
+    grey_box=(*_STRONG, *_SMOOTH),
     resampled=_STRONG,
     adaptive_levels=(2.0, 4.0, 8.0),
     eot_levels=(),
@@ -57,7 +58,8 @@ _PROTOCOL = Protocol(
 )
 _CASES = (
     "clean",
-    *(f"{where}{attack} 8/255" for attack in ("PGD-10", "MI-FGSM-10") for where in ("", "resampled ")),
+    *(f"{where}{planned.name} {planned.budget}" for planned in _STRONG for where in ("", "resampled ")),
+    *(f"{planned.name} {planned.budget}" for planned in _SMOOTH),
     *(f"adaptive PGD-20 {level:g}/255" for level in _PROTOCOL.adaptive_levels),
 )
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from immunecam.errors import InputError
 from immunecam.files import written_whole
-from immunecam.training.attacks import ATTACKS, Goal, LinfAttack
+from immunecam.training.attacks import ATTACKS, Goal
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import zoomed
@@ -38,9 +38,10 @@ class BankConfig:
     Attributes
     ----------
     attacks : tuple of str
-        L-infinity attacks of `attacks.ATTACKS`, drawn for every 32 faces.
+        L-infinity and L2 attacks of `attacks.ATTACKS`, drawn for every 32 faces.
     epsilon : tuple of float
-        Smallest and largest budget in grey levels, drawn for every 32 faces.
+        Smallest and largest budget in grey levels, drawn for every 32 faces; an L2 attack gets the same share of its
+        budget in the table as an L-infinity one of its 8 grey levels there.
     rounds : int
         Attacked copies of every face.
     zoom : tuple of float
@@ -59,8 +60,8 @@ class BankConfig:
 
     def __post_init__(self) -> None:
         for name in self.attacks:
-            if name not in ATTACKS or not isinstance(ATTACKS[name].attack, LinfAttack):
-                raise ValueError(f"a bank's attacks must be L-infinity attacks of the table, got {name!r}")
+            if name not in ATTACKS or ATTACKS[name].attack.norm not in ("linf", "l2"):
+                raise ValueError(f"a bank's attacks must be L-infinity or L2 attacks of the table, got {name!r}")
         if not self.attacks or self.rounds < 1 or not 0 < self.epsilon[0] <= self.epsilon[1] <= 127:
             raise ValueError(f"a bank needs attacks, rounds and two rising budgets up to 127, got {self}")
         if not 0 < self.zoom[0] <= self.zoom[1]:
@@ -235,9 +236,9 @@ def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer
     torch.manual_seed(seed_of(f"{config.seed}/{number}"))
     recognizer = recognizers[number % len(recognizers)]
     device = next((t.device for t in (*recognizer.parameters(), *recognizer.buffers())), torch.device("cpu"))
-    attack = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]].attack
+    listed = ATTACKS[config.attacks[int(torch.randint(len(config.attacks), ()))]]
     low, high = config.epsilon
-    budget = (low + (high - low) * float(torch.rand(()))) / 127.5
+    budget = listed.epsilon / 8 * (low + (high - low) * float(torch.rand(())))
     clean = from_uint8(pixels).to(device)
     if _mirrors(number, len(recognizers)):
         clean = clean.flip(2)
@@ -253,5 +254,5 @@ def _attack(config: BankConfig, pixels: Tensor, recognizers: Sequence[Recognizer
     for impersonate in (False, True):
         part = torch.arange(int(impersonate), len(clean), 2, device=device)
         reference = own.roll(1, 0)[part] if impersonate else own[part]
-        attacked[part] = attack(Goal(embed, reference, impersonate), clean[part], budget)
-    return ((attacked - clean) * 127.5).round().to("cpu", torch.int8)
+        attacked[part] = listed.attack(Goal(embed, reference, impersonate), clean[part], budget)
+    return ((attacked - clean) * 127.5).round().clamp(-127, 127).to("cpu", torch.int8)

@@ -82,7 +82,7 @@ def test_only_what_is_missing_is_made(bank_faces, recognizer, tmp_path, monkeypa
         AttackBank.make(BankConfig(rounds=1), bank_faces, [recognizer], tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"attacks": ("CW-L2",)}, {"attacks": ()}, {"rounds": 0}, {"epsilon": (5.0, 2.0)}])
+@pytest.mark.parametrize("wrong", [{"attacks": ("patch",)}, {"attacks": ()}, {"rounds": 0}, {"epsilon": (5.0, 2.0)}])
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match="bank"):
         BankConfig(**wrong)
