@@ -2,6 +2,9 @@
 
 ``python -m immunecam.benchmarks.sample_clip --data FOLDER --recognizer R --out immunecam/data/sample.mp4``
 
+and, for figures with one face, ``--faces 1 --size 640 480 --frames 60 --rate 30 --out
+benchmarks/clips/one_face_640x480.mp4``.
+
 The faces are drawn at random from a Gaussian over the leading eigenfaces of portraits (FOLDER/lfw/train_250.zip,
 aligned with a wide margin), so each is a blend of thousands and shows nobody. An L-infinity perturbation of 8/255,
 crafted by PGD against R in the recogniser's own frame, is laid over the second and third face and moves with them.
@@ -94,9 +97,8 @@ def _frame(portraits: list[NDArray[np.float32]], time: float, width: int, height
         phase = time * 2 * np.pi + 2.1 * number
         scale = 1.5 * (0.92, 1.1, 0.8)[number] * (1 + 0.04 * np.sin(phase))
         angle = np.deg2rad(5 * np.sin(0.7 * phase))
-        centre = np.array(
-            [width * (0.19 + 0.31 * number) + 18 * np.cos(phase), height * 0.52 + 15 * np.sin(1.3 * phase)]
-        )
+        across = 0.5 + 0.31 * (number - (len(portraits) - 1) / 2)
+        centre = np.array([width * across + 18 * np.cos(phase), height * 0.52 + 15 * np.sin(1.3 * phase)])
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = np.column_stack([turn, centre - turn @ np.array([_SIDE / 2, _SIDE / 2])])
         cr, cb = _SKIN[number]
@@ -113,7 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recognizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--faces", type=int, choices=(1, 2, 3), default=3)
+    parser.add_argument("--size", type=int, nargs=2, default=(960, 408), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--rate", type=float, default=12.0, help="frames a second")
     parser.add_argument("--seed", type=int, default=11)
     given = parser.parse_args(arguments)
     torch.manual_seed(given.seed)
@@ -121,12 +126,12 @@ def main(arguments: list[str] | None = None) -> None:
     source = _Portraits.fit(given.data, k=80, limit=3000)
     recognizer = Recognizer.load(given.recognizer)
     faces = []
-    for number in range(3):
+    for number in range(given.faces):
         portrait = source.draw(rng)
         noise = _perturbation(portrait, recognizer) if number else 0
         faces.append((portrait + noise).astype(np.float32))
-    width, height = 960, 408
-    with VideoSink(given.out, fps=12.0, width=width, height=height) as sink:
+    width, height = given.size
+    with VideoSink(given.out, fps=given.rate, width=width, height=height) as sink:
         for index in range(given.frames):
             sink.write(_frame(faces, index / given.frames, width, height))
     print(f"wrote {given.out}: {given.frames} frames, {given.out.stat().st_size} bytes")

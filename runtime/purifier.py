@@ -36,6 +36,7 @@ from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
     from immunecam.runtime.faces import ColourMode, FaceFinder
+    from immunecam.runtime.shared_analysis import SharedAnalysis
 
 __all__ = ["MAX_BATCH", "FrameResult", "PurifiedFaces", "Purifier"]
 
@@ -245,7 +246,13 @@ class Purifier:
         purified = self.purify_batch(faces).purified
         return purified[0] if single else purified
 
-    def purify_batch(self, faces: NDArray[Any], *, first_image: int | None = None) -> PurifiedFaces:
+    def purify_batch(
+        self,
+        faces: NDArray[Any],
+        *,
+        first_image: int | None = None,
+        probabilities: NDArray[np.float32] | None = None,
+    ) -> PurifiedFaces:
         """Purified faces with their probabilities, numbers and timings.
 
         Parameters
@@ -254,6 +261,9 @@ class Purifier:
             As for :meth:`purify`.
         first_image : int, optional
             Number of the first face, to repeat an earlier call; None takes the next unused numbers.
+        probabilities : ndarray of float32, shape (N, K), optional
+            Those that are known already, such as :class:`immunecam.runtime.shared_analysis.SharedAnalysis` keeps them;
+            a row of NaN is of a face to be analysed. The CPU only.
 
         Returns
         -------
@@ -265,9 +275,14 @@ class Purifier:
         Raises
         ------
         InputError, UsageError
-            As :meth:`purify`; or if ``first_image`` is out of its range.
+            As :meth:`purify`; or if ``first_image`` is out of its range, or ``probabilities`` are given to a card.
         """
         batch = checked_faces(faces)
+        if probabilities is not None:
+            if self._card is not None:
+                raise UsageError("probabilities that are known already can be given on the CPU only: load with 'cpu'.")
+            if probabilities.shape != (len(batch), self.k):
+                raise InputError(f"probabilities are {probabilities.shape}, wanted {(len(batch), self.k)}.")
         first = self._numbers(len(batch)) if first_image is None else _check_number(first_image, "first_image")
         if first + len(batch) > 2**64:
             raise UsageError(f"first_image is {first}, which leaves too few numbers for {len(batch)} faces.")
@@ -279,12 +294,13 @@ class Purifier:
             return PurifiedFaces(*results, first, timings)
         batch = face_batch(batch)
         purified = np.empty(batch.shape, np.uint8)
-        probabilities = np.empty((len(batch), self.k), np.float32)
+        p = np.empty((len(batch), self.k), np.float32)
         for start in range(0, len(batch), MAX_BATCH):
             part = slice(start, min(start + MAX_BATCH, len(batch)))
             images = np.array(range(first + part.start, first + part.stop), dtype=np.uint64)
-            purified[part], probabilities[part] = self._run(batch[part], images, timings)
-        return PurifiedFaces(purified, probabilities, first, timings)
+            known = None if probabilities is None else probabilities[part]
+            purified[part], p[part] = self._run(batch[part], images, known, timings)
+        return PurifiedFaces(purified, p, first, timings)
 
     def antibodies(self, batch: PurifiedFaces) -> NDArray[np.float32]:
         """What the mutation made of the probabilities of an earlier batch: 0 or 1, or weights in the mode ``expected``.
@@ -325,6 +341,7 @@ class Purifier:
         *,
         paste: bool = True,
         colour: ColourMode = "keep",
+        shared: SharedAnalysis | None = None,
     ) -> FrameResult:
         """Find, align and purify the faces of a frame, and put them back.
 
@@ -338,14 +355,18 @@ class Purifier:
             False leaves the frame alone, where only the purified crops are wanted.
         colour : {"keep", "grey"}
             See :func:`immunecam.runtime.faces.paste`.
+        shared : SharedAnalysis, optional
+            Of this stream, whose followed faces are then not analysed in every frame. The CPU only.
 
         Raises
         ------
         InputError
             If the frame's shape or dtype is wrong.
         UsageError
-            If the colour mode is unknown.
+            If the colour mode is unknown, or an analysis is to be shared on a card.
         """
+        if shared is not None and self._card is not None:
+            raise UsageError("an analysis can be shared on the CPU only: load with provider='cpu'.")
         # Here, because OpenCV is not needed for purifying crops, and its import is not free.
         from immunecam.runtime import faces as face_tools
 
@@ -364,7 +385,10 @@ class Purifier:
             )
         aligned = face_tools.align(frame, found)
         watch.lap("align")
-        batch = self.purify_batch(aligned.grey)
+        known = None if shared is None else shared.known(found, aligned.grey, self.k)
+        batch = self.purify_batch(aligned.grey, probabilities=known)
+        if shared is not None and known is not None:
+            shared.learn(found, aligned.grey, known, batch.probabilities)
         timings.update(batch.timings_ms)
         if found and paste:
             watch = Stopwatch(timings)
@@ -385,19 +409,28 @@ class Purifier:
         return p
 
     def _run(
-        self, faces: NDArray[np.float32], images: NDArray[np.uint64], timings: dict[str, float]
+        self,
+        faces: NDArray[np.float32],
+        images: NDArray[np.uint64],
+        known: NDArray[np.float32] | None,
+        timings: dict[str, float],
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """One batch of 1 to 8 faces; its milliseconds are added to ``timings``."""
         watch = Stopwatch(timings)
         assert self._cpu is not None
-        if isinstance(self._cpu, WholePurifier):
+        if known is None and isinstance(self._cpu, WholePurifier):
             u = self._uniforms(images)
             watch.lap("mutate")
             purified, p = self._cpu.purify(faces, u, self._mutation == "expected")
             check_probabilities(p)
             watch.lap("engine")
             return purified, p
-        p = self._cpu.analyze(faces)
+        if known is None:
+            p = self._cpu.analyze(faces)
+        else:
+            p, unknown = known.copy(), np.isnan(known).any(1)
+            if unknown.any():
+                p[unknown] = self._cpu.analyze(faces[unknown])
         watch.lap("analyze")
         antibody = mutate(p, mode=self._mutation, seed=self._seed, images=images)
         watch.lap("mutate")

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from immunecam.runtime.faces import FaceFinder
     from immunecam.runtime.frames import Frame, FrameSource
     from immunecam.runtime.purifier import Purifier
+    from immunecam.runtime.shared_analysis import SharedAnalysis
 
 __all__ = ["purify"]
 
-_STAGES = ("find", "align", "analyze", "mutate", "project", "engine", "card", "paste")
+_STAGES = ("find", "align", "analyze", "mutate", "project", "restore", "engine", "card", "paste")
 
 
 @dataclass
@@ -112,6 +113,12 @@ def purify(
             "Default: follow on cameras and streams."
         ),
     ] = None,
+    share_analysis: Annotated[
+        bool,
+        typer.Option(
+            "--share-analysis", help="Analyse a followed face anew when it has changed only: less work (CPU)."
+        ),
+    ] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Play videos at their own rate, as cameras: late frames are dropped.")
     ] = False,
@@ -128,6 +135,7 @@ def purify(
     from immunecam.runtime.frames import FrameSource, LiveSource
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
+    from immunecam.runtime.shared_analysis import SharedAnalysis
 
     log_to_stderr(verbose)
     console = Console()
@@ -152,7 +160,14 @@ def purify(
                 if source.live if follow is None else follow:
                     # A file's frames wait, so its search need not run beside them, and the same faces come out again.
                     following = held.enter_context(FollowingFinder(searching, background=source.live))
-                tally = _one(purifier, following, source, target, colour.value, side_by_side, limit, console)
+                shared = None
+                if share_analysis:
+                    if following is None:
+                        raise UsageError(
+                            "--share-analysis is for faces that are followed: add --follow, or give a stream"
+                        )
+                    shared = SharedAnalysis()
+                tally = _one(purifier, following, shared, source, target, colour.value, side_by_side, limit, console)
                 status = source.status.to_dict() if isinstance(source, LiveSource) else None
             seconds = time.perf_counter() - tally.began
             row: dict[str, Any] = {
@@ -166,6 +181,8 @@ def purify(
             }
             if following is not None:
                 row["searches"] = following.searches
+            if shared is not None:
+                row["shared"] = shared.shared
             row |= {f"age_{name}": value for name, value in percentiles_ms(tally.ages_s).items()}
             for stage in _STAGES:
                 row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
@@ -196,6 +213,7 @@ def purify(
 def _one(
     purifier: Purifier,
     finder: FaceFinder | None,
+    shared: SharedAnalysis | None,
     source: FrameSource,
     target: Path | None,
     colour: str,
@@ -237,7 +255,7 @@ def _one(
                     changed = "{}x{}".format(*frame.image.shape[1::-1])  # a file has one size: what it holds is kept
                     break
                 with interrupt.frame():
-                    result = purifier.purify_frame(frame.image, finder, colour=colour)  # type: ignore[arg-type]
+                    result = purifier.purify_frame(frame.image, finder, colour=colour, shared=shared)  # type: ignore[arg-type]
                     tally.add(result.timings_ms, len(result.faces))
                     output.put(partial(finish, frame, result.frame))
                     progress.update(task, advance=1, faces=tally.faces)

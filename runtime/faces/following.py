@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TypeAlias
 
@@ -113,7 +113,8 @@ class FollowingFinder:
                 self._search_now(frame)
             else:
                 self._search_beside(frame)
-        return sorted((one.face for one in self._followed), key=lambda face: -float(face.box[2]))
+        faces = (replace(one.face, track=one.number) for one in self._followed)
+        return sorted(faces, key=lambda face: -float(face.box[2]))
 
     def close(self) -> None:
         """End the thread, after the search that it is at."""

@@ -287,6 +287,16 @@ def test_camera_that_comes_back_in_another_size_leaves_its_recording(camera, sam
     assert output == ""
 
 
+def test_an_analysis_is_shared_by_the_frames_of_a_followed_face(run, sample_clip, tmp_path):
+    done = run("purify", sample_clip, "--limit", "16", "--follow", "--share-analysis", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert (row["faces"], row["shared"]) == (48, 45)
+    done = run("purify", sample_clip, "--share-analysis")
+    assert done.returncode == 2
+    assert "--follow" in done.stderr
+
+
 def test_following_finds_the_same_faces_with_few_searches(run, sample_clip, tmp_path):
     rows = {}
     for option in ("--no-follow", "--follow"):

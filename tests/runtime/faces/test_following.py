@@ -70,6 +70,7 @@ def test_a_moving_face_is_followed_with_few_searches(searched, portraits):
         # As far from where it began as the picture was moved, but for a few hundredths of the distance of the eyes.
         moved = np.array(place) - path[0]
         assert np.abs(face.landmarks - first - moved).mean() < 0.06 * (first[1, 0] - first[0, 0]), step
+        assert face.track == 1
     # Searched at 0, 1, 3, 7, 15, 23, 31 and 39: intervals double up to 8.
     assert searched.frames == finder.searches == 8
     assert finder.interval == 8
