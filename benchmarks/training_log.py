@@ -1,9 +1,7 @@
 """The training log: what was trained how, and what came of it.
 
 ``python -m immunecam.benchmarks.training_log NAME.immune --data FOLDER --recognizer R... --note "what was tried"``
-measures a bundle in a few minutes: clean pairs, grey-box PGD-10 and MI-FGSM-10, both also resampled, TI-FGSM and PGD in
-L2, and PGD-20 through the purifier (expected antibody; `--grey-box` leaves it out). It chooses between runs; what a
-bundle is worth, `immunecam evaluate` says.
+measures a bundle in a few minutes by `short_evaluation` (`--grey-box` leaves out the attacks through the purifier).
 
 ``python -m immunecam.benchmarks.training_log --run NAME.run --note "what was tried"``
 takes a short run's curve, for comparisons of settings that share everything else.
@@ -21,62 +19,18 @@ from typing import Any
 
 import torch
 
-from immunecam.benchmarks.evaluation.defences import BundleDefence, Defence, Filter
 from immunecam.benchmarks.evaluation.metrics import rates
-from immunecam.benchmarks.evaluation.pairs import load_pairs
-from immunecam.benchmarks.evaluation.protocol import Planned, Protocol
-from immunecam.benchmarks.evaluation.run import Evaluation, Job
-from immunecam.benchmarks.evaluation.store import Store
-from immunecam.benchmarks.robustness import TRAINING_FOLDS, find_victim, load_faces, trained_with
+from immunecam.benchmarks.robustness import trained_with
+from immunecam.benchmarks.short_evaluation import CASES, ShortEvaluation
 from immunecam.files import written_whole
 from immunecam.runtime.bundle import Bundle
-from immunecam.training.attacks import L2PGD, MIFGSM, PGD, TIFGSM
 from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import from_uint8
-from immunecam.training.recognizer import Recognizer
 
 __all__ = ["main", "render"]
 
 _LOG = Path(__file__).parent / "results" / "training.json"
 _LAST = 50  # steps of a short run that count
-_STRONG = (Planned("PGD-10", PGD(steps=10), 8.0), Planned("MI-FGSM-10", MIFGSM(steps=10), 8.0))
-_SMOOTH = (Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0), Planned("L2-PGD-10", L2PGD(steps=10), 1.5))
-_PROTOCOL = Protocol(
-    "log",
-    adaptive_pairs=0,
-    unbounded_pairs=0,
-    grey_box=(*_STRONG, *_SMOOTH),
-    resampled=_STRONG,
-    adaptive_levels=(2.0, 4.0, 8.0),
-    eot_levels=(),
-    square_levels=(),
-    fewer_steps_level=0.0,
-    adaptive_steps=20,
-    adaptive_restarts=1,
-    judge_draws=3,
-    resubmissions=1,
-)
-_CASES = (
-    "clean",
-    *(f"{where}{planned.name} {planned.budget}" for planned in _STRONG for where in ("", "resampled ")),
-    *(f"{planned.name} {planned.budget}" for planned in _SMOOTH),
-    *(f"adaptive PGD-20 {level:g}/255" for level in _PROTOCOL.adaptive_levels),
-)
-
-
-def _case(job: Job) -> str:
-    """Column of a job."""
-    if job.planned is None:
-        return "clean"
-    where = "" if job.threat == "grey-box" else f"{job.threat} "
-    return f"{where}{job.planned.name.removeprefix('expected ')} {job.planned.budget}"
-
-
-def _measured(evaluation: Evaluation, job: Job, defence: Defence) -> str:
-    """Decisions and 1 - cos, both sides purified."""
-    found = evaluation.cosines(job, defence, evaluation.draws(job, defence))
-    accepted, rejected = rates(found["both"], evaluation.pairs.same, job.victim.best)
-    return f"{100 * accepted:.0f} / {100 * rejected:.0f} ({1 - float(found['clean'].mean()):.3f})"
 
 
 def render(log: dict[str, list[dict[str, Any]]]) -> str:
@@ -91,8 +45,8 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
         "Resampled: turned and shifted into a frame and back. All pairs are of LFW fold 8, on which nothing is fitted. "
         "Configurations are in `training.json`.",
         "",
-        f"| run | what | steps | hours | recogniser | pairs | {' | '.join(_CASES)} | active rows |",
-        "|---" * (len(_CASES) + 7) + "|",
+        f"| run | what | steps | hours | recogniser | pairs | {' | '.join(CASES)} | active rows |",
+        "|---" * (len(CASES) + 7) + "|",
     ]
     for line in lines:
         for number, (recognizer, cells) in enumerate(line["results"].items()):
@@ -102,7 +56,7 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
                 *head,
                 recognizer + seen,
                 str(line["pairs"]),
-                *(cells.get(c, "") for c in _CASES),
+                *(cells.get(c, "") for c in CASES),
                 f"{line['active']:.0f}",
             ]
             out.append(f"| {' | '.join(row)} |")
@@ -174,18 +128,14 @@ def _short(run: Path, group: str, note: str) -> dict[str, Any]:
 def _line(given: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.load(given.bundle)
     purification, provenance = purification_from_bundle(bundle), bundle.manifest.provenance
-    table, store = given.data / "lfw" / "pairs.csv", Store(given.work)
-    training, judged = load_faces(given.data)
-    known = load_pairs(table, training, TRAINING_FOLDS)
-    pairs = load_pairs(table, judged, range(8, 9)).first(given.pairs)
-    victims = [find_victim(Recognizer.load(path), known, store, "cpu") for path in given.recognizer]
-    defence = BundleDefence(bundle, "sample", seed=_PROTOCOL.seed)
-    evaluation = Evaluation(_PROTOCOL, pairs, victims, [Filter("none", None)], [defence], store)
+    evaluation = ShortEvaluation(given.data, given.recognizer, pairs=given.pairs, work=given.work)
+    pairs, victims = evaluation.pairs, evaluation.victims
     results: dict[str, dict[str, str]] = {victim.name: {} for victim in victims}
-    for job in evaluation.jobs(adaptive=not given.grey_box):
-        if job.threat != "unbounded":
-            cell = results[job.victim.name][_case(job)] = _measured(evaluation, job, defence)
-            print(f"{job.victim.name} {_case(job)}: {cell}", flush=True)
+    for judged in evaluation.judged(bundle, adaptive=not given.grey_box):
+        accepted, rejected = rates(judged.both, pairs.same, judged.victim.best)
+        cell = f"{100 * accepted:.0f} / {100 * rejected:.0f} ({1 - float(judged.clean.mean()):.3f})"
+        results[judged.victim.name][judged.case] = cell
+        print(f"{judged.victim.name} {judged.case}: {cell}", flush=True)
     with torch.no_grad():
         active = float((purification.analyze(from_uint8(torch.from_numpy(pairs.left))) > 0.5).sum(1).float().mean())
     return {
