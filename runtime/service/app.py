@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 
 from immunecam import __version__
 from immunecam.errors import ImmuneCamError
-from immunecam.runtime.service.guard import Guard, refusal_parts
+from immunecam.runtime.service.guard import Guard
 from immunecam.runtime.service.inference_routes import inference_router
 from immunecam.runtime.service.page_routes import page_router
-from immunecam.runtime.service.refusal import Refusal
+from immunecam.runtime.service.refusal import Refusal, refusal_parts
 from immunecam.runtime.service.routes import service_router
 from immunecam.runtime.service.view_routes import view_router
 from immunecam.runtime.service.work import ServiceWork

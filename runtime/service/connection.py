@@ -10,8 +10,10 @@ import asyncio
 import select
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from immunecam.runtime.service.refusal import Refusal, refusal_parts
 from immunecam.runtime.service.settings import ServiceSettings
 
 __all__ = ["limited_protocol", "readable"]
@@ -55,6 +57,19 @@ class _LimitedProtocol(H11Protocol):
             self._await_head()
         else:
             self._head_is_whole()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused as everything else is: as JSON, in one sentence."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            _, headers, content = refusal_parts(Refusal(400, "the request is no HTTP/1.1: send one that is"))
+            fields = [*headers.items(), ("connection", "close")]
+            for event in (
+                h11.Response(status_code=400, headers=fields, reason=b"Bad Request"),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def shutdown(self) -> None:
         # A request may lie in the system's buffer while a busy process still takes the connection for idle, and who has
@@ -131,12 +146,13 @@ class _Lingering:
     def close(self) -> None:
         cycle = self._protocol.cycle
         unread = cycle is not None and cycle.more_body
-        if self._left >= 0 or not unread or self._transport.is_closing() or not self._transport.can_write_eof():
+        if self._left >= 0 or not unread or self._transport.is_closing():
             self._transport.close()
             return
         self._left = _LINGER_BYTES
         self._transport.resume_reading()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():  # TLS cannot; there the answer's length says that it is whole
+            self._transport.write_eof()
         self._protocol.loop.call_later(_LINGER_S, self._transport.close)
 
     def lingers(self, count: int) -> bool:

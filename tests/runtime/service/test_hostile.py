@@ -211,9 +211,17 @@ def test_many_slow_clients_keep_nobody_out(server, photo):
     ],
 )
 def test_what_is_no_http_is_closed(server, raw):
-    answer = server.raw(raw)
-    assert answer == b"" or answer.split(b" ")[1] in (b"400", b"401")
+    status, error = parts(server.raw(raw))
+    assert (status, error) == (400, "the request is no HTTP/1.1: send one that is")
     assert server.alive()
+
+
+def test_a_body_whose_end_is_told_twice_is_refused(server):
+    answer = server.raw(
+        head("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n"
+    )
+    assert parts(answer) == (400, "the request has both a content-length and a transfer-encoding: send one of them")
+    assert b"connection: close" in answer.lower()
 
 
 def test_parameters_out_of_range_are_422_in_one_sentence(client, photo):

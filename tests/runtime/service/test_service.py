@@ -189,6 +189,10 @@ def test_health_and_the_description(client):
         described["paths"]
     )
     assert "multipart/form-data" in described["paths"]["/v1/purify"]["post"]["requestBody"]["content"]
+    for path in ("/healthz", "/readyz", "/v1/bundle", "/"):  # what a monitor asks
+        asked = client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["content-length"] == client.get(path).headers["content-length"]
     for page in ("/docs", "/redoc"):  # they fetch scripts from elsewhere
         assert client.get(page).status_code == 404
 
