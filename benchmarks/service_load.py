@@ -56,8 +56,8 @@ def load(clients: int, seconds: float, *, picture: bytes, arguments: tuple[str, 
     Returns
     -------
     dict
-        A row for a report. `lost` counts requests that were sent and had no whole answer; `reset` those that met the
-        closed address after the signal.
+        A row for a report. `lost` counts requests that were sent and had no whole answer, and `lost_at_end` those of
+        them that were after the signal; `reset` counts those that met the closed address then.
 
     Raises
     ------
@@ -96,7 +96,7 @@ class _Load:
         self._ending = False
         self._latencies: list[float] = []
         self._statuses: Counter[int] = Counter()
-        self._lost = self._reset = 0
+        self._lost = self._lost_at_end = self._reset = 0
 
     async def run(self, clients: int, seconds: float) -> dict[str, Any]:
         began, memory = time.monotonic(), list[tuple[float, int]]()
@@ -115,6 +115,7 @@ class _Load:
             "statuses": {str(status): count for status, count in sorted(self._statuses.items())},
             "server_errors": sum(count for status, count in self._statuses.items() if status >= 500),
             "lost": self._lost,
+            "lost_at_end": self._lost_at_end,
             "reset": self._reset,
             "requests_per_s": round(answered / took, 2),
             **percentiles_ms(self._latencies),
@@ -148,6 +149,7 @@ class _Load:
                         status, wait_s, more = await _answer(reader)
                     except (OSError, asyncio.IncompleteReadError, ValueError):
                         self._lost += 1
+                        self._lost_at_end += self._ending
                         return
                     self._statuses[status] += 1
                     if status == 200:

@@ -17,14 +17,16 @@ from immunecam.runtime.service.rate import RateLimiter
 from immunecam.runtime.service.refusal import Overloaded, Refusal, refusal_parts
 from immunecam.runtime.service.settings import ServiceSettings
 
-__all__ = ["Guard"]
+__all__ = ["HEALTH_PATHS", "Guard"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # for whoever restarts the service
+HEALTH_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+"""Where nobody is asked for a token: for whoever restarts the service."""
+
 _DROPPED = (401, 403, 408, 413, 429, 503)
 _log = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Guard:
         """Refuse by what the head says, before a byte of the body is read."""
         settings, most = self._settings, self._settings.max_body_bytes
         length = headers.get("content-length", "0")
-        if scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] in HEALTH_PATHS and scope["method"] in ("GET", "HEAD"):
             if length != "0" or "transfer-encoding" in headers:
                 raise Refusal(413, "the request has a body, but a question for health has none: leave it out")
             return
@@ -199,7 +201,9 @@ class _Request:
                 (b"cache-control", b"no-store"),
                 (b"x-content-type-options", b"nosniff"),
             ]
-            if self._guard.draining or not self.read:
+            # Whoever is to come back later would find an idle connection that is just being closed.
+            later = any(name == b"retry-after" for name, _ in headers)
+            if self._guard.draining or not self.read or later:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif not message.get("more_body", False):

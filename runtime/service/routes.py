@@ -191,8 +191,7 @@ def service_router(work: ServiceWork) -> APIRouter:
     @router.get("/readyz", responses=refusals())
     async def readyz() -> HealthAnswer:
         """Whether it takes requests: not before its engine has run once, nor when it is about to end."""
-        if not work.ready:
-            raise Refusal(503, "the service is starting or shutting down: ask again", retry_after_s=1)
+        work.check_ready()
         return HealthAnswer(status="ready")
 
     @router.get(

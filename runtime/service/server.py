@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import signal
 import socket
 import ssl
@@ -59,7 +60,7 @@ def serve(work: ServiceWork, *, started: Callable[[str], None] | None = None) ->
                 proxy_headers=False,
                 backlog=512,
                 timeout_keep_alive=round(settings.idle_timeout_s),
-                timeout_graceful_shutdown=round(settings.shutdown_s),
+                timeout_graceful_shutdown=math.ceil(settings.end_s),
                 h11_max_incomplete_event_size=32 * 1024,
                 ssl_certfile=None if settings.tls_certificate is None else str(settings.tls_certificate),
                 ssl_keyfile=None if settings.tls_key is None else str(settings.tls_key),

@@ -105,6 +105,11 @@ class ServiceWork:
         self.purifier.antibodies(batch)
         self.ready = True
 
+    def check_ready(self) -> None:
+        """Refuse, with status 503, while the engine has not run once, or the end has begun."""
+        if not self.ready:
+            raise Refusal(503, "the service is starting or shutting down: ask again", retry_after_s=1)
+
     def close(self) -> None:
         """Finish what was accepted, and give everything back."""
         self.ready = False

@@ -14,7 +14,7 @@ def test_clients_that_do_not_pause_are_all_answered():
     row = load(16, 3.0, picture=_sample(), arguments=("--threads", "1"))
     assert row["exit_code"] == 0
     assert row["statuses"].keys() == {"200"}, row
-    assert row["lost"] == row["server_errors"] == 0
+    assert row["lost"] == row["lost_at_end"] == row["server_errors"] == 0
     assert row["reset"] == 16  # each met the closed address in the end
     assert row["requests"] >= 16
     assert 0 < row["p50_ms"] <= row["p99_ms"]

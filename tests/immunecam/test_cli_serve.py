@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from service_process import Server
 
 from immunecam.cli import main
+from immunecam.commands.serve import serve
 
 httpx = pytest.importorskip("httpx", reason="needs a client (pip install 'immunecam[dev]')")
 pytest.importorskip("fastapi", reason="needs the service's packages (pip install 'immunecam[serve]')")
@@ -82,6 +84,24 @@ def test_what_cannot_be_started_is_told_in_a_sentence(tmp_path, monkeypatch, cap
             said = capsys.readouterr().err
             assert (ended.value.code, says in said) == (code, True), (arguments, said)
             assert len(said.strip().splitlines()) == 1, said
+
+
+def test_defaults_are_those_of_the_settings():
+    """They stand twice, for the command line must not import the runtime to tell them."""
+    from immunecam.runtime.service.settings import ServiceSettings
+
+    told = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
+    same = ("host", "port", "batch_wait_ms", "queue_faces", "queue_requests", "max_pictures")
+    named = {
+        **dict(zip(same, same, strict=True)),
+        **{f"{name}_timeout_s": f"{name}_timeout" for name in ("head", "body", "write")},
+        "request_timeout_s": "timeout",
+        "rate_per_s": "rate",
+    }
+    settings = ServiceSettings()
+    assert {name: getattr(settings, name) for name in named} == {name: told[option] for name, option in named.items()}
+    assert settings.max_body_bytes == told["max_body_mib"] * 2**20
+    assert settings.max_pixels == told["max_megapixels"] * 1e6
 
 
 def test_without_its_packages_the_extra_is_named(run, tmp_path):
