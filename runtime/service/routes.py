@@ -122,7 +122,9 @@ def service_router(work: ServiceWork) -> APIRouter:
     @router.post("/v1/verify", openapi_extra=PICTURES_BODY, responses=refusals(400, 404, 408, 409, 413, 415))
     async def verify(
         request: Request,
-        person: Annotated[str, Query(min_length=1, max_length=256, description="Who it is said to be.")],
+        person: Annotated[
+            str, Query(min_length=1, max_length=256, description="Who it is said to be.", examples=["ann"])
+        ],
     ) -> DecisionAnswer:
         """1:1: whether the face of these pictures, which follow each other, is a person's. Status 200 is no grant."""
         return await decide(request, person)
