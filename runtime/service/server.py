@@ -74,7 +74,6 @@ def serve(work: ServiceWork, *, started: Callable[[str], None] | None = None) ->
 
 
 _LAST_LOOKS = 100
-_FAREWELL_S = 1.0  # for a client to answer that TLS ends
 
 
 class _Server(uvicorn.Server):
@@ -87,11 +86,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.is_ssl:
             # uvicorn has no settings for these, and asyncio's are a minute and half a minute: strangers could keep
-            # connections that no limit counts, and one client that was switched off would hold up the end.
-            loop = asyncio.get_running_loop()
-            limits = {"ssl_handshake_timeout": self._work.settings.head_timeout_s}
+            # connections that no limit counts. The second is also the time for the rest of an answer to be taken in.
+            loop, settings = asyncio.get_running_loop(), self._work.settings
+            limits = {"ssl_handshake_timeout": settings.head_timeout_s}
             if sys.version_info >= (3, 11):
-                limits["ssl_shutdown_timeout"] = _FAREWELL_S
+                limits["ssl_shutdown_timeout"] = settings.write_timeout_s
             loop.create_server = functools.partial(loop.create_server, **limits)  # type: ignore[method-assign]
         await super().startup(sockets)
 

@@ -163,8 +163,7 @@ def test_tls_keeps_nobody_waiting(start, certificate):
         assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
         began = time.monotonic()
         assert server.stop() == 0
-        if sys.version_info >= (3, 11):  # before that asyncio waits for the client without a limit of its own
-            assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 15  # and not all of the time that a slow client would have
 
 
 def test_a_key_of_another_certificate_is_told(run, certificate):
