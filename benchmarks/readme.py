@@ -105,12 +105,16 @@ def _int8_speed(report: _Report) -> str:
 def _service_load(report: _Report) -> str:
     (row,) = report["rows"]
     p50, p99 = (row[f"{name}_ms"] / 1000 for name in ("p50", "p99"))
+    # The first schema's only slope is that of least squares.
+    line = " by least squares"
+    if report["schema"] != "immunecam.service-load/1":
+        line = f" (median slope; {row['rss_least_squares_slope_mib_per_minute']:+.2f} by least squares)"
     return (
         f"{row['clients']} clients that ask without a pause for {row['seconds']:.0f} s, a frame with three faces each, "
         f"on {_machine(report)}: {row['requests_per_s']:.1f} answers a second, {row['server_errors']} server errors, "
-        f"{row['lost']} lost at the end by SIGTERM. Purified frames took {p50:.2f} s (p99 {p99:.2f}), the queue "
+        f"{row['lost']} lost, the end by SIGTERM included. Purified frames took {p50:.2f} s (p99 {p99:.2f}), the queue "
         f"included; {row['statuses'].get('429', 0)} requests were told to come later (429). Resident memory "
-        f"{row['rss_settled_mib']:.0f} MiB, {row['rss_slope_mib_per_minute']:+.2f} MiB a minute."
+        f"{row['rss_settled_mib']:.0f} MiB, {row['rss_slope_mib_per_minute']:+.2f} MiB a minute{line}."
     )
 
 

@@ -4,8 +4,9 @@
 
 Starts ``immunecam serve`` and keeps `--clients` connections busy for `--seconds`, each with the next request as soon as
 its answer is there. A client that is told 429 waits as long as Retry-After says, as it should. Reported are statuses,
-latencies of what was answered, and the server's resident memory: a straight line by least squares over the run without
-its first fifth. Client and server share the machine, so the clients' own work is in the latencies.
+latencies of what was answered, and the server's resident memory, by time and as slopes over the run without its first
+fifth (see `resident_memory`; five minutes tell more of it than one). Client and server share the machine, so the
+clients' own work is in the latencies.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from immunecam.benchmarks.resident_memory import growth, resident_bytes
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.bundle import default_bundle
 from immunecam.runtime.frames.picture import encode_picture
@@ -54,8 +56,8 @@ def load(clients: int, seconds: float, *, picture: bytes, arguments: tuple[str, 
     Returns
     -------
     dict
-        A row for a report. `lost` counts requests that were sent and had no whole answer; `reset` those that met the
-        closed address after the signal.
+        A row for a report. `lost` counts requests that were sent and had no whole answer, and `lost_at_end` those of
+        them that were after the signal; `reset` counts those that met the closed address then.
 
     Raises
     ------
@@ -94,31 +96,36 @@ class _Load:
         self._ending = False
         self._latencies: list[float] = []
         self._statuses: Counter[int] = Counter()
-        self._lost = self._reset = 0
+        self._lost = self._lost_at_end = self._reset = 0
 
     async def run(self, clients: int, seconds: float) -> dict[str, Any]:
         began, memory = time.monotonic(), list[tuple[float, int]]()
         tasks = [asyncio.create_task(self._client()) for _ in range(clients)]
         while (elapsed := time.monotonic() - began) < seconds:
-            memory.append((elapsed, _resident(self._pid)))
+            memory.append((elapsed, resident_bytes(self._pid)))
             await asyncio.sleep(min(0.5, seconds / 10))
         self._ending = True
         answered, took = sum(self._statuses.values()), time.monotonic() - began
         os.kill(self._pid, signal.SIGTERM)
         await asyncio.gather(*tasks)
         steady = np.array([one for one in memory if one[0] >= _SETTLING * seconds] or memory[-1:], float)
-        slope = np.polyfit(steady[:, 0], steady[:, 1], 1)[0] if len(steady) > 1 else 0.0
+        slope, line = growth(steady[:, 0], steady[:, 1])
         return {
             "requests": sum(self._statuses.values()),
             "statuses": {str(status): count for status, count in sorted(self._statuses.items())},
             "server_errors": sum(count for status, count in self._statuses.items() if status >= 500),
             "lost": self._lost,
+            "lost_at_end": self._lost_at_end,
             "reset": self._reset,
             "requests_per_s": round(answered / took, 2),
             **percentiles_ms(self._latencies),
             "rss_settled_mib": round(float(steady[0, 1]) / 2**20, 2),
             "rss_end_mib": round(float(steady[-1, 1]) / 2**20, 2),
-            "rss_slope_mib_per_minute": round(float(slope) * 60 / 2**20, 3),
+            "rss_slope_mib_per_minute": round(slope * 60 / 2**20, 3),
+            "rss_least_squares_slope_mib_per_minute": round(line * 60 / 2**20, 3),
+            "rss_by_seconds_mib": [
+                [round(at, 1), round(resident / 2**20, 2)] for at, resident in memory[:: max(1, len(memory) // 50)]
+            ],
         }
 
     async def _client(self) -> None:
@@ -142,6 +149,7 @@ class _Load:
                         status, wait_s, more = await _answer(reader)
                     except (OSError, asyncio.IncompleteReadError, ValueError):
                         self._lost += 1
+                        self._lost_at_end += self._ending
                         return
                     self._statuses[status] += 1
                     if status == 200:
@@ -156,10 +164,6 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, float, bool]:
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
     await reader.readexactly(int(headers["content-length"]))
     return int(head.split(" ")[1]), float(headers.get("retry-after", 0)), headers.get("connection") != "close"
-
-
-def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _sample() -> bytes:
@@ -183,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     row = load(given.clients, given.seconds, picture=picture, arguments=("--threads", str(given.threads)))
     print(row)
     if given.json:
-        write_report(given.json, "immunecam.service-load/1", [row], bundle_sha256=None)
+        write_report(given.json, "immunecam.service-load/2", [row], bundle_sha256=None)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.benchmarks.resident_memory import growth, resident_bytes
 from immunecam.errors import UsageError
 from immunecam.runtime.bundle import default_bundle
 from immunecam.runtime.faces import FollowingFinder, face_finder
@@ -88,7 +89,7 @@ def soak(
         status = [camera.status for camera in cameras]
     memory = np.array(observed.memory, float)
     steady = memory[memory[:, 0] >= _SETTLING * frames]
-    slope, line = _slopes(steady[:, 0], steady[:, 1])
+    slope, line = growth(steady[:, 0], steady[:, 1])
     taken = len(observed.latencies)
     parts = [percentiles_ms(list(part)) for part in np.array_split(np.array(observed.latencies), min(_PARTS, taken))]
     settled = parts[int(_SETTLING * len(parts))]
@@ -135,7 +136,7 @@ class _Observed:
         while True:
             read = self._read() - before
             if not self.memory or read - self.memory[-1][0] >= every:
-                self.memory.append((read, _resident(), time.monotonic() - began))
+                self.memory.append((read, resident_bytes(), time.monotonic() - began))
             if read >= self._frames:
                 return
             for number, camera in enumerate(self._cameras):
@@ -166,20 +167,6 @@ def _through_gate(frames: Iterable[NDArray[np.uint8]], recognizer: Path, threads
         store, key = Path(folder) / "people.store", GateKey.generate()
         with AccessGate.open(store, key, recognizer, create=True, threshold=0.3, threads=threads) as gate:
             return sum(1 for _ in gate.watch(frames))
-
-
-def _slopes(frames: NDArray[np.float64], resident: NDArray[np.float64]) -> tuple[float, float]:
-    """Megabytes per million frames: the median slope of all pairs (Theil, 1950; Sen, 1968), and by least squares."""
-    x, y = frames / 1e6, resident / 1e6
-    first, second = np.triu_indices(len(x), 1)
-    apart = x[second] > x[first]
-    pairs = (y[second] - y[first])[apart] / (x[second] - x[first])[apart]
-    x, y = x - x.mean(), y - y.mean()
-    return float(np.median(pairs)) if len(pairs) else 0.0, float(x @ y / max(x @ x, 1e-12))
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _threads() -> int:

@@ -78,6 +78,9 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 30.0,
     head_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to send a request's head in.")] = 5.0,
     body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to send a request's body in.")] = 20.0,
+    write_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a client may take in nothing of what it is sent.")
+    ] = 20.0,
     trust: TrustedKey = None,
     bundle_state: BundleState = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what was chosen, and why.")] = False,
@@ -110,6 +113,7 @@ def serve(
         request_timeout_s=timeout,
         head_timeout_s=head_timeout,
         body_timeout_s=body_timeout,
+        write_timeout_s=write_timeout,
     )
     cameras = _cameras(camera or [])
     found = face_finder(finder)

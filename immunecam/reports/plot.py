@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ class Plot:
     said: str
     figure: Figure
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write it as PNG and as SVG into a folder that is there, each whole or not at all; the files.
+    def write(self, folder: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
+        """Write it, as PNG and as SVG, into a folder that is there, each whole or not at all; the files.
 
         Raises
         ------
@@ -49,7 +50,7 @@ class Plot:
             If one cannot be written.
         """
         files = []
-        for kind in _METADATA:
+        for kind in kinds:
             file = folder / f"{self.name}.{kind}"
             with written_whole(file) as partial:
                 partial.write_bytes(self._rendered(kind))

@@ -36,7 +36,9 @@ def read_token(file: Path | None) -> str | None:
         return None if token is None else token.strip()
     try:
         mode = file.stat().st_mode
-        data = file.read_text(encoding="utf-8", errors="replace").strip() if stat.S_ISREG(mode) else ""
+        if not stat.S_ISREG(mode):
+            raise InputError(f"the token's file {str(file)!r} is no file: give one that holds the token")
+        data = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise InputError(
             f"the token's file {str(file)!r} cannot be read ({error.strerror}): check path and rights"

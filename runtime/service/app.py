@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 
 from immunecam import __version__
 from immunecam.errors import ImmuneCamError
-from immunecam.runtime.service.guard import Guard, refusal_parts
+from immunecam.runtime.service.guard import HEALTH_PATHS, Guard
 from immunecam.runtime.service.inference_routes import inference_router
 from immunecam.runtime.service.page_routes import page_router
-from immunecam.runtime.service.refusal import Refusal
+from immunecam.runtime.service.refusal import Refusal, refusal_parts
 from immunecam.runtime.service.routes import service_router
 from immunecam.runtime.service.view_routes import view_router
 from immunecam.runtime.service.work import ServiceWork
@@ -86,7 +86,7 @@ def _describe_token(api: FastAPI) -> None:
             schema.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, operations in schema["paths"].items():
                 for operation in operations.values():
-                    if path not in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
+                    if path not in HEALTH_PATHS:
                         operation["security"] = [{"token": []}]
             api.openapi_schema = schema
         return api.openapi_schema

@@ -7,14 +7,19 @@ an answer, it would keep for ever.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
+import sys
+import termios
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from immunecam.runtime.service.refusal import Refusal, refusal_parts
 from immunecam.runtime.service.settings import ServiceSettings
 
-__all__ = ["limited_protocol", "readable"]
+__all__ = ["limited_protocol", "readable", "untaken"]
 
 _LAST_LOOK_S = 0.25
 _LINGER_S = 2.0
@@ -56,20 +61,50 @@ class _LimitedProtocol(H11Protocol):
         else:
             self._head_is_whole()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused as everything else is: as JSON, in one sentence."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            _, headers, content = refusal_parts(Refusal(400, "the request is no HTTP/1.1: send one that is"))
+            fields = [*headers.items(), ("connection", "close")]
+            for event in (
+                h11.Response(status_code=400, headers=fields, reason=b"Bad Request"),
+                h11.Data(data=content),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def shutdown(self) -> None:
         # A request may lie in the system's buffer while a busy process still takes the connection for idle, and who has
         # just connected is about to send one. Both are served; their answers close the connection.
         if self._idle() and (self.cycle is None or self._has_more()):
             self.loop.call_later(_LAST_LOOK_S, self._close_if_idle)
         else:
-            super().shutdown()
+            self._close()
 
     def _close_if_idle(self) -> None:
         if self._idle() and not self.transport.is_closing():
             if self._has_more():
                 self.loop.call_later(_LAST_LOOK_S, self._close_if_idle)
             else:
-                super().shutdown()
+                self._close()
+
+    def _close(self) -> None:
+        """Close, or have the answer that is in work do so."""
+        super().shutdown()
+        if self._idle():
+            self.loop.call_later(_LAST_LOOK_S, self._abort_if_taken)
+
+    def _abort_if_taken(self, looks: int = 2) -> None:
+        """The end of TLS wants an answer, which a client that rests does not give; what it was sent it has, though."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if descriptor < 0:
+            return
+        looks = 2 if untaken(descriptor) else looks - 1  # twice, for more may have been about to be sent
+        if looks:
+            self.loop.call_later(_LAST_LOOK_S, self._abort_if_taken, looks)
+        else:
+            self._abort()
 
     def _has_more(self) -> bool:
         return readable(self.transport.get_extra_info("socket").fileno())
@@ -111,6 +146,11 @@ def readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
+def untaken(descriptor: int) -> int:
+    """Bytes of a TCP socket that its other side has not acknowledged yet (SIOCOUTQ of tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 class _Lingering:
     """A transport that closes in two steps where a client still sends.
 
@@ -131,13 +171,17 @@ class _Lingering:
     def close(self) -> None:
         cycle = self._protocol.cycle
         unread = cycle is not None and cycle.more_body
-        if self._left >= 0 or not unread or self._transport.is_closing() or not self._transport.can_write_eof():
+        if self._left >= 0 or not unread or self._transport.is_closing():
             self._transport.close()
             return
         self._left = _LINGER_BYTES
         self._transport.resume_reading()
-        self._transport.write_eof()
-        self._protocol.loop.call_later(_LINGER_S, self._transport.close)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            end = self._transport.close
+        else:  # by TLS; there the answer's length alone says that it is whole, and closing it would wait for the client
+            end = self._transport.abort
+        self._protocol.loop.call_later(_LINGER_S, end)
 
     def lingers(self, count: int) -> bool:
         """Whether the connection is in its second step, in which `count` bytes more are thrown away."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import time
@@ -15,17 +14,19 @@ from immunecam.errors import ImmuneCamError
 from immunecam.runtime.service.access import check_access
 from immunecam.runtime.service.metrics import ServiceMetrics
 from immunecam.runtime.service.rate import RateLimiter
-from immunecam.runtime.service.refusal import Overloaded, Refusal
+from immunecam.runtime.service.refusal import Overloaded, Refusal, refusal_parts
 from immunecam.runtime.service.settings import ServiceSettings
 
-__all__ = ["Guard"]
+__all__ = ["HEALTH_PATHS", "Guard"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")  # for whoever restarts the service
+HEALTH_PATHS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+"""Where nobody is asked for a token: for whoever restarts the service."""
+
 _DROPPED = (401, 403, 408, 413, 429, 503)
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Guard:
         try:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             self._admit(scope, headers)
+            if scope["method"] == "HEAD":  # is answered as GET, and the server below leaves the body out
+                scope = {**scope, "method": "GET"}
             chunks: list[bytes] = []
             async for chunk in self._body(headers, receive):
                 taken += len(chunk)
@@ -95,7 +98,7 @@ class Guard:
         """Refuse by what the head says, before a byte of the body is read."""
         settings, most = self._settings, self._settings.max_body_bytes
         length = headers.get("content-length", "0")
-        if scope["path"] in _OPEN and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] in HEALTH_PATHS and scope["method"] in ("GET", "HEAD"):
             if length != "0" or "transfer-encoding" in headers:
                 raise Refusal(413, "the request has a body, but a question for health has none: leave it out")
             return
@@ -103,6 +106,9 @@ class Guard:
         self._rates.check(client[0] if client else "")
         page = scope["method"] in ("GET", "HEAD") and (scope["path"] == "/" or scope["path"].startswith("/page/"))
         check_access(headers, settings.token, loopback=settings.is_loopback, anybody=page)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Whoever stands between may take the one for the body's end and we the other (RFC 9112, 6.3).
+            raise Refusal(400, "the request has both a content-length and a transfer-encoding: send one of them")
         if not length.isdecimal() or int(length) > most:
             raise Refusal(413, f"the body has {length[:20]} bytes, but it may have {most}: send less")
         coding = headers.get("content-encoding", "identity").strip().lower()
@@ -195,7 +201,9 @@ class _Request:
                 (b"cache-control", b"no-store"),
                 (b"x-content-type-options", b"nosniff"),
             ]
-            if self._guard.draining or not self.read:
+            # Whoever is to come back later would find an idle connection that is just being closed.
+            later = any(name == b"retry-after" for name, _ in headers)
+            if self._guard.draining or not self.read or later:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         elif not message.get("more_body", False):
@@ -211,20 +219,6 @@ class _Request:
         await self.send({"type": "http.response.start", "status": status, "headers": start})
         body = b"" if self._scope["method"] == "HEAD" else content
         await self.send({"type": "http.response.body", "body": body})
-
-
-def refusal_parts(error: ImmuneCamError) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an error's answer: what is no refusal by its own words is bad input, 400."""
-    content = json.dumps({"error": " ".join(str(error).split())}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(content))}
-    status = 400
-    if isinstance(error, Refusal):
-        status = error.status
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(error.retry_after_s)
-        if status == 401:
-            headers["www-authenticate"] = "Bearer"
-    return status, headers, content
 
 
 async def _gone(receive: Receive) -> None:

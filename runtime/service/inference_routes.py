@@ -89,8 +89,7 @@ def inference_router(work: ServiceWork) -> APIRouter:
             )
 
     def ready() -> Ready:
-        if not work.ready:
-            raise Refusal(503, "the service is starting or shutting down: ask again", retry_after_s=1)
+        work.check_ready()
         return Ready(ready=True)
 
     @router.get("/v2", responses=refusals())

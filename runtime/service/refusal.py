@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from immunecam.errors import ImmuneCamError
 
-__all__ = ["Overloaded", "Refusal"]
+__all__ = ["Overloaded", "Refusal", "refusal_parts"]
 
 
 class Refusal(ImmuneCamError):
@@ -30,3 +32,17 @@ class Overloaded(Refusal):
 
     def __init__(self, sentence: str, retry_after_s: int) -> None:
         super().__init__(429, sentence, retry_after_s=retry_after_s)
+
+
+def refusal_parts(error: ImmuneCamError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error's answer: what is no refusal by its own words is bad input, 400."""
+    content = json.dumps({"error": " ".join(str(error).split())}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(content))}
+    status = 400
+    if isinstance(error, Refusal):
+        status = error.status
+        if error.retry_after_s is not None:
+            headers["retry-after"] = str(error.retry_after_s)
+        if status == 401:
+            headers["www-authenticate"] = "Bearer"
+    return status, headers, content

@@ -122,7 +122,9 @@ def service_router(work: ServiceWork) -> APIRouter:
     @router.post("/v1/verify", openapi_extra=PICTURES_BODY, responses=refusals(400, 404, 408, 409, 413, 415))
     async def verify(
         request: Request,
-        person: Annotated[str, Query(min_length=1, max_length=256, description="Who it is said to be.")],
+        person: Annotated[
+            str, Query(min_length=1, max_length=256, description="Who it is said to be.", examples=["ann"])
+        ],
     ) -> DecisionAnswer:
         """1:1: whether the face of these pictures, which follow each other, is a person's. Status 200 is no grant."""
         return await decide(request, person)
@@ -191,8 +193,7 @@ def service_router(work: ServiceWork) -> APIRouter:
     @router.get("/readyz", responses=refusals())
     async def readyz() -> HealthAnswer:
         """Whether it takes requests: not before its engine has run once, nor when it is about to end."""
-        if not work.ready:
-            raise Refusal(503, "the service is starting or shutting down: ask again", retry_after_s=1)
+        work.check_ready()
         return HealthAnswer(status="ready")
 
     @router.get(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import math
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -57,7 +60,7 @@ def serve(work: ServiceWork, *, started: Callable[[str], None] | None = None) ->
                 proxy_headers=False,
                 backlog=512,
                 timeout_keep_alive=round(settings.idle_timeout_s),
-                timeout_graceful_shutdown=round(settings.shutdown_s),
+                timeout_graceful_shutdown=math.ceil(settings.end_s),
                 h11_max_incomplete_event_size=32 * 1024,
                 ssl_certfile=None if settings.tls_certificate is None else str(settings.tls_certificate),
                 ssl_keyfile=None if settings.tls_key is None else str(settings.tls_key),
@@ -79,6 +82,17 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, work: ServiceWork, guard: Guard) -> None:
         super().__init__(config)
         self._work, self._guard = work, guard
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:
+            # uvicorn has no settings for these, and asyncio's are a minute and half a minute: strangers could keep
+            # connections that no limit counts. The second is also the time for the rest of an answer to be taken in.
+            loop, settings = asyncio.get_running_loop(), self._work.settings
+            limits = {"ssl_handshake_timeout": settings.head_timeout_s}
+            if sys.version_info >= (3, 11):
+                limits["ssl_shutdown_timeout"] = settings.write_timeout_s
+            loop.create_server = functools.partial(loop.create_server, **limits)  # type: ignore[method-assign]
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._work.ready = False
@@ -131,9 +145,8 @@ def _check_tls(settings: ServiceSettings) -> None:
     try:
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=lambda: "")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = (
-            error.strerror if isinstance(error, FileNotFoundError) else getattr(error, "reason", None) or str(error)
-        )
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        reason = "the key is not the certificate's" if reason == "KEY_VALUES_MISMATCH" else reason
         raise InputError(
             f"the TLS files {str(settings.tls_certificate)!r} and {str(settings.tls_key)!r} cannot be used ({reason}): "
             "give a PEM certificate and its key without a passphrase"

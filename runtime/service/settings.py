@@ -48,8 +48,6 @@ class ServiceSettings:
         From a request that is whole to its answer.
     drain_s : float
         After the signal to stop, for how long new connections are still let in, while /readyz says that it ends.
-    shutdown_s : float
-        How long the end may take after that.
 
     Raises
     ------
@@ -77,7 +75,6 @@ class ServiceSettings:
     idle_timeout_s: float = 15.0
     request_timeout_s: float = 30.0
     drain_s: float = 0.5
-    shutdown_s: float = 30.0
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -104,6 +101,11 @@ class ServiceSettings:
                 f"the address {self.host} can be reached from other machines, which wants a token: give --token-file, "
                 "or listen at 127.0.0.1"
             )
+
+    @property
+    def end_s(self) -> float:
+        """Longest that it takes to finish what was accepted: to be sent whole, answered, and taken in."""
+        return self.body_timeout_s + self.request_timeout_s + self.write_timeout_s
 
     @property
     def is_loopback(self) -> bool:

@@ -16,6 +16,7 @@ __all__ = ["PICTURES_BODY", "read_pictures"]
 
 _RAW = ("image/png", "image/jpeg", "image/webp", "image/bmp", "application/octet-stream")
 _FORM = "multipart/form-data"
+_CURLS = "application/x-www-form-urlencoded"  # which curl calls whatever it is given by --data-binary
 _BINARY = {"type": "string", "format": "binary"}
 
 PICTURES_BODY: dict[str, Any] = {
@@ -55,7 +56,7 @@ async def read_pictures(request: Request, most: int) -> list[tuple[str, bytes]]:
     """
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     body = await request.body()
-    if kind in _RAW:
+    if kind in (*_RAW, _CURLS):
         if not body:
             raise InputError("the request has no body: send a picture")
         return [("the picture", body)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import UsageError
+from immunecam.errors import ImmuneCamError, InputError, UsageError
 from immunecam.runtime.faces import FaceFinder
 from immunecam.runtime.purifier import MAX_BATCH, Purifier
 from immunecam.runtime.results import PurifiedFaces
@@ -105,6 +105,11 @@ class ServiceWork:
         self.purifier.antibodies(batch)
         self.ready = True
 
+    def check_ready(self) -> None:
+        """Refuse, with status 503, while the engine has not run once, or the end has begun."""
+        if not self.ready:
+            raise Refusal(503, "the service is starting or shutting down: ask again", retry_after_s=1)
+
     def close(self) -> None:
         """Finish what was accepted, and give everything back."""
         self.ready = False
@@ -183,31 +188,44 @@ class ServiceWork:
         Raises
         ------
         Refusal
-            Status 404 without a gate, or if nobody of that name is enrolled; 409 if it has no threshold.
-        InputError
-            If a picture cannot be used, or the decision cannot be written down.
+            Status 400 if a picture cannot be used; 404 without a gate, or if nobody of that name is enrolled; 409 if it
+            has no threshold; 500 if store or audit trail cannot be used, for which no client is to blame.
         """
         gate = self.gate
         if gate is None:
             raise Refusal(404, "the service was started without a gate: start it with --store, --recognizer and a key")
 
-        def frames() -> Iterator[NDArray[np.uint8]]:
-            for name, data in pictures:  # one in memory at a time
-                yield self.purification.decode(data, name)
-
         def decide() -> GateEvent:
             try:
-                gate.threshold()
-            except UsageError as error:
-                raise Refusal(409, str(error)) from None
-            if person is None:
-                return gate.identify(frames())
-            if person not in {one.person for one in gate.store.people()}:
-                raise Refusal(404, f"nobody is enrolled as {person[:64]!r}: enrol first, or see `immunecam gate list`")
-            return gate.verify(person, frames())
+                event = self._decision(gate, pictures, person)
+            except Refusal:
+                raise
+            except ImmuneCamError as error:
+                raise Refusal(500, str(error)) from None
+            # Here, for it stands in the audit trail even if nobody waits for it any more.
+            self.last_decision = (event, time.monotonic())
+            self.metrics.decisions.labels(event.mode, event.event).inc()
+            return event
 
         async with self._decisions.taken(1):
-            event = await self.in_gate_thread(decide)
-        self.last_decision = (event, time.monotonic())
-        self.metrics.decisions.labels(event.mode, event.event).inc()
-        return event
+            return await self.in_gate_thread(decide)
+
+    def _decision(self, gate: AccessGate, pictures: Sequence[tuple[str, bytes]], person: str | None) -> GateEvent:
+        """In the gate's thread; what the client is to blame for is a Refusal."""
+        try:
+            gate.threshold()
+        except UsageError as error:
+            raise Refusal(409, str(error)) from None
+        if person is None:
+            return gate.identify(self._frames(pictures))
+        if person not in {one.person for one in gate.store.people()}:
+            raise Refusal(404, f"nobody is enrolled as {person[:64]!r}: enrol first, or see `immunecam gate list`")
+        return gate.verify(person, self._frames(pictures))
+
+    def _frames(self, pictures: Sequence[tuple[str, bytes]]) -> Iterator[NDArray[np.uint8]]:
+        for name, data in pictures:  # one in memory at a time
+            try:
+                frame = self.purification.decode(data, name)
+            except InputError as error:
+                raise Refusal(400, str(error)) from None
+            yield frame

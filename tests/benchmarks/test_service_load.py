@@ -14,11 +14,15 @@ def test_clients_that_do_not_pause_are_all_answered():
     row = load(16, 3.0, picture=_sample(), arguments=("--threads", "1"))
     assert row["exit_code"] == 0
     assert row["statuses"].keys() == {"200"}, row
-    assert row["lost"] == row["server_errors"] == 0
+    assert row["lost"] == row["lost_at_end"] == row["server_errors"] == 0
     assert row["reset"] == 16  # each met the closed address in the end
     assert row["requests"] >= 16
     assert 0 < row["p50_ms"] <= row["p99_ms"]
     assert row["rss_end_mib"] > 20
+    times, resident = zip(*row["rss_by_seconds_mib"], strict=True)
+    assert list(times) == sorted(times)
+    assert resident[-1] == pytest.approx(row["rss_end_mib"], abs=20)
+    assert {"rss_slope_mib_per_minute", "rss_least_squares_slope_mib_per_minute"} <= row.keys()
 
 
 def test_more_than_the_queue_takes_is_429_and_no_failure():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from service_process import Server
 
 from immunecam.cli import main
+from immunecam.commands.serve import serve
 
 httpx = pytest.importorskip("httpx", reason="needs a client (pip install 'immunecam[dev]')")
 pytest.importorskip("fastapi", reason="needs the service's packages (pip install 'immunecam[serve]')")
@@ -59,6 +61,7 @@ def test_what_cannot_be_started_is_told_in_a_sentence(tmp_path, monkeypatch, cap
     (tmp_path / "short").write_text("short")
     (tmp_path / "short").chmod(0o600)
     (tmp_path / "none.pem").write_text("nothing")
+    (tmp_path / "folder").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, code, says in (
@@ -66,6 +69,7 @@ def test_what_cannot_be_started_is_told_in_a_sentence(tmp_path, monkeypatch, cap
             (("--host", "door.example"), 2, "is no number of an interface"),
             (("--token-file", "short"), 2, "the token has 5 characters"),
             (("--token-file", "gone"), 3, "cannot be read"),
+            (("--token-file", "folder"), 3, "'folder' is no file: give one that holds the token"),
             (("--tls-key", "none.pem"), 2, "both a certificate and its key"),
             (("--tls-certificate", "none.pem", "--tls-key", "none.pem"), 3, "cannot be used"),
             (("--port", str(port)), 3, f"cannot listen at 127.0.0.1 port {port} (Address already in use)"),
@@ -80,6 +84,24 @@ def test_what_cannot_be_started_is_told_in_a_sentence(tmp_path, monkeypatch, cap
             said = capsys.readouterr().err
             assert (ended.value.code, says in said) == (code, True), (arguments, said)
             assert len(said.strip().splitlines()) == 1, said
+
+
+def test_defaults_are_those_of_the_settings():
+    """They stand twice, for the command line must not import the runtime to tell them."""
+    from immunecam.runtime.service.settings import ServiceSettings
+
+    told = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
+    same = ("host", "port", "batch_wait_ms", "queue_faces", "queue_requests", "max_pictures")
+    named = {
+        **dict(zip(same, same, strict=True)),
+        **{f"{name}_timeout_s": f"{name}_timeout" for name in ("head", "body", "write")},
+        "request_timeout_s": "timeout",
+        "rate_per_s": "rate",
+    }
+    settings = ServiceSettings()
+    assert {name: getattr(settings, name) for name in named} == {name: told[option] for name, option in named.items()}
+    assert settings.max_body_bytes == told["max_body_mib"] * 2**20
+    assert settings.max_pixels == told["max_megapixels"] * 1e6
 
 
 def test_without_its_packages_the_extra_is_named(run, tmp_path):
@@ -111,6 +133,44 @@ def test_other_addresses_with_a_token_over_tls(start, certificate):
         assert client.get("/healthz").status_code == 200
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"{url.replace('https', 'http')}/healthz")
+
+
+def test_tls_keeps_nobody_waiting(start, certificate):
+    """Half a handshake, a body that is refused unread, and a client that does not answer when the service ends."""
+    files = ("--tls-certificate", "cert.pem", "--tls-key", "key.pem")
+    server = start("--head-timeout", "1", *files)
+    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+
+    def connected():
+        plain = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        return context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as half:
+        half.sendall(b"\x16\x03\x01")
+        began = time.monotonic()
+        assert half.recv(10) == b""
+        assert time.monotonic() - began < 5
+    with connected() as large:
+        large.sendall(b"POST /v1/purify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n")
+        large.sendall(bytes(300_000))
+        answer = b""
+        while part := large.recv(65536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b'send less"}')
+    with connected() as idle:
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 15  # and not all of the time that a slow client would have
+
+
+def test_a_key_of_another_certificate_is_told(run, certificate):
+    subprocess.run(["openssl", "genrsa", "-out", "other.pem", "2048"], cwd=certificate, check=True, capture_output=True)
+    done = run("serve", "--tls-certificate", "cert.pem", "--tls-key", "other.pem")
+    assert done.returncode == 3
+    assert "cannot be used (the key is not the certificate's): give a PEM certificate and its key" in done.stderr
 
 
 def test_a_token_over_plain_http_is_warned_of(start):
@@ -156,6 +216,20 @@ def test_a_gate_without_a_threshold_is_409(run, start, tmp_path, people, recogni
     answer = httpx.post(f"{start(*gate).url}/v1/identify", content=(people / "ann" / "1.png").read_bytes(), timeout=60)
     assert answer.status_code == 409
     assert "the gate has no threshold" in answer.json()["error"]
+
+
+def test_a_trail_that_cannot_be_written_is_no_fault_of_the_client(run, start, tmp_path, people, recognizer):
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
+    gate = ["--store", "door.gate", "--recognizer", "r.toml", "--threads", "1", "--key-file", "door.key"]
+    assert run("gate", "keygen", "door.key").returncode == 0
+    assert run("gate", "enrol", "ann", people / "ann" / "0.png", *gate).returncode == 0
+    server = start(*gate, "--threshold", "0.9")
+    shutil.rmtree(tmp_path / "door.gate.audit")
+    answer = httpx.post(f"{server.url}/v1/identify", content=(people / "ann" / "1.png").read_bytes(), timeout=60)
+    assert answer.status_code == 500
+    assert "no decision is given without its record" in answer.json()["error"]
+    assert httpx.post(f"{server.url}/v1/identify", content=b"no picture", timeout=60).status_code == 400
+    assert "immunecam_decisions_total{" not in httpx.get(f"{server.url}/metrics").text
 
 
 def test_the_end_under_load_loses_no_accepted_request(start, photo):

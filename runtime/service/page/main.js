@@ -4,7 +4,17 @@ import { showEigenfaces } from "./eigenfaces.js";
 import { noPreview, setGate, showGate } from "./gate.js";
 import { addFrame, showRates } from "./latency.js";
 import { drawPictures, markOld } from "./pictures.js";
-import { Refused, TokenWanted, forgetToken, hasToken, keepToken, nextFrame, switchCamera, view } from "./service.js";
+import {
+  Refused,
+  TokenWanted,
+  Unreachable,
+  forgetToken,
+  hasToken,
+  keepToken,
+  nextFrame,
+  switchCamera,
+  view,
+} from "./service.js";
 
 const SILENT_S = 2; // without an answer, the service is said to be silent
 const LOOK_MS = 250;
@@ -23,6 +33,7 @@ let after = 0;
 let pending = null; // gives up the request that waits
 let answered = now();
 let pictureAt = null;
+let pictureOf; // which camera
 let switching = false; // while the service has not heard yet which camera was chosen
 let failed = false; // the last request did not reach the service
 let problem = ["", 0]; // what is to be read for some seconds, and until when
@@ -146,6 +157,7 @@ async function step() {
   answered = now();
   const camera = showCameras(state.cameras);
   const { frame } = state;
+  if (camera?.name !== pictureOf) [pictureOf, pictureAt] = [camera?.name, null]; // the old one's is none of the new one
   if (frame !== null && frame.camera === camera?.name) {
     after = frame.number;
     pictureAt = answered;
@@ -182,9 +194,14 @@ async function run() {
         answered = now();
         showState("refused", "refused", error.message);
         await sleep(1000 * error.afterS);
-      } else {
+      } else if (error instanceof Unreachable) {
         failed = true;
         showState("unreachable", "no answer", "The service does not answer: is it running, and the network there?");
+        await sleep(AGAIN_MS);
+      } else {
+        failed = true; // of the page itself, which must not pass for the network's
+        console.error(error);
+        showState("failed", "page failed", `This page has failed (${error.message}): load it again, and report it.`);
         await sleep(AGAIN_MS);
       }
     }

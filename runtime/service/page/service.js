@@ -6,6 +6,9 @@ const LIMIT_MS = 10_000;
 /** The service wants a token, or another one. */
 export class TokenWanted extends Error {}
 
+/** No answer, or half of one. */
+export class Unreachable extends Error {}
+
 /** The service answered with a refusal; `afterS` says when trying again may help. */
 export class Refused extends Error {
   constructor(status, sentence, afterS) {
@@ -33,6 +36,9 @@ async function ask(path, read, { signal, ...options } = {}) {
     const { error = answer.statusText } = await answer.json().catch(() => ({}));
     if (answer.status === 401) throw new TokenWanted(error);
     throw new Refused(answer.status, error, Number(answer.headers.get("Retry-After")) || 1);
+  } catch (error) {
+    if (error instanceof TokenWanted || error instanceof Refused) throw error;
+    throw new Unreachable(error.message, { cause: error });
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", giveUp);

@@ -44,6 +44,11 @@ def test_settings_out_of_range_are_refused(given, says):
         ServiceSettings(**given)
 
 
+def test_the_end_waits_for_the_slowest_request_that_was_accepted():
+    settings = ServiceSettings(body_timeout_s=10, request_timeout_s=100, write_timeout_s=5)
+    assert settings.end_s == 115
+
+
 def test_a_token_is_not_shown():
     assert TOKEN not in repr(ServiceSettings(token=TOKEN))
 

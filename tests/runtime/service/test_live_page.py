@@ -36,6 +36,8 @@ APART = f"""{PIXELS}
 const [one, other] = [pixels(arguments[0]), pixels(arguments[1])];
 return one.reduce((most, value, index) => Math.max(most, Math.abs(value - other[index])), 0);
 """
+# What stands over a picture that is not of now.
+OLD = "return document.getElementById('before').parentElement.dataset.old;"
 
 
 def wait_for(found, what, wait_s=WAIT_S):
@@ -193,6 +195,34 @@ def test_the_keyboard_reaches_and_works_everything(page):
     assert page.complaints() == []
 
 
+def test_the_old_cameras_picture_does_not_pass_for_the_new_ones(page, camera):
+    camera.silent = True
+    wait_for(lambda: page.js(OLD) == "", "a picture of now")
+    page.one("#camera option[value=door]").click()
+    wait_for(lambda: page.js(OLD) == "no picture yet", "that there is no picture of this camera", 2)
+    camera.silent = False
+    wait_for(lambda: page.js(OLD) == "", "its picture")
+    assert page.one("#before").get_attribute("width") == "64"
+
+
+def test_an_error_of_the_page_is_not_called_one_of_the_network(page):
+    page.js("window.kept = createImageBitmap; createImageBitmap = () => { throw new Error('no more pictures'); }")
+    wait_for(lambda: page.state() == "failed", "the page's word")
+    assert "This page has failed (no more pictures)" in page.text("#notice")
+    page.js("createImageBitmap = kept")
+    page.connected()
+    assert all("no more pictures" in line for line in page.complaints())
+
+
+def test_without_scripts_it_says_what_it_needs(chromium, server):
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        chromium.get(server.url)
+        assert "This page needs JavaScript" in chromium.find_element("css selector", "noscript").text
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_a_lost_camera_is_seen_within_two_seconds(page, camera):
     page.one("#camera option[value=door]").click()
     wait_for(lambda: page.one("#before").get_attribute("width") == "64", "the other camera's picture")
@@ -202,7 +232,7 @@ def test_a_lost_camera_is_seen_within_two_seconds(page, camera):
     assert time.monotonic() - began < 2
     assert page.text("#state-word") == "stalled"
     assert "door is stalled" in page.text("#notice")
-    assert page.one("#before").find_element("xpath", "..").get_attribute("data-old").startswith("old picture")
+    assert page.js(OLD).startswith("old picture")
     camera.silent = False
     page.connected()
     assert not page.one("#notice").is_displayed()
@@ -360,7 +390,7 @@ def test_what_is_not_there_is_said(chromium, door, start, tmp_path):
     page = Page(chromium, server.url).open()
     wait_for(lambda: page.state() == "none", "that there is no camera")
     assert "start it with --camera NAME=SOURCE" in page.text("#notice")
-    assert page.one("#before").find_element("xpath", "..").get_attribute("data-old") == "no picture yet"
+    assert page.js(OLD) == "no picture yet"
     assert "It is not calibrated: run “immunecam gate calibrate”" in page.text("#fmr")
     assert "the gate has no threshold yet, and decides nothing" in page.text(".gate")
     assert not page.one("#curve").is_displayed()

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import cv2
 import pytest
+from small_gate import write_people, write_recognizer
 
 from immunecam.runtime.bundle import default_bundle
 
@@ -17,8 +19,10 @@ def test_nothing_answers_otherwise_than_it_is_described(start, tmp_path):
     """IMMUNECAM_FUZZ_COUNT=N makes N requests of each operation, and walks through all limits of the description."""
     pytest.importorskip("schemathesis", reason="needs schemathesis (pip install 'immunecam[dev]')")
     more = os.environ.get("IMMUNECAM_FUZZ_COUNT")
-    clip = default_bundle().with_name("sample.mp4")
-    server = start("--rate", "0", "--camera", f"clip={clip}", environment={"IMMUNECAM_SERVICE_TOKEN": TOKEN})
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
+    pytest.importorskip("onnx", reason="needs onnx to make a recogniser (pip install 'immunecam[train]')")
+    options = (*_gate(tmp_path), "--camera", f"clip={default_bundle().with_name('sample.mp4')}")
+    server = start("--rate", "0", *options, environment={"IMMUNECAM_SERVICE_TOKEN": TOKEN})
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     # Not every sequence of bytes is a picture, which a description cannot say: what is right by it may be refused.
     command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
@@ -29,3 +33,17 @@ def test_nothing_answers_otherwise_than_it_is_described(start, tmp_path):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " generated, " in done.stdout, done.stdout
     assert server.alive()
+
+
+def _gate(folder):
+    """Options of a gate that knows ann, without whom no request would get as far as a picture."""
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.gate.keys import GateKey
+
+    people, recognizer = write_people(folder / "people"), write_recognizer(folder)
+    store, key = folder / "door.gate", folder / "key"
+    key.write_text(bytes(range(32)).hex())
+    key.chmod(0o600)
+    with AccessGate.open(store, GateKey.from_file(key), recognizer, create=True) as gate:
+        gate.enrol("ann", [("0", cv2.imread(str(people / "ann" / "0.png")))])
+    return ("--store", store, "--recognizer", recognizer, "--key-file", key, "--threshold", "0.9")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import cv2
 import httpx
@@ -65,6 +69,20 @@ def test_a_picture_comes_back_purified(client, photo, purified):
     assert about_equal(decoded(answer.content), purified.frame)
     jpeg = client.post("/v1/purify?output=image&format=jpeg", content=photo)
     assert jpeg.content.startswith(b"\xff\xd8")
+
+
+def test_curl_as_the_documents_call_it(server, photo, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    (tmp_path / "in.jpg").write_bytes(photo)
+    said = (Path(__file__).parents[3] / "docs" / "service.md").read_text()
+    lines = re.findall(r"^curl .*/v1/purify.*$", said.replace("http://127.0.0.1:8600", server.url), re.MULTILINE)
+    assert len(lines) == 3
+    picture, form, _ = (line.replace("a.jpg", "in.jpg").replace("b.jpg", "in.jpg") for line in lines)
+    subprocess.run(picture, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert cv2.imread(str(tmp_path / "out.png")).shape == decoded(photo).shape
+    answer = subprocess.run(form, shell=True, cwd=tmp_path, check=True, capture_output=True).stdout
+    assert [len(found["faces"]) for found in json.loads(answer)["pictures"]] == [3, 3]
 
 
 def test_a_picture_as_json(client, photo, purified):
@@ -189,6 +207,10 @@ def test_health_and_the_description(client):
         described["paths"]
     )
     assert "multipart/form-data" in described["paths"]["/v1/purify"]["post"]["requestBody"]["content"]
+    for path in ("/healthz", "/readyz", "/v1/bundle", "/"):  # what a monitor asks
+        asked = client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["content-length"] == client.get(path).headers["content-length"]
     for page in ("/docs", "/redoc"):  # they fetch scripts from elsewhere
         assert client.get(page).status_code == 404
 
