@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from immunecam.commands import liveness_export
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
@@ -21,9 +22,12 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="liveness",
-    help="Live or spoof: make synthetic spoofs of face pictures, and train networks on them or on CelebA-Spoof.",
+    help="Live or spoof: make synthetic spoofs, train networks on them or on CelebA-Spoof, look where they break, and "
+    "put one into a bundle.",
     no_args_is_help=True,
 )
+
+app.command("export")(liveness_export.export)
 
 _Seed = Annotated[int, typer.Option(help="Of everything random.")]
 _Side = Annotated[int, typer.Option(help="Of the faces in pixels: at least 64, and a multiple of 16.")]
