@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from immunecam.commands import liveness_export
+from immunecam.commands import liveness_analyze, liveness_export
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
@@ -27,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+app.command("analyze")(liveness_analyze.analyze)
 app.command("export")(liveness_export.export)
 
 _Seed = Annotated[int, typer.Option(help="Of everything random.")]
