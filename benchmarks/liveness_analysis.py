@@ -73,7 +73,8 @@ def analyze(
     work : path
         Folder for everything that takes time.
     validation : LivenessSet, optional
-        For thresholds and the attacker's bank. None takes every second face of `faces`, which is not judged then.
+        For thresholds and the attacker's bank. None takes every second face of each class of
+        `faces`, which is not judged then.
     bundle : Bundle, optional
         Purifies what was attacked.
     report, markdown, html : path, optional
@@ -99,8 +100,7 @@ def analyze(
     faces.check(())
     judged = faces
     if validation is None:
-        even = torch.arange(len(faces)) % 2 == 0
-        validation, judged = faces.at(even), faces.at(~even)
+        validation, judged = faces.halves()
     for one, what in ((validation, "to choose thresholds by"), (judged, "to judge")):
         few = min(int((one.labels.live == value).sum()) for value in (0, 1))
         if few < _FEWEST:

@@ -242,7 +242,7 @@ def _species_rows(
     victim: LivenessVictim, scores: NDArray[np.float32], species: NDArray[np.str_], *, level: float
 ) -> list[_Row]:
     rows = []
-    for name in dict.fromkeys(["live", *sorted(set(species))]):
+    for name in dict.fromkeys(["live", *sorted({str(one) for one in species})]):
         which = species == name
         wrong = victim.passes(scores[which]) != (name == "live")
         about = {"run": victim.name, "level": level, "budget": f"{level:g}/255" if level else "0", "species": name}

@@ -15,9 +15,9 @@ _Row = Mapping[str, Any]
 
 _SCOPE = """\
 **No certified presentation attack detection.** APCER, BPCER and ACER are words of ISO/IEC 30107-3; they are used here
-for {set}, which no laboratory has tested. That standard is about artefacts that are held before a camera. Digital noise,
-which all attacks of this page are, is outside its scope, so errors under attack are told in the same form but are not
-its figures."""
+for {set}, which no laboratory has tested. That standard is about artefacts that are held before a camera. Digital
+noise, which all attacks of this page are, is outside its scope, so errors under attack are told in the same form but
+are not its figures."""
 
 _LIMITS = """\
 - Networks are attacked by somebody who has their weights, the most that there is to fear.

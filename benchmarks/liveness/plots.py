@@ -138,8 +138,9 @@ def _budgets(report: _Report) -> Any:
                 )
                 if own:
                     x, y, low, high = (np.array(column) for column in zip(*own, strict=True))
+                    # Side by side, for marks of several attacks often lie on one value.
                     axis.errorbar(
-                        x,
+                        x * 2 ** (0.05 * (2 * index + sfa - len(attacks) + 0.5)),
                         y,
                         [np.maximum(0, y - low), np.maximum(0, high - y)],
                         linestyle=style,
@@ -147,6 +148,7 @@ def _budgets(report: _Report) -> Any:
                         marker=MARKERS[index % len(MARKERS)],
                         markerfacecolor="none" if not sfa else COLOURS[index % len(COLOURS)],
                         elinewidth=0.8,
+                        linewidth=1.4,
                         label=f"{attack}{' with SFA' if sfa else ''}",
                     )
         axis.set_xscale("log", base=2)
@@ -155,7 +157,7 @@ def _budgets(report: _Report) -> Any:
         axis.minorticks_off()
         axis.set(title=runs[number], xlabel="budget, grey levels of 255", ylabel="spoofs that pass, %", ylim=(-3, 103))
     handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    figure.legend(handles, names, loc="outside upper left", ncols=3 if across > 1 else 2)
     return figure
 
 

@@ -16,8 +16,6 @@ from immunecam.errors import InputError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from immunecam.training.liveness import LivenessSet
-
 __all__ = ["export"]
 
 _FEWEST = 16  # faces of each class
@@ -80,7 +78,7 @@ def export(
             f"{network.side}: make both alike"
         )
     faces.check(())
-    choosing, judging = _halves(faces)
+    choosing, judging = faces.halves()
     few = min(int((part.labels.live == value).sum()) for part in (choosing, judging) for value in (0, 1))
     if few < _FEWEST:
         raise InputError(
@@ -134,14 +132,6 @@ def export(
         markup=False,
         soft_wrap=True,
     )
-
-
-def _halves(faces: LivenessSet) -> tuple[LivenessSet, LivenessSet]:
-    """Every second face, and the others."""
-    import torch
-
-    numbers = torch.arange(len(faces))
-    return faces.at(numbers % 2 == 0), faces.at(numbers % 2 == 1)
 
 
 def _balanced(live: Tensor) -> Tensor:
