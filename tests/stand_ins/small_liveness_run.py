@@ -22,7 +22,7 @@ def striped_faces(count: int, seed: int = 0, side: int = 64) -> LivenessSet:
     live = torch.arange(count) % 2
     pixels[live == 1, :, ::4] -= 40
     kinds = torch.tensor([SPOOF_TYPES.index(_SPOOFS[number // 2 % 4]) if number % 2 else 0 for number in range(count)])
-    labels = LivenessLabels(live, spoof_type=kinds, illumination=live)
+    labels = LivenessLabels(live, spoof_type=kinds, illumination=live.clone())
     return LivenessSet(pixels, labels, ATTRIBUTES, SPOOF_TYPES, ILLUMINATIONS, "synthetic: stripes")
 
 
