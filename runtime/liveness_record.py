@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["CROPS", "LIVENESS_PRECISIONS", "LivenessCrop", "LivenessRecord"]
 
@@ -133,5 +133,5 @@ def _crop(content: Any, wrong: Callable[[str, Any, str], Exception]) -> Liveness
     return LivenessCrop(str(around), float(size), float(down))
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
