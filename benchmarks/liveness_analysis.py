@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.liveness.attacked import AttackedFaces, drawn
@@ -22,6 +17,7 @@ from immunecam.benchmarks.liveness.figures import (
     rankings,
     success_rows,
     sweep_rows,
+    transfer_rows,
 )
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.plots import liveness_plots
@@ -124,7 +120,7 @@ def analyze(
     errors = error_rows(
         attacked, victims, lambda victim: (live_scores(victim.network, judged).numpy(), species), scored
     )
-    purification, found = ([], 0) if bundle is None else purified_rows(attacked, victims, bundle, _scores_of(attacked))
+    purification, found = ([], 0) if bundle is None else purified_rows(attacked, victims, bundle)
     live = int((attacked.faces.labels.live == LIVE).sum())
     content: dict[str, Any] = {
         "protocol": json.loads(json.dumps(protocol.to_dict())),
@@ -142,6 +138,7 @@ def analyze(
         "gain": gains,
         "sweep": sweep,
         "best_sweep": best_sweep(sweep),
+        "transfer": transfer_rows(attacked, victims),
         "errors": errors,
         "adversarial": _before_and_after(victims, errors, protocol),
         "purification": purification,
@@ -155,15 +152,6 @@ def analyze(
     whole = {"machine": machine(), "versions": versions(), **content, "rows": success}
     write_page(whole, markdown or store.folder / "liveness.md", html or store.folder / "liveness.html")
     return whole
-
-
-def _scores_of(attacked: AttackedFaces) -> Callable[[LivenessVictim, NDArray[np.uint8]], NDArray[np.float32]]:
-    def scores(victim: LivenessVictim, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        shown = dataclasses.replace(attacked.faces, pixels=torch.from_numpy(pictures))
-        found: NDArray[np.float32] = live_scores(victim.network, shown).numpy()
-        return found
-
-    return scores
 
 
 def _before_and_after(

@@ -122,6 +122,10 @@ class AttackedFaces:
         """(N,) before any attack."""
         return live_scores(victim.network, self.faces).numpy()
 
+    def judged(self, victim: LivenessVictim, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N,) scores of pictures (N, 3, side, side) uint8 RGB that were made of these faces."""
+        return live_scores(victim.network, self._as(self.faces, torch.from_numpy(pixels))).numpy()
+
     def scores(self, job: LivenessJob, count: int | None = None) -> NDArray[np.float32]:
         """(N,) scores of attacked faces; of the first `count` of each class, if that is given."""
         kept = job.head == "live" and job.name == PURIFIED_ATTACK and job.level in self.protocol.purified_levels

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.evaluation import metrics
-from immunecam.benchmarks.liveness.attacked import AttackedFaces, LivenessJob
+from immunecam.benchmarks.liveness.attacked import PURIFIED_ATTACK, AttackedFaces, LivenessJob
 from immunecam.benchmarks.liveness.protocol import GOAL_POINTS, PLAIN_BELOW
 from immunecam.benchmarks.liveness.victim import LivenessVictim
 from immunecam.models.liveness_loss import LIVE
@@ -29,12 +29,14 @@ __all__ = [
     "strongest",
     "success_rows",
     "sweep_rows",
+    "transfer_rows",
 ]
 
 DIRECTIONS = ("spoof to live", "live to spoof")
 """The first one opens doors."""
 
 _SWEPT = "PGD-10"
+_TINY = 1e-7  # float32 knows no probability nearer to 1
 
 Scored = Mapping[tuple[str, str, str, float, bool], NDArray[np.float32]]
 """Scores of attacked faces by run, head, attack, budget, and whether with SFA."""
@@ -61,6 +63,19 @@ class _Outcome:
     def __init__(self, victim: LivenessVictim, live: NDArray[np.bool_], clean: NDArray[np.float32]) -> None:
         self.victim, self.live = victim, live
         self.right = victim.passes(clean) == live
+
+    def margin(self, scores: NDArray[np.float32]) -> float:
+        """How far beyond the threshold the attack gets, in log odds, mean over the faces that were right.
+
+        Below 0 it stops short of it. It tells two attacks apart that succeed equally often.
+        """
+        odds, needed = (np.log(x / (1 - x)) for x in (np.clip(scores.astype(float), _TINY, 1 - _TINY), self._least))
+        beyond = np.where(self.live, needed - odds, odds - needed)
+        return float(beyond[self.right].mean())
+
+    @property
+    def _least(self) -> float:
+        return min(max(self.victim.threshold, _TINY), 1 - _TINY)
 
     def fooled(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         return self.right & (self.victim.passes(scores) != self.live)
@@ -127,6 +142,8 @@ def gain_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored
                 "gain_points": round(100 * float((with_sfa - plain).mean()), 2),
                 "low_points": round(100 * low, 2),
                 "high_points": round(100 * high, 2),
+                "plain_margin": round(outcome.margin(scores), 3),
+                "sfa_margin": round(outcome.margin(scored[run, head, attack, level, True]), 3),
                 "judged": False,
             }
         )
@@ -192,6 +209,27 @@ def sweep_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], gains
                     "high_points": round(100 * high, 2),
                 }
             )
+    return rows
+
+
+def transfer_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim]) -> list[_Row]:
+    """What was made on one network and is judged by another: `PURIFIED_ATTACK`, without SFA and with it."""
+    outcomes, rows = _outcomes(attacked, victims), []
+    for source in victims if len(victims) > 1 else ():
+        for level in attacked.protocol.purified_levels:
+            for sfa in (False, True):
+                attack = attacked.protocol.attack(PURIFIED_ATTACK, sfa=sfa)
+                pixels = attacked.pixels(LivenessJob(source, "live", PURIFIED_ATTACK, attack, sfa, level))
+                for victim in victims:
+                    if victim is source:
+                        continue
+                    outcome = outcomes[victim.name]
+                    fooled = outcome.fooled(attacked.judged(victim, pixels))
+                    for direction, which in _directions(outcome.live).items():
+                        counted = outcome.right & which
+                        row = {"source": source.name, "run": victim.name, "attack": PURIFIED_ATTACK, "sfa": sfa}
+                        row |= {"level": level, "budget": f"{level:g}/255", "direction": direction}
+                        rows.append(row | rate(int(fooled[counted].sum()), int(counted.sum())))
     return rows
 
 

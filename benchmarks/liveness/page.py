@@ -34,6 +34,8 @@ def page(report: _Report) -> str:
     parts += ["## Who holds, who breaks", "", *_rankings(report), ""]
     parts += ["## Success on correctly classified faces", "", *_success(report), ""]
     parts += ["## What semantic features add (SFA)", "", *_gain(report), ""]
+    if report["transfer"]:
+        parts += ["## From one network to another", "", *_transfer(report), ""]
     parts += ["## Errors by species under the strongest attack", "", *_species(report), ""]
     if report["adversarial"]:
         parts += ["## Trained against attacks", "", *_adversarial(report), ""]
@@ -167,14 +169,35 @@ def _gain(report: _Report) -> list[str]:
         )
     body = [
         [row["run"], row["attack"], row["budget"], f"{row['plain_percent']:.1f}", f"{row['sfa_percent']:.1f}",
-         _gained(row),
+         _gained(row), f"{row['plain_margin']:+.2f}", f"{row['sfa_margin']:+.2f}",
          "judged here" if row["judged"] else ""]
         for row in report["gain"]
     ]  # fmt: skip
-    parts += ["", *markdown_table(["run", "attack", "budget", "alone, %", "with SFA, %", "gain, points", ""], body)]
+    titles = ["run", "attack", "budget", "alone, %", "with SFA, %", "gain, points", "margin alone", "with SFA", ""]
+    parts += ["", *markdown_table(titles, body), ""]
+    parts += [
+        "Margins are how far beyond the threshold an attack gets on average, in log odds; they tell attacks apart that "
+        "succeed equally often. An attacker who has the network's own gradient follows its loss already, so that a "
+        "mean over changed features can only help where that gradient misleads."
+    ]
     if report["sweep"]:
         parts += ["", *_sweep(report)]
     return parts
+
+
+def _transfer(report: _Report) -> list[str]:
+    found: dict[tuple[str, ...], dict[bool, str]] = {}
+    for row in report["transfer"]:
+        key = (row["source"], row["run"], row["budget"], row["direction"])
+        found.setdefault(key, {})[row["sfa"]] = _interval(row)
+    body = [[*key, cells[False], cells[True]] for key, cells in found.items()]
+    attack = report["transfer"][0]["attack"]
+    return [
+        f"{attack} made on one network and shown to another, whose weights the attacker has not: percent of the faces "
+        f"that the other one judged rightly ({_word(report)}).",
+        "",
+        *markdown_table(["made on", "shown to", "budget", "direction", "alone, %", "with SFA, %"], body),
+    ]
 
 
 def _sweep(report: _Report) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -23,9 +23,6 @@ from immunecam.training.spoof.maker import BELOW_EYES, EYES
 __all__ = ["PurifiedPictures", "purified_rows"]
 
 _LARGER = 2  # a finder likes faces that do not fill their picture to the last pixel
-
-Scores = Callable[[LivenessVictim, NDArray[np.uint8]], NDArray[np.float32]]
-"""Of pictures (N, 3, side, side) uint8 RGB."""
 
 
 class PurifiedPictures:
@@ -81,7 +78,7 @@ def _usual(side: int) -> NDArray[np.float64]:
 
 
 def purified_rows(
-    attacked: AttackedFaces, victims: Sequence[LivenessVictim], bundle: Bundle, scores: Scores
+    attacked: AttackedFaces, victims: Sequence[LivenessVictim], bundle: Bundle
 ) -> tuple[list[dict[str, Any]], int]:
     """Wrong decisions with purification before the network and without, of clean and of attacked faces.
 
@@ -99,7 +96,7 @@ def purified_rows(
     live = (attacked.faces.labels.live == LIVE).numpy()
     rows = []
     for victim in victims:
-        right = victim.passes(scores(victim, clean)) == live
+        right = victim.passes(attacked.judged(victim, clean)) == live
         shown: list[tuple[str, bool, float, NDArray[np.uint8]]] = [("none", False, 0.0, clean)]
         for level in attacked.protocol.purified_levels:
             for sfa in (False, True):
@@ -108,7 +105,7 @@ def purified_rows(
                 shown.append((PURIFIED_ATTACK, sfa, level, attacked.pixels(job)))
         for name, sfa, level, pictures in shown:
             wrong = {
-                where: victim.passes(scores(victim, seen)) != live
+                where: victim.passes(attacked.judged(victim, seen)) != live
                 for where, seen in (("without", pictures), ("with", purifier.of(pictures)))
             }
             for direction, which in zip(DIRECTIONS, (~live & right, live & right), strict=True):

@@ -164,6 +164,13 @@ def test_training_against_attacks_stands_beside_training_without(report):
     assert shares == sorted(shares)
 
 
+def test_transfer_is_from_each_network_to_the_other(report):
+    whole, _ = report
+    pairs = {(row["source"], row["run"], row["sfa"]) for row in whole["transfer"]}
+    assert pairs == {(a, b, sfa) for a, b in (("plain", "hardened"), ("hardened", "plain")) for sfa in (False, True)}
+    assert len(whole["transfer"]) == 2 * 2 * len(DIRECTIONS)
+
+
 def test_purification_is_compared_on_the_same_faces(report):
     whole, _ = report
     rows = whole["purification"]
