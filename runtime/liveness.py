@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
-from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.bundle import Bundle, check_signer, default_bundle
 from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.engines.onnxruntime_session import FLOAT, check_tensors, check_threads, open_model
-from immunecam.runtime.trust import TrustedKeys
+from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
     from immunecam.runtime.faces import Face
@@ -109,6 +109,8 @@ class LivenessDetector:
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(default_bundle() if bundle is None else bundle, trust=trust)
+        else:
+            check_signer(bundle, Trust.in_force(trust))
         return cls(bundle, threads=threads, threshold=threshold)
 
     @property

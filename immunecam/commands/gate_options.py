@@ -84,8 +84,10 @@ class GateOptions:
                 self.bundle, provider=self.provider.value, mutation=self.mutation.value, threads=self.threads
             )
         if self.liveness:
-            found = self.bundle if purifier is None else purifier.bundle
-            detector = LivenessDetector.load(found, threads=self.threads)
+            if purifier is not None:
+                detector = LivenessDetector(purifier.bundle, threads=self.threads)
+            else:
+                detector = LivenessDetector.load(self.bundle, threads=self.threads)
         kept = None if self.keep_mib is None else int(self.keep_mib * 2**20)
         return AccessGate.open(
             self.store,

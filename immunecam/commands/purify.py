@@ -172,7 +172,7 @@ def purify(
         finder=searching,
         trust=trust_of(trust, bundle_state),
     )
-    judge = _Judge(LivenessDetector.load(purifier.bundle, threads=threads), liveness_view.value) if liveness else None
+    judge = _Judge(LivenessDetector(purifier.bundle, threads=threads), liveness_view.value) if liveness else None
     rows: list[dict[str, Any]] = []
     with purifier:
         for text, target in zip(sources, targets, strict=True):

@@ -133,7 +133,7 @@ def serve(
     if liveness:
         if store is None:
             raise UsageError("--liveness is for the gate's decisions, but there is no gate: give --store, too")
-        about["liveness"] = LivenessDetector.load(purifier.bundle, threads=threads)
+        about["liveness"] = LivenessDetector(purifier.bundle, threads=threads)
         about["liveness_view"] = liveness_view.value
     gate, embedder = _recognition(recognizer, store, key_file, purifier, found, about)
     deck = CameraDeck(cameras)

@@ -220,3 +220,19 @@ def test_marks_say_it_in_words_and_by_line(frame):
                for n in range(3)]  # fmt: skip
     assert min(changed) > 0
     assert np.array_equal(mark_liveness(frame, [], []), frame)
+
+
+def test_a_detector_takes_no_bundle_past_the_signature_that_is_demanded(door, tmp_path):
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[sign]')")
+    from immunecam.runtime.trust import write_key_pair
+
+    key = write_key_pair(tmp_path / "k.pem", tmp_path / "k.pub.pem", passphrase=None)
+    bundle = Bundle.load(door)
+    with pytest.raises(InputError, match="without a trusted signature"):
+        LivenessDetector.load(bundle, trust=tmp_path / "k.pub.pem")
+    with pytest.raises(InputError, match="signed"):
+        LivenessDetector.load(door, trust=tmp_path / "k.pub.pem")
+    copy = tmp_path / "c.immune"
+    shutil.copytree(door, copy)
+    put_liveness(copy, small_graph(), small_record(0.7), sign=key)
+    assert LivenessDetector.load(copy, trust=tmp_path / "k.pub.pem").threshold == 0.7
