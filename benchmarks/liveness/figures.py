@@ -14,7 +14,6 @@ from immunecam.benchmarks.liveness.protocol import GOAL_POINTS, PLAIN_BELOW
 from immunecam.benchmarks.liveness.victim import LivenessVictim
 from immunecam.models.liveness_loss import LIVE
 from immunecam.runtime.gate.calibration import clopper_pearson
-from immunecam.training.attacks.liveness_attacks import LIVENESS_ATTACKS
 from immunecam.training.liveness.errors import species_of
 
 __all__ = [
@@ -113,14 +112,15 @@ def success_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], sco
 
 
 def gain_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored: Scored) -> tuple[list[_Row], _Row]:
-    """What SFA adds to the attacks on the head live, at every budget; and whether the goal is met.
+    """What SFA adds to every attack at every budget; and whether the goal is met.
 
-    The goal is judged where `PLAIN_BELOW` says: for each network and attack at the smallest budget at which the attack
-    alone succeeds less often. Gains are differences on the same faces, both directions together.
+    A gain is judged where `PLAIN_BELOW` says: for each network, head and attack at the smallest budget at which the
+    attack alone succeeds less often. The goal is about the head live; others stand beside it. Gains are differences on
+    the same faces, both directions together.
     """
     outcomes, rows = _outcomes(attacked, victims), []
     for (run, head, attack, level, sfa), scores in scored.items():
-        if sfa or head != "live":
+        if sfa:
             continue
         outcome = outcomes[run]
         if not outcome.right.any():
@@ -133,6 +133,7 @@ def gain_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored
         rows.append(
             {
                 "run": run,
+                "head": head,
                 "attack": attack,
                 "level": level,
                 "budget": f"{level:g}/255",
@@ -147,53 +148,71 @@ def gain_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored
                 "judged": False,
             }
         )
-    for run in outcomes:
-        for attack in LIVENESS_ATTACKS:
-            own = [row for row in rows if (row["run"], row["attack"]) == (run, attack)]
-            below = [row for row in own if row["plain_percent"] < PLAIN_BELOW]
-            if below:
-                min(below, key=lambda row: row["level"])["judged"] = True
-    judged = [row["gain_points"] for row in rows if row["judged"]]
-    mean = round(float(np.mean(judged)), 2) if judged else None
-    # The same at the largest budget below, where there is most to gain.
-    largest = [
-        max(below, key=lambda row: row["level"])["gain_points"]
-        for run in outcomes
-        for attack in LIVENESS_ATTACKS
-        if (below := [r for r in rows if (r["run"], r["attack"]) == (run, attack) and r["plain_percent"] < PLAIN_BELOW])
-    ]
+    groups: dict[tuple[str, str, str], list[_Row]] = {}
+    for row in rows:
+        groups.setdefault((row["run"], row["head"], row["attack"]), []).append(row)
+    below = {key: [row for row in own if row["plain_percent"] < PLAIN_BELOW] for key, own in groups.items()}
+    largest: dict[str, list[float]] = {}
+    for (_, head, _), own in below.items():
+        if own:
+            min(own, key=lambda row: row["level"])["judged"] = True
+            # The same where there is most to gain.
+            largest.setdefault(head, []).append(max(own, key=lambda row: row["level"])["gain_points"])
+    by_head = []
+    for head in dict.fromkeys(row["head"] for row in rows):
+        own = [row for row in rows if row["head"] == head]
+        judged = [row["gain_points"] for row in own if row["judged"]]
+        by_head.append(
+            {
+                "head": head,
+                "pairs": sum(key[1] == head for key in groups),
+                "judged": len(judged),
+                "mean_gain_points": _mean(judged),
+                "mean_gain_at_largest_budget_points": _mean(largest.get(head, [])),
+                "mean_gain_at_all_budgets_points": _mean([row["gain_points"] for row in own]),
+            }
+        )
+    live = next((one for one in by_head if one["head"] == "live"), {"pairs": 0, "judged": 0, "mean_gain_points": None})
+    mean = live["mean_gain_points"]
     goal = {
         "wanted_points": GOAL_POINTS,
         "plain_below_percent": PLAIN_BELOW,
-        "mean_gain_points": mean,
         "met": None if mean is None else mean >= GOAL_POINTS,
-        "mean_gain_at_largest_budget_points": round(float(np.mean(largest)), 2) if largest else None,
-        "judged": len(judged),
+        **{key: value for key, value in live.items() if key != "head"},
+        "by_head": by_head,
     }
     return rows, goal
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 2) if values else None
+
+
 def sweep_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], gains: Sequence[_Row]) -> list[_Row]:
-    """What other settings of SFA gain, over the attack `_SWEPT` at the budget where the goal was judged."""
+    """What other settings of SFA gain, over an attack on the head live at the budget where its gain was judged.
+
+    The attack is `_SWEPT`, or where that one alone succeeds too often at every budget the first that does not.
+    """
     protocol, rows = attacked.protocol, []
     live = (attacked.faces.labels.live == LIVE).numpy()
     chosen = np.concatenate([np.flatnonzero(which)[: protocol.sweep_faces] for which in (live, ~live)])
     for victim in victims:
-        judged = [row for row in gains if row["judged"] and (row["run"], row["attack"]) == (victim.name, _SWEPT)]
+        judged = [row for row in gains if row["judged"] and (row["run"], row["head"]) == (victim.name, "live")]
         if not judged or not protocol.sweep_faces:
             continue
-        level = judged[0]["level"]
+        swept = next((row for row in judged if row["attack"] == _SWEPT), judged[0])
+        name, level = swept["attack"], swept["level"]
         outcome = _Outcome(victim, live[chosen], attacked.clean_scores(victim)[chosen])
-        base = LivenessJob(victim, "live", _SWEPT, protocol.attack(_SWEPT, sfa=False), False, level)
+        base = LivenessJob(victim, "live", name, protocol.attack(name, sfa=False), False, level)
         plain = outcome.fooled(attacked.scores(base, protocol.sweep_faces))[outcome.right].astype(float)
-        for attack in protocol.sweep(_SWEPT):
-            job = LivenessJob(victim, "live", _SWEPT, attack, True, level)
+        for attack in protocol.sweep(name):
+            job = LivenessJob(victim, "live", name, attack, True, level)
             found = outcome.fooled(attacked.scores(job, protocol.sweep_faces))[outcome.right].astype(float)
             low, high = metrics.interval(found - plain)
             rows.append(
                 {
                     "run": victim.name,
-                    "attack": _SWEPT,
+                    "attack": name,
                     "level": level,
                     "budget": f"{level:g}/255",
                     "layer": attack.layer,

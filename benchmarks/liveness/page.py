@@ -13,6 +13,8 @@ __all__ = ["page"]
 _Report = Mapping[str, Any]
 _Row = Mapping[str, Any]
 
+_GAINS = ("", "_at_largest_budget", "_at_all_budgets")
+
 _SCOPE = """\
 **No certified presentation attack detection.** APCER, BPCER and ACER are words of ISO/IEC 30107-3; they are used here
 for {set}, which no laboratory has tested. That standard is about artefacts that are held before a camera. Digital
@@ -159,19 +161,20 @@ def _gain(report: _Report) -> list[str]:
     parts = [
         f"Goal: at the smallest budget at which an attack alone succeeds on fewer than {goal['plain_below_percent']:g} "
         f"% of the faces, SFA adds {goal['wanted_points']:g} points on average. "
-        f"**{said[goal['met']].capitalize()}**{gained} ({word}, {goal['judged']} pairs of network and attack, both "
-        "directions, equal budgets and steps).",
+        f"**{said[goal['met']].capitalize()}**{gained} ({word}, head live, {goal['judged']} of "
+        f"{goal['pairs']} pairs of network and attack, both directions, equal budgets and steps).",
     ]
-    if goal["mean_gain_at_largest_budget_points"] is not None:
-        parts[0] += (
-            f" At the largest budget below that share, where there is most to gain: "
-            f"{goal['mean_gain_at_largest_budget_points']:+.1f} points."
-        )
+    heads = [
+        [one["head"], f"{one['judged']} of {one['pairs']}", *(_points(one[f"mean_gain{at}_points"]) for at in _GAINS)]
+        for one in goal["by_head"]
+    ]
+    titles = ["attacked head", "judged", "gain there, points", "at the largest budget below", "at all budgets"]
+    parts += ["", *markdown_table(titles, heads), "", "Head live, by network and attack:"]
     body = [
         [row["run"], row["attack"], row["budget"], f"{row['plain_percent']:.1f}", f"{row['sfa_percent']:.1f}",
          _gained(row), f"{row['plain_margin']:+.2f}", f"{row['sfa_margin']:+.2f}",
          "judged here" if row["judged"] else ""]
-        for row in report["gain"]
+        for row in report["gain"] if row["head"] == "live"
     ]  # fmt: skip
     titles = ["run", "attack", "budget", "alone, %", "with SFA, %", "gain, points", "margin alone", "with SFA", ""]
     parts += ["", *markdown_table(titles, body), ""]
@@ -354,6 +357,10 @@ def _between(percent: float | None, low: float | None, high: float | None) -> st
 
 def _gained(row: _Row) -> str:
     return f"{row['gain_points']:+.1f} ({row['low_points']:+.1f} to {row['high_points']:+.1f})"
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1f}"
 
 
 def _number(value: float | None) -> str:

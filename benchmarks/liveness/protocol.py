@@ -35,7 +35,7 @@ class LivenessProtocol:
     bank : int
         Faces of each class that the attacker has for SFA, none of them attacked.
     levels : tuple of float
-        Budgets in grey levels of 255, L-infinity.
+        Budgets in grey levels of 255, L-infinity; whole ones, for an attacked picture has 8 bits like any other.
     sfa : SFA
         Its settings; steps, step size, momentum and start are those of the attack that it is put over.
     sweep_faces : int
@@ -51,12 +51,16 @@ class LivenessProtocol:
     name: str
     faces: int
     bank: int = 100
-    levels: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     sfa: SFA = field(default_factory=SFA)
     sweep_faces: int = 40
     whole_sweep: bool = True
     purified_levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if any(level < 1 or level != int(level) for level in self.levels):
+            raise ValueError(f"the budgets are {self.levels}, but they must be whole grey levels of 1 or more")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, attacks with their settings."""

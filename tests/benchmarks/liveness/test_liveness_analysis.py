@@ -12,7 +12,7 @@ from small_liveness_run import small_run, striped_faces
 
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.liveness.attacked import AttackedFaces, LivenessJob, drawn
-from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer, gain_rows, rate, strongest
+from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer, best_sweep, gain_rows, rate, strongest, sweep_rows
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.protocol import FULL, QUICK
 from immunecam.benchmarks.liveness.purified import PurifiedPictures
@@ -25,7 +25,7 @@ from immunecam.training.liveness import AdversarialTraining
 from immunecam.training.liveness.errors import live_scores
 
 TINY = dataclasses.replace(
-    QUICK, faces=8, bank=8, levels=(1.0, 16.0), sfa=SFA(draws=2), sweep_faces=0, purified_levels=(16.0,)
+    QUICK, faces=6, bank=6, levels=(1.0, 16.0), sfa=SFA(draws=2), sweep_faces=0, purified_levels=(16.0,)
 )
 
 
@@ -54,7 +54,7 @@ def test_every_attack_has_a_row_for_each_direction(report):
     keys = {(r["run"], r["head"], r["attack"], r["sfa"], r["level"], r["direction"]) for r in whole["rows"]}
     assert len(keys) == len(whole["rows"]) == 2 * 2 * 3 * 2 * 2 * 2
     for row in whole["rows"]:
-        assert row["faces"] <= 8
+        assert row["faces"] <= 6
         if row["faces"]:
             assert 0 <= row["low_percent"] <= row["percent"] <= row["high_percent"] <= 100
     # The network knows stripes, which one level does not hide and sixteen do.
@@ -178,7 +178,7 @@ def test_purification_is_compared_on_the_same_faces(report):
     for row in rows:
         if row["attack"] == "none":
             assert row["without_percent"] == 0  # of faces that were right
-    assert whole["purified_by"]["faces"] == 16
+    assert whole["purified_by"]["faces"] == 12
 
 
 def test_a_purified_picture_has_the_purified_face_in_it():
@@ -216,7 +216,14 @@ def test_the_goal_is_judged_at_the_smallest_budget_below(runs, faces, tmp_path):
     rows, goal = gain_rows(attacked, [victim], scored)
     judged = [(row["attack"], row["level"], row["gain_points"]) for row in rows if row["judged"]]
     assert judged == [("FGSM", 2.0, 30.0), ("PGD-10", 2.0, 30.0), ("MI-FGSM-10", 2.0, 30.0)]
-    assert (goal["mean_gain_points"], goal["met"]) == (30.0, True)
+    assert (goal["mean_gain_points"], goal["met"], goal["judged"], goal["pairs"]) == (30.0, True, 3, 3)
+    (live_head,) = goal["by_head"]
+    assert live_head["head"] == "live"
+    assert live_head["mean_gain_at_all_budgets_points"] == pytest.approx((0 + 30 + 10) / 3, abs=0.01)
+    assert all((row["sfa_margin"] > row["plain_margin"]) == (row["level"] > 1) for row in rows)
+    no_room, unjudged = gain_rows(attacked, [victim], {key: fooling(9) for key in scored})
+    assert not any(row["judged"] for row in no_room)
+    assert (unjudged["met"], unjudged["mean_gain_points"]) == (None, None)
     assert rate(3, 8)["percent"] == 37.5
     assert rate(0, 0)["percent"] is None
     # The strongest of all makes a spoof score highest, and a live face lowest.
@@ -233,6 +240,22 @@ def test_the_sweep_tries_every_setting():
         changed = {key for key in ("layer", "operator", "draws", "law") if getattr(attack, key) != own[key]}
         assert len(changed) <= 1
         assert attack.steps == 10
+
+
+def test_other_settings_are_tried_where_the_attack_alone_leaves_room(runs, faces, tmp_path):
+    (victim,) = load_victims(runs[:1], faces, "cpu")
+    protocol = dataclasses.replace(TINY, sweep_faces=2, sfa=SFA(draws=1), whole_sweep=False)
+    attacked = AttackedFaces(protocol, drawn(faces, 4), faces, Store(tmp_path))
+    judged = {"run": "plain", "head": "live", "attack": "FGSM", "level": 1.0, "judged": True}
+    rows = sweep_rows(attacked, [victim], [judged])
+    assert {(row["attack"], row["level"]) for row in rows} == {("FGSM", 1.0)}
+    assert len(rows) == len(list(protocol.sweep("FGSM"))) >= 9
+    assert all(row["faces"] <= 4 and -100 <= row["gain_points"] <= 100 for row in rows)
+    best = best_sweep(rows)
+    assert best["mean_gain_points"] == max(row["gain_points"] for row in rows)
+    assert sweep_rows(attacked, [victim], [{**judged, "judged": False}]) == []
+    with pytest.raises(ValueError, match="must be whole grey levels of 1 or more"):
+        dataclasses.replace(TINY, levels=(0.5,))
 
 
 def test_what_does_not_fit_is_one_sentence(runs, faces, tmp_path):
