@@ -51,7 +51,7 @@ def quantised(
     graph : bytes
         Float32, with a name for every node and no cast of a weight.
     calibration : Mapping of ndarray
-        Its inputs (N, 112, 112) of real faces; ranges are those of their smallest and largest values.
+        Its inputs (N, ...) of real faces; ranges are those of their smallest and largest values.
     layers : collection of str, optional
         Names of the operators to quantise; None means all of :func:`layers_of`.
     outputs : bool

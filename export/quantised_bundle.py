@@ -222,8 +222,10 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
         files[f"{role}.onnx"] = with_stored_weights(graph, stored)
         precision[role] = "int8" if is_quantised(graph) else stored
     basis = source.files["subspace.safetensors"]
-    whole = purifier_graph(files["analyzer.onnx"], source.subspace, basis, files.get("restorer.onnx"))
     manifest = source.manifest
+    if manifest.liveness is not None:  # a network of its own, which stays as it is
+        files[manifest.liveness.file] = source.files[manifest.liveness.file]
+    whole = purifier_graph(files["analyzer.onnx"], source.subspace, basis, files.get("restorer.onnx"))
     plain = json.loads(source.manifest_bytes)
     return {
         "kind": manifest.kind,
@@ -234,6 +236,7 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
         "options": plain.get("options"),
         "provenance": plain.get("provenance") or {},
         "parity": plain.get("parity"),
+        "liveness": manifest.liveness,
     }
 
 

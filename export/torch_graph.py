@@ -16,16 +16,20 @@ __all__ = ["OPSET", "graph_from_module"]
 OPSET = 20
 
 
-def graph_from_module(module: nn.Module, inputs: Sequence[str], output: str) -> bytes:
+def graph_from_module(
+    module: nn.Module, inputs: Sequence[str], output: str, *, shape: Sequence[int] = (112, 112)
+) -> bytes:
     """Export a module in evaluation mode whose inputs are faces.
 
     Parameters
     ----------
     module : nn.Module
-        Takes as many (N, 112, 112) float32 tensors as there are `inputs`; its parameters' names follow the argument
+        Takes as many (N, *shape) float32 tensors as there are `inputs`; its parameters' names follow the argument
         names of its forward.
     inputs, output : str
         Names in the graph.
+    shape : sequence of int
+        Of one face.
 
     Returns
     -------
@@ -34,7 +38,7 @@ def graph_from_module(module: nn.Module, inputs: Sequence[str], output: str) -> 
     """
     import onnx
 
-    examples = tuple(torch.zeros(2, 112, 112) for _ in inputs)
+    examples = tuple(torch.zeros(2, *shape) for _ in inputs)
     batch = torch.export.Dim("N", min=1, max=4096)
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")

@@ -27,7 +27,7 @@ from immunecam.runtime.bundle_source import open_source
 from immunecam.runtime.subspace_file import subspace_from_bytes
 from immunecam.runtime.trust import SIGNATURE, SIGNATURE_LIMIT, PublicKey, Trust, TrustedKeys
 
-__all__ = ["MANIFEST_LIMIT", "Bundle", "default_bundle", "read_bundle"]
+__all__ = ["MANIFEST_LIMIT", "Bundle", "check_signer", "default_bundle", "read_bundle"]
 
 MANIFEST_LIMIT = 4 * 2**20
 """Most bytes of a manifest."""
@@ -163,6 +163,15 @@ def read_bundle(path: str | os.PathLike[str], trust: Trust | None, *, remember: 
         _log.info("The bundle %s is %r version %d, signed by %s.", place, manifest.name, manifest.version, signer.id)
     sha256 = hashlib.sha256(raw).hexdigest()
     return Bundle(place, manifest, sha256, MappingProxyType(contents), subspace, raw, signer)
+
+
+def check_signer(bundle: Bundle, trust: Trust | None) -> None:
+    """Raise an InputError for a bundle that was loaded without the signature that is demanded now."""
+    if trust is not None and (bundle.signed_by is None or not trust.trusts(bundle.signed_by)):
+        raise InputError(
+            f"The bundle {bundle.path} was loaded without a trusted signature, but one is demanded: load it by "
+            "Bundle.load with the keys, or give its path."
+        )
 
 
 def default_bundle() -> Path:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.runtime.liveness_record import LivenessRecord
 from immunecam.runtime.plan_record import PlanRecord
 from immunecam.runtime.trust.signature import SIGNATURE
 
@@ -77,6 +78,9 @@ class BundleManifest:
         restorer purifies by projection and restoration.
     plans : tuple of PlanRecord
         Compiled plans of the graphs, each for one kind of machine; a bundle need not have any.
+    liveness : LivenessRecord or None
+        The liveness network, where the bundle has one. It stands beside the graphs, so that what was made before there
+        was such a part reads the bundle all the same.
     name : str
         What the bundle is called wherever it lies, for rollback protection; "" if it was never signed.
     version : int
@@ -97,6 +101,7 @@ class BundleManifest:
     files: Mapping[str, FileRecord]
     graphs: Mapping[str, str]
     plans: tuple[PlanRecord, ...]
+    liveness: LivenessRecord | None
     name: str
     version: int
     provenance: Mapping[str, Any]
@@ -207,6 +212,7 @@ class _Reader:
             files=files,
             graphs=graphs,
             plans=self.plans(files, graphs),
+            liveness=self.liveness(files),
             name=self.name(),
             version=self.version(),
             provenance=self.mapping("provenance", optional=True),
@@ -253,6 +259,14 @@ class _Reader:
             if plan.role not in graphs:
                 raise self.wrong(f"plans[{index}].role", plan.role, "the role of a graph of this bundle")
         return tuple(plans)
+
+    def liveness(self, files: Mapping[str, FileRecord]) -> LivenessRecord | None:
+        if "liveness" not in self.content:
+            return None
+        record = LivenessRecord.from_dict(self.content["liveness"], self.wrong)
+        if record.file not in files:
+            raise self.wrong("liveness.file", record.file, "the name of a listed file")
+        return record
 
     def name(self) -> str:
         name = self.content.get("name", "")

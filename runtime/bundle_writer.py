@@ -21,6 +21,7 @@ from immunecam.runtime.bundle_manifest import (
     check_file_name,
     manifest_to_bytes,
 )
+from immunecam.runtime.liveness_record import LivenessRecord
 from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
 __all__ = ["check_free", "check_signature_kept", "is_signed", "put_folder", "write_bundle"]
@@ -38,6 +39,7 @@ def write_bundle(
     provenance: Mapping[str, Any] | None = None,
     quality: Mapping[str, Any] | None = None,
     parity: Mapping[str, Any] | None = None,
+    liveness: LivenessRecord | None = None,
     name: str | None = None,
     version: int | None = None,
     sign: PrivateKey | None = None,
@@ -53,7 +55,7 @@ def write_bundle(
     ----------
     path : str or path
         The new folder; its name must end in ``.immune`` and its parent must exist.
-    kind, k, graphs, precision, options, provenance, quality, parity
+    kind, k, graphs, precision, options, provenance, quality, parity, liveness
         Fields of the manifest, see :class:`immunecam.runtime.bundle_manifest.BundleManifest`.
     files : Mapping of str to bytes
         Content of every file but the manifest; sizes and hashes are filled in here.
@@ -108,6 +110,7 @@ def write_bundle(
         "provenance": dict(provenance or {}),
         "quality": dict(quality or {}),
         "parity": dict(parity or {}),
+        **({} if liveness is None else {"liveness": liveness.to_dict()}),
     }
     try:
         raw = manifest_to_bytes(manifest)

@@ -27,7 +27,7 @@ from immunecam.kernels import (
     uniforms,
 )
 from immunecam.runtime.backend import open_backend
-from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.bundle import Bundle, check_signer, default_bundle
 from immunecam.runtime.card import CardArray, CardFrames, CardPurifier, lies_on_card
 from immunecam.runtime.engines import Engine, WholePurifier
 from immunecam.runtime.face_batch import checked_faces, face_batch
@@ -147,7 +147,7 @@ class Purifier:
         if not isinstance(bundle, Bundle):
             bundle = Bundle.load(default_bundle() if bundle is None else bundle, trust=trust)
         else:
-            _check_signer(bundle, Trust.in_force(trust))
+            check_signer(bundle, Trust.in_force(trust))
         backend = open_backend(bundle, provider, mutation=mutation, threads=threads)
         return cls(bundle, backend, mutation=mutation, seed=seed, finder=finder)
 
@@ -476,12 +476,3 @@ def _check_number(value: int, name: str) -> int:
     if not 0 <= number < 2**64:
         raise UsageError(f"{name} is {number}, but it must be from 0 to 2**64 - 1.")
     return number
-
-
-def _check_signer(bundle: Bundle, trust: Trust | None) -> None:
-    """Refuse a bundle that was loaded without the signature that is demanded now."""
-    if trust is not None and (bundle.signed_by is None or not trust.trusts(bundle.signed_by)):
-        raise InputError(
-            f"The bundle {bundle.path} was loaded without a trusted signature, but one is demanded: load it by "
-            "Bundle.load with the keys, or give its path."
-        )

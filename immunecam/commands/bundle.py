@@ -117,6 +117,7 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
         "precision": dict(manifest.precision),
         "signature": signature,
         "plans": [plan.to_dict() for plan in manifest.plans],
+        "liveness": None if manifest.liveness is None else manifest.liveness.to_dict(),
     }
     console = Console()
     named = f"{manifest.name} version {manifest.version}" if manifest.name else f"version {manifest.version}"
@@ -127,6 +128,7 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     console.print(f"signature: {signature['says']}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"liveness: {_liveness(found)}", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("file", "bytes", "sha256", "is"):
         table.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=heading != "is")
@@ -210,6 +212,8 @@ def _files(bundle: Bundle) -> list[dict[str, Any]]:
     """A row for each file: name, size, hash and what it is."""
     manifest = bundle.manifest
     what = {name: role for role, name in manifest.graphs.items()} | {"subspace.safetensors": "mean and eigenfaces"}
+    if manifest.liveness is not None:
+        what[manifest.liveness.file] = f"liveness network, {manifest.liveness.precision}"
     for plan in manifest.plans:
         key = plan.key
         what[plan.file] = f"TensorRT {key.tensorrt} plan of the {plan.role}, {key.precision}, {key.gpu}"
@@ -217,6 +221,20 @@ def _files(bundle: Bundle) -> list[dict[str, Any]]:
         {"file": name, "bytes": record.bytes, "is": what.get(name, ""), "sha256": record.sha256}
         for name, record in sorted(manifest.files.items())
     ]
+
+
+def _liveness(bundle: Bundle) -> str:
+    """What can be said of its liveness network, in half a sentence."""
+    record = bundle.manifest.liveness
+    if record is None:
+        return "none"
+    trained = record.provenance.get("backbone", "a network")
+    where = "synthetic spoofs" if record.synthetic else record.provenance.get("set", "its own set")
+    errors = f", ACER {record.quality['acer']:.1%}" if "acer" in record.quality else ""
+    return (
+        f"{trained} in {record.precision}, {record.side} px, a face passes from {record.threshold:.3f} on; trained and "
+        f"measured on {where}{errors}; no certified presentation attack detection"
+    )
 
 
 def _signature(bundle: Bundle, policy: Trust | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "part_of"]
 
 
 def evaluate(
@@ -133,7 +133,7 @@ def evaluate(
             report=json_,
             markdown=docs,
             html=html,
-            part=None if part is None else _part(part),
+            part=None if part is None else part_of(part),
             merge=merge or [],
             earlier=add_to,
             adaptive=adaptive,
@@ -151,7 +151,8 @@ def evaluate(
     console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)
 
 
-def _part(text: str) -> tuple[int, int]:
+def part_of(text: str) -> tuple[int, int]:
+    """I and N of "I/N"; a UsageError if it is something else."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     index, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= index <= parts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from immunecam.commands.options import Json, Mutation, Provider
+from immunecam.commands.options import Json, Liveness, LivenessView, LivenessViewed, Mutation, Provider
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class GateOptions:
     provider: Annotated[Provider, typer.Option(help="Backend of the purifier.")] = Provider.auto
     mutation: Annotated[Mutation, typer.Option(help="How probabilities become an antibody.")] = Mutation.sample
     finder: Annotated[Optional[Path], typer.Option(help="YuNet file; default: the bundled finder.")] = None  # noqa: UP045
+    liveness: Liveness = False
+    liveness_view: LivenessViewed = LivenessView.camera
     audit: AuditFolder = None
     keep_days: Annotated[Optional[float], typer.Option(help="Drop audit files and pictures that are older.")] = None  # noqa: UP045
     keep_mib: Annotated[
@@ -70,16 +72,22 @@ class GateOptions:
         from immunecam.runtime.faces import face_finder
         from immunecam.runtime.gate.access_gate import AccessGate
         from immunecam.runtime.gate.audit_log import Retention
+        from immunecam.runtime.liveness import LivenessDetector
         from immunecam.runtime.purifier import Purifier
 
-        if not self.purify and self.bundle is not None:
+        if not self.purify and self.bundle is not None and not self.liveness:
             raise UsageError("--bundle names a purifier, but --no-purify leaves purification out: give one of both")
         key = gate_key(self.key_file)
-        purifier = None
+        purifier = detector = None
         if self.purify:
             purifier = Purifier.load(
                 self.bundle, provider=self.provider.value, mutation=self.mutation.value, threads=self.threads
             )
+        if self.liveness:
+            if purifier is not None:
+                detector = LivenessDetector(purifier.bundle, threads=self.threads)
+            else:
+                detector = LivenessDetector.load(self.bundle, threads=self.threads)
         kept = None if self.keep_mib is None else int(self.keep_mib * 2**20)
         return AccessGate.open(
             self.store,
@@ -88,6 +96,8 @@ class GateOptions:
             purify=self.purify,
             purifier=purifier,
             finder=face_finder(self.finder),
+            liveness=detector,
+            liveness_view=self.liveness_view.value,
             create=create,
             audit=self.audit,
             retention=Retention(total_bytes=kept, days=self.keep_days),

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from immunecam.commands import liveness_analyze, liveness_export
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
@@ -21,9 +22,13 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="liveness",
-    help="Live or spoof: make synthetic spoofs of face pictures, and train networks on them or on CelebA-Spoof.",
+    help="Live or spoof: make synthetic spoofs, train networks on them or on CelebA-Spoof, look where they break, and "
+    "put one into a bundle.",
     no_args_is_help=True,
 )
+
+app.command("analyze")(liveness_analyze.analyze)
+app.command("export")(liveness_export.export)
 
 _Seed = Annotated[int, typer.Option(help="Of everything random.")]
 _Side = Annotated[int, typer.Option(help="Of the faces in pixels: at least 64, and a multiple of 16.")]
@@ -110,6 +115,15 @@ def train(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Batches.")] = 3000,
     batch: Annotated[int, typer.Option(min=2, help="Faces in each, half of them live.")] = 32,
+    adversarial: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="LEVELS", help="Train against attacks of so many grey levels of 255, 4 for instance."),
+    ] = None,
+    adversarial_share: Annotated[float, typer.Option(help="Of each batch's faces that are attacked.")] = 0.5,
+    adversarial_steps: Annotated[int, typer.Option(help="Of that attack; each costs a step of training.")] = 3,
+    adversarial_sfa: Annotated[
+        bool, typer.Option("--adversarial-sfa", help="Augment the features of that attack, as `analyze` does.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     limit: Annotated[int, typer.Option(min=2, help="Faces of CelebA-Spoof to draw, balanced.")] = 40000,
     maps: Annotated[
@@ -125,13 +139,16 @@ def train(
     device = require_device(device)
     from immunecam.models.liveness import check_tasks
     from immunecam.training.allocator import keep_freed_memory
-    from immunecam.training.liveness import LivenessConfig, LivenessTrainer
+    from immunecam.training.liveness import AdversarialTraining, LivenessConfig, LivenessTrainer
     from immunecam.training.liveness.errors import live_scores, presentation_errors
 
     wanted = None
     try:
         if tasks is not None:
             wanted = check_tasks(name.strip() for name in tasks.split(",") if name.strip() not in ("", "none"))
+        against = None
+        if adversarial is not None:
+            against = AdversarialTraining(adversarial, adversarial_share, adversarial_steps, adversarial_sfa)
         LivenessConfig(backbone=backbone)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -153,6 +170,7 @@ def train(
             tasks=faces.tasks if wanted is None else wanted,
             steps=steps,
             batch=batch,
+            adversarial=against,
             seed=seed,
         )
         trainer = LivenessTrainer(config, faces, out, resume=resume, device=device)

@@ -19,6 +19,9 @@ __all__ = [
     "BundleState",
     "Colour",
     "Json",
+    "Liveness",
+    "LivenessView",
+    "LivenessViewed",
     "Mutation",
     "PassphraseFile",
     "Precision",
@@ -55,6 +58,13 @@ class Colour(str, Enum):
     grey = "grey"
 
 
+class LivenessView(str, Enum):
+    """What liveness is judged on."""
+
+    camera = "camera"
+    purified = "purified"
+
+
 class Precision(str, Enum):
     """Storage format of the basis."""
 
@@ -65,6 +75,17 @@ class Precision(str, Enum):
 
 # typer reads annotations at run time, where Python 3.10 wants Optional spelled out in an alias.
 Json = Annotated[Optional[Path], typer.Option("--json", metavar="REPORT", help="Write a report as JSON.")]  # noqa: UP045
+
+Liveness = Annotated[
+    bool,
+    typer.Option(
+        "--liveness",
+        help="Judge by the bundle's liveness network whether faces are live; no certified attack detection.",
+    ),
+]
+LivenessViewed = Annotated[
+    LivenessView, typer.Option("--liveness-view", help="Judge faces as the camera gave them, or purified.")
+]
 
 TrustedKey = Annotated[
     Optional[list[Path]],  # noqa: UP045

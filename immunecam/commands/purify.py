@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import numpy as np
 import typer
@@ -23,6 +23,9 @@ from immunecam.commands.options import (
     BundleState,
     Colour,
     Json,
+    Liveness,
+    LivenessView,
+    LivenessViewed,
     Mutation,
     Provider,
     TrustedKey,
@@ -33,9 +36,10 @@ from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frame_interrupt import FrameInterrupt
 
 if TYPE_CHECKING:
-    from immunecam.runtime.faces import FaceFinder
+    from immunecam.runtime.faces import ColourMode, FaceFinder
     from immunecam.runtime.frames import Frame, FrameSource
-    from immunecam.runtime.purifier import Purifier
+    from immunecam.runtime.liveness import LivenessDetector, LivenessResult
+    from immunecam.runtime.purifier import FrameResult, Purifier
     from immunecam.runtime.shared_analysis import SharedAnalysis
 
 __all__ = ["purify"]
@@ -50,6 +54,8 @@ class _Tally:
     stages_s: dict[str, list[float]] = field(default_factory=dict)  # a frame each
     per_face_s: list[float] = field(default_factory=list)  # align to paste, of frames with faces
     ages_s: list[float] = field(default_factory=list)  # from a live frame's arrival until it was written
+    judged: list[tuple[str, LivenessResult]] = field(default_factory=list)  # by the frame's name
+    liveness_s: list[float] = field(default_factory=list)  # a face each
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, timings_ms: dict[str, float], faces: int) -> None:
@@ -60,6 +66,42 @@ class _Tally:
         if faces:
             purifying = sum(value for stage, value in timings_ms.items() if stage != "find")
             self.per_face_s.append(purifying / 1000 / faces)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Asks a liveness network of the faces of a purified frame, and marks them."""
+
+    detector: LivenessDetector
+    view: str
+
+    def marked(self, frame: Frame, result: FrameResult, tally: _Tally) -> NDArray[np.uint8]:
+        from immunecam.runtime.faces.liveness_mark import mark_liveness
+
+        if not result.faces:
+            return result.frame
+        began = time.perf_counter()
+        found = self.detector.judge(result.frame if self.view == "purified" else frame.image, result.faces)
+        tally.liveness_s += [(time.perf_counter() - began) / len(found)] * len(found)
+        tally.judged += [(frame.name, one) for one in found]
+        return mark_liveness(result.frame, result.faces, found)
+
+
+@dataclass
+class _Work:
+    """What is done to every frame of a source."""
+
+    purifier: Purifier
+    finder: FaceFinder | None
+    shared: SharedAnalysis | None
+    judge: _Judge | None
+    colour: ColourMode
+
+    def done(self, frame: Frame, tally: _Tally) -> NDArray[np.uint8]:
+        """The frame with its faces purified, and marked if they are judged."""
+        result = self.purifier.purify_frame(frame.image, self.finder, colour=self.colour, shared=self.shared)
+        tally.add(result.timings_ms, len(result.faces))
+        return result.frame if self.judge is None else self.judge.marked(frame, result, tally)
 
 
 class _Output:
@@ -123,6 +165,8 @@ def purify(
         bool, typer.Option("--live", help="Play videos at their own rate, as cameras: late frames are dropped.")
     ] = False,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Write before and after in one frame.")] = False,
+    liveness: Liveness = False,
+    liveness_view: LivenessViewed = LivenessView.camera,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Stop after this many frames.")] = None,  # noqa: UP045
     threads: Annotated[Optional[int], typer.Option(min=1, help="Threads of the backend.")] = None,  # noqa: UP045
     trust: TrustedKey = None,
@@ -133,6 +177,7 @@ def purify(
     """Purify the faces of a picture, folder, video, camera or stream."""
     from immunecam.runtime.faces import FollowingFinder
     from immunecam.runtime.frames import FrameSource, LiveSource
+    from immunecam.runtime.liveness import LivenessDetector
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
     from immunecam.runtime.shared_analysis import SharedAnalysis
@@ -152,6 +197,7 @@ def purify(
         finder=searching,
         trust=trust_of(trust, bundle_state),
     )
+    judge = _Judge(LivenessDetector(purifier.bundle, threads=threads), liveness_view.value) if liveness else None
     rows: list[dict[str, Any]] = []
     with purifier:
         for text, target in zip(sources, targets, strict=True):
@@ -167,7 +213,8 @@ def purify(
                             "--share-analysis is for faces that are followed: add --follow, or give a stream"
                         )
                     shared = SharedAnalysis()
-                tally = _one(purifier, following, shared, source, target, colour.value, side_by_side, limit, console)
+                work = _Work(purifier, following, shared, judge, cast("ColourMode", colour.value))
+                tally = _one(work, source, target, side_by_side, limit, console)
                 status = source.status.to_dict() if isinstance(source, LiveSource) else None
             seconds = time.perf_counter() - tally.began
             row: dict[str, Any] = {
@@ -186,14 +233,17 @@ def purify(
             row |= {f"age_{name}": value for name, value in percentiles_ms(tally.ages_s).items()}
             for stage in _STAGES:
                 row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
+            if judge is not None:
+                row["liveness"] = _liveness(judge, tally, each=source.kind in ("picture", "folder"))
             if status is not None:
                 row["live"] = status
             rows.append(row)
             per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
             where = f", wrote {target}" if target else ""
+            said = "" if judge is None else f", {sum(not found.live for _, found in tally.judged)} of them not live"
             age = f", {row['age_p95_ms']:.0f} ms old when done (p95)" if tally.ages_s else ""
             console.print(
-                f"{tally.frames} frames, {tally.faces} faces, {per_face} "
+                f"{tally.frames} frames, {tally.faces} faces{said}, {per_face} "
                 f"({purifier.provider}), {row['frames_per_s']:.1f} frames/s{age}{where}",
                 highlight=False,
                 soft_wrap=True,
@@ -211,15 +261,7 @@ def purify(
 
 
 def _one(
-    purifier: Purifier,
-    finder: FaceFinder | None,
-    shared: SharedAnalysis | None,
-    source: FrameSource,
-    target: Path | None,
-    colour: str,
-    side_by_side: bool,
-    limit: int | None,
-    console: Console,
+    work: _Work, source: FrameSource, target: Path | None, side_by_side: bool, limit: int | None, console: Console
 ) -> _Tally:
     from immunecam.runtime.frames import FrameSink, LiveSource
 
@@ -255,9 +297,7 @@ def _one(
                     changed = "{}x{}".format(*frame.image.shape[1::-1])  # a file has one size: what it holds is kept
                     break
                 with interrupt.frame():
-                    result = purifier.purify_frame(frame.image, finder, colour=colour, shared=shared)  # type: ignore[arg-type]
-                    tally.add(result.timings_ms, len(result.faces))
-                    output.put(partial(finish, frame, result.frame))
+                    output.put(partial(finish, frame, work.done(frame, tally)))
                     progress.update(task, advance=1, faces=tally.faces)
                 if limit is not None and tally.frames >= limit:
                     break
@@ -271,6 +311,27 @@ def _one(
             f"{tally.frames} frames, which are kept in {str(target)!r}: start again to write the new size"
         )
     return tally
+
+
+def _liveness(judge: _Judge, tally: _Tally, *, each: bool) -> dict[str, Any]:
+    """What was judged, for the report; face by face where the frames are pictures."""
+    from immunecam.runtime.report import percentiles_ms
+
+    scores = [found.score for _, found in tally.judged]
+    row: dict[str, Any] = {
+        "view": judge.view,
+        "threshold": round(judge.detector.threshold, 6),
+        "synthetic": judge.detector.record.synthetic,
+        "live": sum(found.live for _, found in tally.judged),
+        "not_live": sum(not found.live for _, found in tally.judged),
+        "score_median": round(float(np.median(scores)), 6) if scores else None,
+        **{f"face_{name}": value for name, value in percentiles_ms(tally.liveness_s).items()},
+    }
+    if each:
+        row["faces"] = [
+            {"frame": name, "score": round(found.score, 6), "live": found.live} for name, found in tally.judged
+        ]
+    return row
 
 
 def _targets(sources: list[str], out: Path | None) -> list[Path | None]:

@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 
 from immunecam.commands.gate_options import gate_key
-from immunecam.commands.options import BundleState, Mutation, Provider, TrustedKey, log_to_stderr, trust_of
+from immunecam.commands.options import (
+    BundleState,
+    Liveness,
+    LivenessView,
+    LivenessViewed,
+    Mutation,
+    Provider,
+    TrustedKey,
+    log_to_stderr,
+    trust_of,
+)
 from immunecam.commands.requirements import require_service
 from immunecam.errors import UsageError
 
@@ -56,6 +66,8 @@ def serve(
         typer.Option(min=-1, max=1, help="Score to accept from; default: the calibrated one."),
     ] = None,
     min_frames: Annotated[int, typer.Option(min=1, help="Good faces that a decision needs.")] = 3,
+    liveness: Liveness = False,
+    liveness_view: LivenessViewed = LivenessView.camera,
     camera: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(metavar="NAME=SOURCE", help="A camera's number, URL or video; may be given several times."),
@@ -89,6 +101,7 @@ def serve(
     log_to_stderr(verbose)
     require_service()
     from immunecam.runtime.faces import face_finder
+    from immunecam.runtime.liveness import LivenessDetector
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.service.access import read_token
     from immunecam.runtime.service.cameras import CameraDeck
@@ -120,7 +133,12 @@ def serve(
     purifier = Purifier.load(
         bundle, provider=provider.value, mutation=mutation.value, threads=threads, trust=trust_of(trust, bundle_state)
     )
-    about = {"audit": audit, "threshold": threshold, "min_frames": min_frames, "threads": threads}
+    about: dict[str, Any] = {"audit": audit, "threshold": threshold, "min_frames": min_frames, "threads": threads}
+    if liveness:
+        if store is None:
+            raise UsageError("--liveness is for the gate's decisions, but there is no gate: give --store, too")
+        about["liveness"] = LivenessDetector(purifier.bundle, threads=threads)
+        about["liveness_view"] = liveness_view.value
     gate, embedder = _recognition(recognizer, store, key_file, purifier, found, about)
     deck = CameraDeck(cameras)
     work = ServiceWork(settings, purifier, found, embedder=embedder, gate=gate, cameras=deck)

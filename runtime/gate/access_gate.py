@@ -36,6 +36,7 @@ from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
 from immunecam.runtime.report import versions
 
 if TYPE_CHECKING:
+    from immunecam.runtime.liveness import LivenessDetector
     from immunecam.runtime.purifier import Purifier
 
 __all__ = ["AccessGate"]
@@ -83,7 +84,7 @@ class AccessGate:
         self._decider = Decider(store, observer, min_frames, limits)
         self._threshold, self._images = threshold, images
         purifier = observer.purifier
-        spec = observer.embedder.spec
+        spec, liveness = observer.embedder.spec, observer.liveness
         self._models: dict[str, Any] = {
             "bundle_sha256": purifier.bundle.sha256 if purifier else None,
             "mutation": purifier.mutation if purifier else None,
@@ -95,6 +96,7 @@ class AccessGate:
                 "bundle": purifier.bundle.name if purifier else None,
                 "provider": purifier.provider if purifier else None,
                 "finder": type(observer.finder).__name__,
+                **({} if liveness is None else {**liveness.about, "liveness_view": observer.liveness_view}),
                 **{name: version for name, version in versions().items() if name in ("immunecam", "onnxruntime")},
             },
         }
@@ -111,6 +113,8 @@ class AccessGate:
         purify: bool = True,
         purifier: Purifier | None = None,
         finder: FaceFinder | None = None,
+        liveness: LivenessDetector | None = None,
+        liveness_view: str = "camera",
         create: bool = False,
         threshold: float | None = None,
         min_frames: int = 3,
@@ -134,6 +138,11 @@ class AccessGate:
             None loads the bundled model; it is closed with the gate.
         finder : FaceFinder, optional
             None takes the bundled one.
+        liveness : LivenessDetector, optional
+            Judges whether a face is live; one that is not is never granted, but told as "suspected-attack". None asks
+            nobody. It is no certified presentation attack detection.
+        liveness_view : str
+            What it is shown: "camera", faces as they came, or "purified".
         create : bool
             Make the store if there is none.
         threshold : float, optional
@@ -167,7 +176,10 @@ class AccessGate:
         spec = recognizer if isinstance(recognizer, RecognizerSpec) else RecognizerSpec.load(recognizer)
         if purify and purifier is None:
             purifier = Purifier.load(threads=threads)
-        observer = FaceObserver(Embedder(spec, threads=threads), finder or face_finder(), purifier)
+        embedder = Embedder(spec, threads=threads)
+        observer = FaceObserver(
+            embedder, finder or face_finder(), purifier, liveness=liveness, liveness_view=liveness_view
+        )
         with ExitStack() as held:
             opened = held.enter_context(TemplateStore.open(store, key, observer.setting, create=create))
             folder = Path(f"{os.fspath(store)}.audit") if audit is None else Path(audit)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from immunecam.runtime.gate.event import EventKind, GateEvent
 from immunecam.runtime.gate.evidence import Evidence, suspected
 from immunecam.runtime.gate.matcher import Match
-from immunecam.runtime.gate.observer import FaceObserver
+from immunecam.runtime.gate.observer import FaceObserver, Observed
 from immunecam.runtime.gate.quality import Quality, QualityLimits, assess
 from immunecam.runtime.gate.store import TemplateStore
 from immunecam.runtime.gate.track import Sighting
@@ -105,14 +105,21 @@ class Decider:
             # Not brought to unit length: see the class.
             probe = np.asarray(observed.embeddings.mean(0), np.float32)
             common |= {"used": len(good), **_medians(observed.evidence)}
-            event = self._compare(probe, observed.evidence, claimed, threshold, common)
+            event = self._compare(probe, observed, claimed, threshold, common | self._liveness(observed))
         latency = 1000 * (time.perf_counter() - began)
         return Decision(GateEvent(**{**vars(event), "latency_ms": latency}), good or list(sightings), first_image)
+
+    def _liveness(self, observed: Observed) -> dict[str, float]:
+        """The median over the faces, as of the evidence, and what is wanted."""
+        detector = self._observer.liveness
+        if detector is None or observed.liveness is None:
+            return {}
+        return {"liveness": float(np.median(observed.liveness)), "liveness_threshold": detector.threshold}
 
     def _compare(
         self,
         probe: NDArray[np.float32],
-        evidence: list[Evidence],
+        observed: Observed,
         claimed: str | None,
         threshold: float,
         common: dict[str, Any],
@@ -125,8 +132,16 @@ class Decider:
         if match is None:
             return GateEvent("denied", reasons=("nobody is enrolled",), **common)
         found = {"candidate": match.person, "score": match.score, **common}
-        if suspected(evidence, self._store.operating_point()):
-            return GateEvent("suspected-attack", reasons=("purification changes who it is",), **found)
+        reasons = []
+        if suspected(observed.evidence, self._store.operating_point()):
+            reasons.append("purification changes who it is")
+        # Not "at least as live as wanted" rather than "less live", so that no odd number passes.
+        if observed.liveness is not None and not found["liveness"] >= found["liveness_threshold"]:
+            reasons.append(
+                f"no live face: liveness {found['liveness']:.3f}, at least {found['liveness_threshold']:.3f} wanted"
+            )
+        if reasons:
+            return GateEvent("suspected-attack", reasons=tuple(reasons), **found)
         kind: EventKind = "granted" if match.score >= threshold else "denied"
         return GateEvent(kind, person=match.person if kind == "granted" else None, **found)
 

@@ -41,6 +41,8 @@ class GateEvent:
         Medians of the evidence, see :class:`Evidence`.
     active : float or None
         Median number of active eigenfaces.
+    liveness, liveness_threshold : float or None
+        Median score of the liveness network, and the score that a live face needs; None where none was asked.
     latency_ms : float
         From the last frame to the decision; without what finding faces in it took.
     seq : int or None
@@ -61,6 +63,8 @@ class GateEvent:
     residual: float | None = None
     cosine: float | None = None
     active: float | None = None
+    liveness: float | None = None
+    liveness_threshold: float | None = None
     latency_ms: float = 0.0
     seq: int | None = field(default=None, compare=False)
 
@@ -72,9 +76,9 @@ class GateEvent:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without `seq` where there is none."""
         plain = {**vars(self), "reasons": list(self.reasons)}
-        for name, digits in (("score", 6), ("threshold", 6), ("residual", 6), ("cosine", 6), ("active", 2)):
+        for name in ("score", "threshold", "residual", "cosine", "active", "liveness", "liveness_threshold"):
             if plain[name] is not None:
-                plain[name] = round(float(plain[name]), digits)
+                plain[name] = round(float(plain[name]), 2 if name == "active" else 6)
         plain["latency_ms"] = round(self.latency_ms, 3)
         if self.seq is None:
             del plain["seq"]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.errors import InputError, UsageError
 from immunecam.kernels import dequantize_faces, quantize_faces
 from immunecam.runtime.bundle_manifest import SUBSPACE
-from immunecam.runtime.faces import FaceFinder, align
+from immunecam.runtime.faces import AlignedFaces, Face, FaceFinder, align
 from immunecam.runtime.gate.embedder import Embedder
 from immunecam.runtime.gate.evidence import Evidence, residual_energy
 from immunecam.runtime.gate.store_header import Setting
 from immunecam.runtime.gate.track import Sighting
+from immunecam.runtime.liveness import LivenessDetector, check_view
 
 if TYPE_CHECKING:
     from immunecam.runtime.purifier import Purifier
@@ -37,11 +39,17 @@ class Observed:
         One a face; empty without purification.
     first_image : int or None
         The purifier's number of the first face.
+    purified : ndarray of uint8, shape (N, 112, 112), or None
+        Aligned faces after purification; None without.
+    liveness : ndarray of float32, shape (N,), or None
+        Scores of the liveness network; None where none is asked.
     """
 
     embeddings: NDArray[np.float32] = field(repr=False)
     evidence: list[Evidence]
     first_image: int | None
+    purified: NDArray[np.uint8] | None = field(default=None, repr=False)
+    liveness: NDArray[np.float32] | None = None
 
 
 class FaceObserver:
@@ -53,10 +61,31 @@ class FaceObserver:
     finder : FaceFinder
     purifier : Purifier, optional
         None leaves purification out, and with it all evidence.
+    liveness : LivenessDetector, optional
+        Judges whether faces are live.
+    liveness_view : str
+        What it is shown: "camera", faces as they came, or "purified".
+
+    Raises
+    ------
+    UsageError
+        If it is to be shown purified faces, and there is no purifier; or another word is given.
     """
 
-    def __init__(self, embedder: Embedder, finder: FaceFinder, purifier: Purifier | None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        finder: FaceFinder,
+        purifier: Purifier | None,
+        *,
+        liveness: LivenessDetector | None = None,
+        liveness_view: str = "camera",
+    ) -> None:
+        check_view(liveness_view)
+        if liveness is not None and liveness_view == "purified" and purifier is None:
+            raise UsageError("liveness is to be judged on purified faces, but nothing is purified: use the view camera")
         self.embedder, self.finder, self.purifier = embedder, finder, purifier
+        self.liveness, self.liveness_view = liveness, liveness_view
 
     @property
     def setting(self) -> Setting:
@@ -76,13 +105,29 @@ class FaceObserver:
     def sightings(self, frame: NDArray[np.uint8], finder: FaceFinder | None = None) -> list[Sighting]:
         """Faces of an (H, W, 3) uint8 BGR frame, aligned; `finder` in place of the own one."""
         faces = (finder or self.finder).find(frame)
-        aligned = align(frame, faces)
-        return [Sighting(face, crop, grey) for face, crop, grey in zip(faces, aligned.crops, aligned.grey, strict=True)]
+        return self.aligned_sightings(frame, faces, align(frame, faces))
+
+    def aligned_sightings(
+        self, frame: NDArray[np.uint8], faces: Sequence[Face], aligned: AlignedFaces
+    ) -> list[Sighting]:
+        """The same of faces that were found and aligned already."""
+        wide = [None] * len(faces) if self.liveness is None else list(self.liveness.crops(frame, faces))
+        rows = zip(faces, aligned.crops, aligned.grey, wide, strict=True)
+        return [Sighting(face, crop, grey, around) for face, crop, grey, around in rows]
 
     def observe_sightings(self, sightings: Sequence[Sighting]) -> Observed:
-        """Embed the faces of :meth:`sightings`, one or more."""
+        """Embed the faces of :meth:`sightings`, one or more, and judge whether they are live."""
         grey = quantize_faces(np.stack([seen.grey for seen in sightings]))
-        return self.observe(np.stack([seen.crop for seen in sightings]), grey)
+        observed = self.observe(np.stack([seen.crop for seen in sightings]), grey)
+        if self.liveness is None:
+            return observed
+        wide = [seen.wide for seen in sightings if seen.wide is not None]
+        if len(wide) != len(sightings):  # nobody may pass because he was not looked at
+            raise InputError("a face was seen without what liveness is judged by: take sightings of this observer")
+        crops = np.stack(wide)
+        if self.liveness_view == "purified" and observed.purified is not None:
+            crops = self.liveness.purified_crops(crops, [seen.face for seen in sightings], observed.purified)
+        return replace(observed, liveness=self.liveness.scores(crops))
 
     def observe(self, crops: NDArray[np.uint8], grey: NDArray[np.uint8]) -> Observed:
         """Embed aligned faces.
@@ -105,4 +150,4 @@ class FaceObserver:
             Evidence(float(r), float(c), float(a))
             for r, c, a in zip(residual, (before * after).sum(1), antibodies.sum(1), strict=True)
         ]
-        return Observed(after, evidence, batch.first_image)
+        return Observed(after, evidence, batch.first_image, batch.purified)

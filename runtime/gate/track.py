@@ -24,11 +24,14 @@ class Sighting:
         Aligned, BGR.
     grey : ndarray of float32, shape (112, 112)
         The same in [-1, 1].
+    wide : ndarray of uint8, shape (side, side, 3), or None
+        What a liveness network looks at; None where none is asked.
     """
 
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     grey: NDArray[np.float32] = field(repr=False)
+    wide: NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)

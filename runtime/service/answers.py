@@ -82,6 +82,8 @@ class DecisionAnswer(BaseModel):
     residual: float | None
     cosine: float | None
     active: float | None
+    liveness: float | None
+    liveness_threshold: float | None
     latency_ms: float
     seq: int
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
+from immunecam.runtime.gate.track import FaceTracker, Track
 from immunecam.runtime.service.purification import Prepared
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class GatePreview:
         if now - self._seen > _PAUSE_S:
             self._tracker = FaceTracker(max_sightings=self._gate.min_frames + _SPARE)
         self._seen = now
-        rows = zip(prepared.faces, prepared.aligned.crops, prepared.aligned.grey, strict=True)
-        self._tracker.update([Sighting(face, crop, grey) for face, crop, grey in rows])
+        observer = self._gate.observer
+        self._tracker.update(observer.aligned_sightings(prepared.frame, prepared.faces, prepared.aligned))
         if now - self._asked < _EVERY_S or (self._pending is not None and not self._pending.done()):
             return
         self._asked = now

@@ -25,7 +25,7 @@ from immunecam.models.liveness_loss import LIVE, SPOOF, LivenessLabels
 from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.spoof.labels import ILLUMINATIONS, SPOOF_TYPES
 
-__all__ = ["CELEBA_ATTRIBUTES", "load_celeba_spoof"]
+__all__ = ["BOX_SIDES", "CELEBA_ATTRIBUTES", "load_celeba_spoof"]
 
 # fmt: off
 CELEBA_ATTRIBUTES = (
@@ -41,7 +41,9 @@ CELEBA_ATTRIBUTES = (
 _ATTRIBUTES = len(CELEBA_ATTRIBUTES)
 _TYPE, _ILLUMINATION = _ATTRIBUTES, _ATTRIBUTES + 1
 _BOX_SIDE = 224
-_MARGIN = 0.15  # of the box, on every side: borders and bezels tell
+
+BOX_SIDES = 1.3
+"""Side of the square that is cut out, in longer sides of the face's box: borders and bezels tell."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def _cropped(picture: NDArray[np.uint8], box: tuple[float, float, float, float],
     """The box and a margin as a square; what is outside the picture is black."""
     high, wide = picture.shape[:2]
     x, y, width, height = box[0] * wide, box[1] * high, box[2] * wide, box[3] * high
-    half = max(width, height) * (0.5 + _MARGIN)
+    half = max(width, height) * BOX_SIDES / 2
     scale = side / (2 * half)
     matrix = np.array([[scale, 0, side / 2 - scale * (x + width / 2)], [0, scale, side / 2 - scale * (y + height / 2)]])
     if scale < 1:  # bilinear sampling alone would alias

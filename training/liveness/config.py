@@ -10,7 +10,37 @@ from typing import Any
 from immunecam.models.liveness import AUXILIARY, check_tasks
 from immunecam.models.liveness_trunks import TRUNKS
 
-__all__ = ["LivenessConfig"]
+__all__ = ["AdversarialTraining", "LivenessConfig"]
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """Which faces of a batch are attacked before they are learnt from (Madry et al., ICLR 2018).
+
+    Attributes
+    ----------
+    level : float
+        Budget in grey levels of 255, L-infinity.
+    share : float
+        Of the faces of each batch, in (0, 1].
+    steps : int
+        Of the attack, a `SignAttack` with a random start.
+    sfa : bool
+        Augment features; the batch's own faces are the bank.
+    """
+
+    level: float = 4.0
+    share: float = 0.5
+    steps: int = 3
+    sfa: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level <= 128:
+            raise ValueError(f"the budget of adversarial training is {self.level:g} grey levels: give 0 to 128")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"the share of attacked faces is {self.share:g}, but it must be above 0, and 1 at most")
+        if self.steps < 1:
+            raise ValueError(f"the attack in training takes {self.steps} steps: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -33,6 +63,8 @@ class LivenessConfig:
         Of the slow copy that is evaluated and exported.
     augment : bool
         Mirror, shift, and vary brightness and contrast. Nothing finer: blur or noise would hide what spoofs show.
+    adversarial : AdversarialTraining, optional
+        None learns from faces as they are.
     seed : int
         Of everything random. A step depends on (seed, step) alone, so a resumed run is the same run.
     """
@@ -46,6 +78,7 @@ class LivenessConfig:
     clip: float | None = 5.0
     ema_decay: float = 0.99
     augment: bool = True
+    adversarial: AdversarialTraining | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,5 +94,8 @@ class LivenessConfig:
                 raise ValueError(f"{name} must be finite and above 0, got {value}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        """Plain values for JSON; without `adversarial` where there is none, as in older runs."""
+        plain = dataclasses.asdict(self)
+        if self.adversarial is None:
+            del plain["adversarial"]
+        return plain

@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from immunecam.models.liveness import LivenessNetwork
 from immunecam.models.liveness_loss import LIVE, SPOOF
 from immunecam.training.faces import from_uint8
 from immunecam.training.liveness.faces import LivenessSet
+from immunecam.training.spoof.labels import SPECIES
 
-__all__ = ["PresentationErrors", "live_scores", "presentation_errors"]
+__all__ = ["PresentationErrors", "equal_error_threshold", "live_scores", "presentation_errors", "species_of"]
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,43 @@ def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = 0
             for kind in kinds[~live].unique().tolist()
         }
     return PresentationErrors(apcer, float((~passes[live]).float().mean()))
+
+
+def species_of(faces: LivenessSet) -> NDArray[np.str_]:
+    """(N,) "live", or the species of the spoof; "spoof" where the set names no types."""
+    if faces.labels.spoof_type is None:
+        return np.where(faces.labels.live.numpy() == LIVE, "live", "spoof")
+    names = np.array([SPECIES.get(name, name) for name in faces.type_names])
+    found: NDArray[np.str_] = np.where(
+        faces.labels.live.numpy() == LIVE, "live", names[faces.labels.spoof_type.numpy()]
+    )
+    return found
+
+
+def equal_error_threshold(scores: Tensor, faces: LivenessSet) -> float:
+    """The threshold at which spoofs pass as often as live faces are stopped, from faces that nothing is reported of.
+
+    Of thresholds that do equally well the middle one. In (0, 1), so that no score of 0 passes.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (N,) in [0, 1].
+    faces : LivenessSet
+        Of both classes.
+
+    Raises
+    ------
+    InputError
+        If there are faces of one class only.
+    """
+    faces.check(())
+    live = (faces.labels.live == LIVE).numpy()
+    values = scores.double().numpy()
+    levels = np.unique(np.concatenate([[0.0], values, [1.0]]))
+    candidates = (levels[1:] + levels[:-1]) / 2
+    of_live, of_spoof = np.sort(values[live]), np.sort(values[~live])
+    stopped = np.searchsorted(of_live, candidates, "left") / len(of_live)
+    passing = 1 - np.searchsorted(of_spoof, candidates, "left") / len(of_spoof)
+    best = np.flatnonzero(np.isclose(gap := np.abs(stopped - passing), gap.min()))
+    return float(candidates[best[len(best) // 2]])

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -89,6 +90,13 @@ class LivenessSet:
     def at(self, chosen: Tensor) -> LivenessSet:
         """Some of the faces, by index or mask."""
         return dataclasses.replace(self, pixels=self.pixels[chosen], labels=self.labels.at(chosen))
+
+    def halves(self) -> tuple[LivenessSet, LivenessSet]:
+        """Every second face of each class, and the others: to choose by, and to judge by."""
+        first = torch.zeros(len(self), dtype=torch.bool)
+        for value in (LIVE, SPOOF):
+            first[torch.nonzero(self.labels.live == value).flatten()[::2]] = True
+        return self.at(first), self.at(~first)
 
     def check(self, tasks: Iterable[str]) -> None:
         """Refuse a set that cannot train these tasks.

@@ -11,8 +11,14 @@ from safetensors.torch import load_file
 
 from immunecam.errors import InputError
 from immunecam.models.liveness import LivenessNetwork
+from immunecam.training.liveness.celeba_spoof import BOX_SIDES
+from immunecam.training.spoof.maker import BELOW_EYES, EYES
 
-__all__ = ["load_trained"]
+__all__ = ["crop_of", "load_trained"]
+
+# What `runtime.faces.liveness_crop` measures of a face's five points is this much more than the distance between the
+# eyes that the generic face was fitted with, and the middle of the eyes is this much lower; medians over LFW.
+_UNIT, _LOWER = 1.028, 0.03
 
 
 def load_trained(run: str | Path) -> tuple[LivenessNetwork, dict[str, Any]]:
@@ -37,3 +43,11 @@ def load_trained(run: str | Path) -> tuple[LivenessNetwork, dict[str, Any]]:
             f"{str(run)!r} is no liveness run ({reason}): give a folder that `immunecam liveness train` made"
         ) from None
     return network.eval().requires_grad_(False), about
+
+
+def crop_of(about: dict[str, Any]) -> dict[str, Any]:
+    """Which square of a picture a run's network was trained on, for `runtime.liveness_record.LivenessCrop`."""
+    if not about["faces"]["synthetic"]:
+        return {"around": "box", "size": BOX_SIDES, "down": 0.0}
+    unit = _UNIT * sum(EYES) / 2
+    return {"around": "landmarks", "size": round(1 / unit, 3), "down": round((BELOW_EYES - _LOWER) / _UNIT, 3)}

@@ -20,6 +20,7 @@ from immunecam.models.liveness import LivenessNetwork
 from immunecam.models.liveness_loss import LIVE, SPOOF, LivenessLabels, liveness_loss
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import from_uint8
+from immunecam.training.liveness.adversarial import attacked_batch
 from immunecam.training.liveness.config import LivenessConfig
 from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.run_folder import Hold, interrupt_later
@@ -159,6 +160,9 @@ class LivenessTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
+        if self.config.adversarial is not None:
+            pictures = attacked_batch(self.network, pictures, labels, self.config.adversarial)
+            self.network.train()
         loss, terms = liveness_loss(self.network(pictures), labels)
         if not torch.isfinite(loss):
             raise InputError(f"the loss became {float(loss.detach())} at step {self.step}: lower the learning rate")

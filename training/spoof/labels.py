@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ATTRIBUTES", "ILLUMINATIONS", "KINDS", "SPOOF_TYPES"]
+__all__ = ["ATTRIBUTES", "ILLUMINATIONS", "KINDS", "SPECIES", "SPOOF_TYPES"]
 
 SPOOF_TYPES = (
     "live",
@@ -26,6 +26,20 @@ KINDS = {
     "replay": ("PC", "pad", "phone"),
     "mask": ("face mask", "region mask"),
     "poster": ("poster",),
+}
+
+# Species of attack instruments, in the words of ISO/IEC 30107-3, of all the types.
+SPECIES = {
+    "photo": "print",
+    "A4": "print",
+    "PC": "replay",
+    "pad": "replay",
+    "phone": "replay",
+    "face mask": "cut-out mask",
+    "upper body mask": "cut-out mask",
+    "region mask": "cut-out mask",
+    "poster": "poster",
+    "3D mask": "3D mask",
 }
 
 # Measured from five points (the first six) or composed (the others).

@@ -23,7 +23,13 @@ from immunecam.training.spoof.pictures import FacePictures
 from immunecam.training.spoof.screen import bands, shown
 from immunecam.training.spoof.sheet import Sheet, hold, sample
 
-__all__ = ["LivenessFace", "SpoofMaker"]
+__all__ = ["BELOW_EYES", "EYES", "LivenessFace", "SpoofMaker"]
+
+EYES = (0.25, 0.33)
+"""Least and largest distance between the eyes, in sides of the picture."""
+
+BELOW_EYES = 0.45
+"""How far the middle of the picture is below the eyes, in distances between them."""
 
 _FINE = 2  # the scene is composed at twice the picture's side
 _MAP = 14
@@ -121,8 +127,8 @@ class SpoofMaker:
         chosen = int(rng.integers(len(self.pictures)))
         source, name = self._source(rng, chosen), self.pictures.names[chosen]
         side = _FINE * self.side
-        pixels = rng.uniform(0.25, 0.33) * side  # between the eyes
-        centre = np.array([0.5, 0.5]) * side + rng.normal(0, 0.02, 2) * side - [0, 0.45 * pixels]
+        pixels = rng.uniform(*EYES) * side
+        centre = np.array([0.5, 0.5]) * side + rng.normal(0, 0.02, 2) * side - [0, BELOW_EYES * pixels]
         light_kind = int(rng.choice([1, 2, 3, 4], p=[0.4, 0.2, 0.2, 0.2]))
         if kind == "live":
             return self._live(rng, source, name, pixels, centre, light_kind)

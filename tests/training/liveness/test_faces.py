@@ -12,6 +12,8 @@ from immunecam.errors import InputError, UsageError
 from immunecam.models.liveness import AUXILIARY
 from immunecam.models.liveness_loss import LivenessLabels
 from immunecam.training.liveness import LivenessSet, synthetic_set
+from immunecam.training.liveness.errors import equal_error_threshold, species_of
+from immunecam.training.spoof.labels import SPECIES, SPOOF_TYPES
 
 
 def test_a_synthetic_set_says_so(small_set):
@@ -80,3 +82,37 @@ def test_files_that_are_no_sets(tmp_path):
     save_file({"pixels": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={"about": '{"format": "x"}'})
     with pytest.raises(InputError, match="its format is 'x'"):
         LivenessSet.load(tmp_path / "other.safetensors")
+
+
+def test_halves_have_both_classes_whatever_the_order(small_set):
+    live = small_set.labels.live
+    for order in (torch.arange(len(live)), live.argsort(), torch.cat([torch.arange(0, 40, 2), torch.arange(1, 40, 2)])):
+        shuffled = small_set.at(order)
+        first, second = shuffled.halves()
+        assert len(first) + len(second) == len(shuffled)
+        for value in (0, 1):
+            numbers = [int((part.labels.live == value).sum()) for part in (first, second)]
+            assert abs(numbers[0] - numbers[1]) <= 1
+
+
+def test_the_threshold_of_equal_errors(small_set):
+    live = small_set.labels.live == 0
+    scores = torch.where(live, 0.8, 0.2) + 0.01 * torch.rand(len(live))
+    assert equal_error_threshold(scores, small_set) == pytest.approx(0.5, abs=0.05)
+    assert 0 < equal_error_threshold(torch.zeros(len(live)), small_set) < 1  # nobody passes by scoring nothing
+    mixed = torch.linspace(0.05, 0.95, len(live))
+    threshold = equal_error_threshold(mixed, small_set)
+    stopped = float((mixed[live] < threshold).float().mean())
+    passing = float((mixed[~live] >= threshold).float().mean())
+    assert abs(stopped - passing) < 0.08
+    with pytest.raises(InputError, match="all of them live faces"):
+        equal_error_threshold(scores[live], small_set.at(live))
+
+
+def test_species_are_the_standards_words(small_set):
+    species = species_of(small_set)
+    assert set(species) <= {"live", "print", "replay", "cut-out mask", "poster"}
+    assert ((species == "live") == (small_set.labels.live.numpy() == 0)).all()
+    untyped = dataclasses.replace(small_set, labels=LivenessLabels(small_set.labels.live))
+    assert set(species_of(untyped)) == {"live", "spoof"}
+    assert set(SPECIES) == set(SPOOF_TYPES) - {"live"}
