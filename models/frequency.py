@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from immunecam.models.block_dct import FREQUENCIES, block_inverse, block_kernels, block_margin, block_stride
 from immunecam.models.mask_spec import COLOURS, MaskSpec
 
-__all__ = ["CONSTANT", "FrequencyMask", "channel_statistics", "luminance", "permuted"]
+__all__ = ["CONSTANT", "FrequencyMask", "channel_statistics", "luminance", "permuted", "planes_wanted"]
 
 # JPEG's full-range conversion of ITU-R BT.601. With R, G, B in [-1, 1] all three planes are in [-1, 1].
 _YCBCR = (
@@ -40,7 +40,7 @@ def luminance(faces: Tensor) -> Tensor:
     return (faces * faces.new_tensor(_YCBCR[0]).reshape(3, 1, 1)).sum(1, keepdim=True)
 
 
-def _planes_wanted(faces: Tensor, colours: str) -> Tensor:
+def planes_wanted(faces: Tensor, colours: str) -> Tensor:
     """(N, 1 or 3, H, W): the input of a mask of these colours."""
     if faces.ndim not in (3, 4) or (faces.ndim == 4 and faces.shape[1] != 3):
         raise ValueError(f"faces to mask must be (N, H, W) grey or (N, 3, H, W) RGB, got {tuple(faces.shape)}")
@@ -89,7 +89,7 @@ def channel_statistics(batches: Iterable[Tensor], positions: int = 112, colours:
     kernels = _all_kernels(positions, colours)
     total, count = torch.zeros(2, len(kernels), dtype=torch.float64), 0
     for faces in batches:
-        channels = _convolved(_planes_wanted(faces, colours), kernels.to(faces), None, positions // 14).double()
+        channels = _convolved(planes_wanted(faces, colours), kernels.to(faces), None, positions // 14).double()
         total = total + torch.stack([channels.sum((0, 2, 3)), channels.square().sum((0, 2, 3))]).cpu()
         count += channels[:, 0].numel()
     if not count:
@@ -181,7 +181,7 @@ class FrequencyMask(nn.Module):
         ValueError
             If the faces have another form.
         """
-        channels = _convolved(_planes_wanted(faces, self.spec.colours), self.weight, self.bias, self.spec.upsampling)
+        channels = _convolved(planes_wanted(faces, self.spec.colours), self.weight, self.bias, self.spec.upsampling)
         return channels if orders is None else permuted(channels, orders)
 
     def inverse(self, channels: Tensor, orders: Tensor | None = None) -> Tensor:
