@@ -69,11 +69,16 @@ class TrainingLoop(ABC):
     @property
     @abstractmethod
     def panels(self) -> Sequence[Panel]:
-        """Columns of the curves."""
+        """Columns of the curves that are drawn."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """All columns of the curves."""
+        return [name for name, _, _ in self.panels]
 
     @abstractmethod
     def train_step(self) -> dict[str, float]:
-        """Do step number `self.step`; gives a value for every panel's column."""
+        """Do step number `self.step`; gives a value for every column."""
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -216,12 +221,12 @@ class TrainingLoop(ABC):
         if self.step and self.curves.is_file():
             with self.curves.open(newline="") as file:
                 rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= self.step]
-        columns = ("step", "phase", *(name for name, _, _ in self.panels), "seconds")
+        columns = ("step", "phase", *self.columns, "seconds")
         with self.curves.open("w", newline="") as file:
             csv.writer(file).writerows([columns, *rows])
 
     def _log(self, window: list[dict[str, float]]) -> None:
-        means = [f"{sum(values[name] for values in window) / len(window):.6g}" for name, _, _ in self.panels]
+        means = [f"{sum(values[name] for values in window) / len(window):.6g}" for name in self.columns]
         with self.curves.open("a", newline="") as file:
             csv.writer(file).writerow([self.step, "train", *means, f"{self.seconds:.1f}"])
 

@@ -121,5 +121,6 @@ def trained_with(checkpoint: str | Path) -> str:
     except (OSError, SafetensorError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{str(checkpoint)!r} is no checkpoint of masked training ({reason}): name a run of `immunecam masking train`"
+            f"{str(checkpoint)!r} is no checkpoint of masked training ({reason}): name a run of "
+            "`immunecam masking train`"
         ) from None

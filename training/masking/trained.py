@@ -18,7 +18,7 @@ from immunecam.training.loop import reason_of
 from immunecam.training.masking.config import MaskingConfig
 from immunecam.training.masking.mask_file import MaskFile, trained_with
 
-__all__ = ["load_trained"]
+__all__ = ["is_masked", "load_trained"]
 
 
 def load_trained(
@@ -44,19 +44,15 @@ def load_trained(
         was trained with.
     """
     run = Path(run)
+    about, config = _about(run)
     try:
-        about = json.loads((run / "config.json").read_text())
-        config = MaskingConfig.from_dict(about["config"])
         weights = load_file(run / "checkpoint.safetensors")
         slow = {name.removeprefix("slow."): value for name, value in weights.items() if name.startswith("slow.")}
         first, last = slow["trunk.0.weight"], slow["leave.3.weight"]
         network = MobileFace(first.shape[1], config.positions if config.masked else 112, len(last), config.width)
         network.load_state_dict(slow)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(
-            f"{str(run)!r} is no run of masked training ({reason_of(error)}): give a folder that `immunecam masking "
-            "train` made"
-        ) from None
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _no_run(run, error) from None
     if not config.masked:
         return _ready(MaskedRecognizer(None, network)), about
     found = MaskFile.load(run / "mask.safetensors" if mask is None else mask)
@@ -65,6 +61,32 @@ def load_trained(
     made = found.mask(key, f"the mask of the recogniser {str(run)!r}")
     found.check(trained_with(run / "checkpoint.safetensors"), f"the recogniser {str(run)!r}")
     return _ready(MaskedRecognizer(made, network)), about
+
+
+def is_masked(run: str | Path) -> bool:
+    """Whether a run's recogniser sees masked faces, so that it needs a key.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such run.
+    """
+    return _about(Path(run))[1].masked
+
+
+def _about(run: Path) -> tuple[dict[str, Any], MaskingConfig]:
+    try:
+        about = json.loads((run / "config.json").read_text())
+        return about, MaskingConfig.from_dict(about["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_run(run, error) from None
+
+
+def _no_run(run: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{str(run)!r} is no run of masked training ({reason_of(error)}): give a folder that `immunecam masking train` "
+        "made"
+    )
 
 
 def _ready(recognizer: MaskedRecognizer) -> MaskedRecognizer:

@@ -122,8 +122,8 @@ class MaskingTrainer(TrainingLoop):
         size = config.size or (self.teacher.size if self.teacher else 128)
         if self.teacher is not None and size != self.teacher.size:
             raise UsageError(
-                f"embeddings of {size} numbers cannot be distilled from a teacher's of {self.teacher.size}: set size to "
-                f"{self.teacher.size}, or leave it out"
+                f"embeddings of {size} numbers cannot be distilled from a teacher's of {self.teacher.size}: leave size "
+                "out of the settings"
             )
         self.claim(self._identity(held_out), resume)
         mask, self.mask_identity = None, ""
@@ -178,9 +178,14 @@ class MaskingTrainer(TrainingLoop):
             ("loss", "Loss", "weighted sum of both terms"),
             ("arcface", "ArcFace", "cross-entropy with a margin, nats"),
             ("distilled", "Distillation", "1 - cosine to the teacher's"),
-            *((f"k{k}", f"Mixes of {k}", "share of the mixes") for k in MIXED),
+            ("k", "Mixes", "mean number of faces"),
             ("entropy", "Strategy's choices", "entropy, nats"),
         )
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Those of the panels, and the histogram of k."""
+        return [*super().columns, *(f"k{k}" for k in MIXED)]
 
     def train_step(self) -> dict[str, float]:
         """The recogniser's step, and the strategy's where it is its turn."""
@@ -210,7 +215,7 @@ class MaskingTrainer(TrainingLoop):
         self.slow.decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         self.slow.update(self.network)
         values = {"loss": float(loss.detach())} | {name: float(term) for name, term in terms.items()}
-        values |= mix.histogram()
+        values |= mix.histogram() | {"k": float(mix.counts.float().mean())}
         if self.step % config.strategy_every == 0:
             self._entropy = self.mixer.learn(mix, losses)["entropy"]
         return values | {"entropy": self._entropy}
