@@ -51,6 +51,14 @@ class Colours(str, Enum):
     ycbcr = "ycbcr"
 
 
+class Method(str, Enum):
+    """Attacks."""
+
+    mean = "mean"
+    linear = "linear"
+    network = "network"
+
+
 def _mask_key(file: Path | None) -> MaskKey:
     from immunecam.mask_key import MaskKey
 
@@ -240,6 +248,80 @@ def evaluate(
     Console().print(table)
     if json_report is not None:
         write_report(json_report, SCHEMA, rows, bundle_sha256=None, fold=fold)
+
+
+@app.command()
+def attack(
+    run: Annotated[Path, typer.Argument(help="Run folder of `immunecam masking train`, whose mask is attacked.")],
+    data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
+    recognizer: Annotated[
+        Path, typer.Option(help="TorchScript .pt or .onnx recogniser of plain faces, which judges; not the teacher.")
+    ],
+    key_file: KeyFile = None,
+    method: Annotated[
+        list[Method],
+        typer.Option(help="mean: no attack, to compare with; linear: solved in closed form; network: trained."),
+    ] = [Method.mean, Method.linear],  # noqa: B006 (typer copies it)
+    per_enrolment: Annotated[
+        bool, typer.Option("--per-enrolment", help="Every face in an order that the attacker does not know.")
+    ] = False,
+    faces: Annotated[int, typer.Option(min=2, help="Of the attacker, for linear; a network has all.")] = 300,
+    people: Annotated[int, typer.Option(min=1, help="That are judged, a picture of each.")] = 100,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run folder of the network; default: attack in the run folder."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of the network's training.")] = 3000,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the network's run.")] = False,
+    sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="PNG of originals above what the last method saw; it shows real people."),
+    ] = None,
+    json_report: Json = None,
+) -> None:
+    """Try to see the faces behind a mask: people that the attacker never had, scored by an independent recogniser."""
+    require_training()
+    from immunecam.benchmarks.masked_privacy import SCHEMA, write_sheet
+    from immunecam.benchmarks.masked_privacy import attack as attacked
+    from immunecam.runtime.report import write_report
+    from immunecam.training.allocator import keep_freed_memory
+    from immunecam.training.attacks.recovery_trainer import RecoveryConfig
+    from immunecam.training.recognizer import Recognizer
+
+    key, judge = _mask_key(key_file), Recognizer.load(recognizer)
+    keep_freed_memory()
+    found = [
+        attacked(
+            run,
+            key,
+            data,
+            judge,
+            one.value,
+            per_enrolment=per_enrolment,
+            faces=faces,
+            people=people,
+            work=work or run / "attack",
+            config=RecoveryConfig(steps=steps),
+            resume=resume,
+        )
+        for one in method
+    ]
+    table = Table("mask", "orders", "attack", "SSIM", "PSNR, dB", "cosine", "taken for the person, %")
+    for row in (one.row for one in found):
+        table.add_row(
+            f"{row['channels']} channels at {row['positions']}",
+            row["orders"],
+            row["attack"],
+            f"{row['ssim']:.3f}",
+            f"{row['psnr_db']:.1f}",
+            f"{row['cosine']:.3f}",
+            f"{row['verified_percent']:.1f}",
+        )
+    Console().print(table)
+    if sheet is not None:
+        write_sheet(found[-1], sheet)
+    if json_report is not None:
+        write_report(json_report, SCHEMA, [one.row for one in found], bundle_sha256=None)
 
 
 def _folder(out: Path) -> None:
