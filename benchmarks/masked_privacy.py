@@ -1,4 +1,4 @@
-"""What attackers see of masked faces: recoveries of people that they never had, judged by a recogniser of plain faces."""
+"""What attackers see of masked faces: recoveries of people that they never had, judged by a plain recogniser."""
 
 from __future__ import annotations
 
