@@ -65,9 +65,6 @@ def test_from_faces_to_a_table(run, data, tmp_path):
     wrong = run("masking", "evaluate", "a.run", "--data", data, "--key-file", "other")
     assert wrong.returncode == 3
     assert "'a.run' was made with another masking key" in wrong.stderr.splitlines()[-1]
-    known = run(*arguments, "--key-file", "key", "-o", "a.run")
-    assert known.returncode == 3
-    assert "already holds a run: go on with --resume" in known.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

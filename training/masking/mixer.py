@@ -39,6 +39,13 @@ class Mix:
     counts: Tensor
     log_probabilities: Tensor | None = None
 
+    def entropy(self) -> float:
+        """Of the strategy's choices in nats, mean over the batch; 0 where there is none."""
+        if self.log_probabilities is None:
+            return 0.0
+        found = self.log_probabilities.detach()
+        return float(-(found.exp() * found).sum(1).mean())
+
     def histogram(self) -> dict[str, float]:
         """Share of each k among the mixes, "k2" to "k6"; zeros where nothing is mixed."""
         several = self.counts[self.counts > 1]
@@ -84,16 +91,10 @@ class Mixer(nn.Module):
         shares = mixing_shares(torch.randn(places.shape), counts, config.largest_share)
         return Mix(places.to(channels.device), shares.to(channels.device), counts, found)
 
-    def learn(self, mix: Mix, losses: Tensor) -> dict[str, float]:
-        """One step of REINFORCE with the recogniser's loss of every mix as the reward; nothing without a strategy.
-
-        Returns
-        -------
-        dict
-            "entropy" of the choices in nats.
-        """
+    def learn(self, mix: Mix, losses: Tensor) -> None:
+        """One step of REINFORCE with the recogniser's loss of every mix as the reward; nothing without a strategy."""
         if self.optimizer is None or self.scale is None or mix.log_probabilities is None:
-            return {"entropy": 0.0}
+            return
         several = (mix.counts > 1).to(losses.device)
         found = mix.log_probabilities[several]
         choices = (mix.counts - MIXED[0]).to(losses.device)[several]
@@ -101,8 +102,6 @@ class Mixer(nn.Module):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        spread = -(found.detach().exp() * found.detach()).sum(1).mean()
-        return {"entropy": float(spread)}
 
 
 def collapse_of(histogram: Mapping[str, float]) -> str | None:

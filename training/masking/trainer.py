@@ -215,12 +215,10 @@ class MaskingTrainer(TrainingLoop):
         self.slow.decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         self.slow.update(self.network)
         values = {"loss": float(loss.detach())} | {name: float(term) for name, term in terms.items()}
-        values |= mix.histogram() | {"k": float(mix.counts.float().mean())}
+        values |= mix.histogram() | {"k": float(mix.counts.float().mean()), "entropy": mix.entropy()}
         if self.step % config.strategy_every == 0:
-            self._entropy = self.mixer.learn(mix, losses)["entropy"]
-        return values | {"entropy": self._entropy}
-
-    _entropy = 0.0
+            self.mixer.learn(mix, losses)
+        return values
 
     def choices(self) -> dict[str, float]:
         """Share of each k among the mixes of the run's last tenth, as the curves have them."""
