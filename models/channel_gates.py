@@ -30,8 +30,8 @@ class ChannelGates(nn.Module):
         If `keep` is out of its range.
     """
 
-    logits: Tensor
     share: Tensor
+    barred: Tensor
 
     def __init__(self, energy: Tensor, keep: int = 36) -> None:
         super().__init__()

@@ -31,9 +31,12 @@ class _SlopedReLU(nn.Module):
         return F.prelu(x, self.slope)
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1, *, each: bool = False, linear: bool = False) -> list:
+def _conv(
+    inputs: int, outputs: int, size: int, stride: int = 1, *, each: bool = False, linear: bool = False
+) -> list[nn.Module]:
     groups = inputs if each else 1
-    layers = [nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+    layers: list[nn.Module] = [convolution, nn.BatchNorm2d(outputs)]
     return layers if linear else [*layers, _SlopedReLU(outputs)]
 
 

@@ -38,21 +38,23 @@ class RecoveryNetwork(nn.Module):
     planes : int
         Of the faces, 1 or 3.
     widths : sequence of int
-        Channels from the finest level on; as many levels as the positions can be halved, at most.
+        Channels from the finest level on. An odd number of positions cannot be halved, so those of the levels after it
+        are left out: of 14 positions the third.
 
     Raises
     ------
     ValueError
-        If the positions cannot be halved so often, or make no face.
+        If the positions make no face, or there is no width.
     """
 
     def __init__(self, channels: int, positions: int, planes: int = 1, widths: Sequence[int] = (32, 64, 96)) -> None:
         super().__init__()
-        if _SIDE % positions or not widths or positions % 2 ** (len(widths) - 1):
+        if _SIDE % positions or not widths:
             raise ValueError(
-                f"a recovery network of {len(widths)} levels cannot be made for {positions} positions a side: use 14 "
-                "with at most 2 levels, or 28, 56 or 112"
+                f"a recovery network needs positions that divide {_SIDE} and a width, got {positions} and "
+                f"{list(widths)}"
             )
+        widths = [width for level, width in enumerate(widths) if positions % 2**level == 0]
         larger = _SIDE // positions
         self.enter = _block(channels, widths[0])
         pairs = list(itertools.pairwise(widths))
