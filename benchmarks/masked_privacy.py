@@ -164,13 +164,20 @@ def attack(
 
 
 def write_sheet(attacked: Attacked, file: Path) -> None:
-    """Originals in the upper row, what was seen in the lower one, as PNG. It shows real people: keep it to yourself."""
+    """Originals in the upper row, what was seen in the lower one, as PNG. It shows real people: keep it to yourself.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
     rows = [np.concatenate(list(part), axis=1) for part in (attacked.originals, attacked.recovered)]
-    done, data = cv2.imencode(".png", np.concatenate(rows, axis=0))
-    if not done:
-        raise InputError(f"the sheet {str(file)!r} cannot be written as PNG")
-    with written_whole(file) as partial:
-        partial.write_bytes(data.tobytes())
+    _, data = cv2.imencode(".png", np.concatenate(rows, axis=0))
+    try:
+        with written_whole(file) as partial:
+            partial.write_bytes(data.tobytes())
+    except OSError as error:
+        raise InputError(f"the sheet {str(file)!r} cannot be written ({error.strerror}): name another") from None
 
 
 def _one_each(faces: FaceSet, most: int) -> Tensor:

@@ -45,13 +45,19 @@ class TrainingLoop(ABC):
     Raises
     ------
     InputError
-        If another trainer has the folder; it is this one's until `run` has ended or `close` is called.
+        If the folder cannot be made, or another trainer has it; it is this one's until `run` has ended or `close` is
+        called.
     """
 
     def __init__(self, folder: str | Path, steps: int) -> None:
         self.folder, self.steps = Path(folder), steps
         self.step, self.seconds = 0, 0.0
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the run folder {str(self.folder)!r} cannot be made ({error.strerror}): name another"
+            ) from None
         self._held = Hold(self.folder, True)
 
     # -- what a subclass says ------------------------------------------------------------------------------------

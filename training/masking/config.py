@@ -60,7 +60,7 @@ class MaskingConfig:
     size : int, optional
         Of an embedding. Default: the teacher's, or 128.
     width : float
-        Of the network; 1 is MobileFaceNet's.
+        Of the network, in (0, 4]; 1 is MobileFaceNet's.
     strategy_lr, entropy : float
         Of the strategy network: rate of Adam, and weight of the bonus for spread choices.
     strategy_every : int
@@ -127,9 +127,11 @@ class MaskingConfig:
                 )
             object.__setattr__(self, "frequencies", chosen)
             object.__setattr__(self, "keep", len(chosen))
-        for name, least in (("keep", 1), ("gate_steps", 1), ("strategy_every", 1), ("steps", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        whole = {"keep": 1, "gate_steps": 1, "strategy_every": 1, "steps": 1, "batch": 2}
+        for name, least in (whole if self.size is None else whole | {"size": 1}).items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
         if self.keep >= FREQUENCIES:
             raise ValueError(f"keep must be below {FREQUENCIES}, for the mean is dropped, got {self.keep}")
         if self.most_mixed > self.batch:
@@ -141,7 +143,9 @@ class MaskingConfig:
             raise ValueError(
                 f"mixed must be in (0, 1] and largest_share in [0.5, 1], got {self.mixed} and {self.largest_share}"
             )
-        for name in ("lr", "strategy_lr", "scale", "width", "clip"):
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width must be in (0, 4], got {self.width}")
+        for name in ("lr", "strategy_lr", "scale", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be finite and above 0, got {value}")

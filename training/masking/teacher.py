@@ -66,7 +66,14 @@ class TeacherEmbeddings:
         device : str
         progress : callable, optional
             Called with (done, total).
+
+        Raises
+        ------
+        InputError
+            If there is no folder for the file.
         """
+        if kept is not None and not Path(kept).parent.is_dir():
+            raise InputError(f"the folder of the embeddings {str(kept)!r} does not exist: make it first")
         about = {
             "teacher": f"{teacher.name} {teacher.sha256}",
             "faces": hashlib.sha256(faces.pixels.contiguous().numpy().tobytes()).hexdigest(),

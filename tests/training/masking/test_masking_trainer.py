@@ -188,6 +188,8 @@ def test_a_teacher_is_asked_once(faces, recognizer, tmp_path):
     assert torch.equal(kept.mirrored, made.mirrored)
     fewer = FaceSet(faces.pixels[:5], faces.names[:5])
     assert len(TeacherEmbeddings.of(recognizer, fewer, file).plain) == 5  # of other faces: made anew
+    with pytest.raises(InputError, match="does not exist: make it first"):
+        TeacherEmbeddings.of(recognizer, fewer, tmp_path / "no" / "teacher.safetensors")
     with pytest.raises(InputError, match="5 faces have the teacher's embeddings of 40"):
         made.check(fewer)
 
@@ -201,7 +203,8 @@ def test_settings(tmp_path, tiny):
     for text, said in (
         ("[]", "wanted one object"),
         ('{"colour": "grey"}', "unknown setting 'colour'"),
-        ('{"steps": "many"}', "a value of another kind"),
+        ('{"steps": "many"}', "steps must be a whole number"),
+        ('{"lr": "fast"}', "a value of another kind"),
         ("{", "cannot be used"),
     ):
         file.write_text(text)
@@ -221,6 +224,9 @@ def test_settings(tmp_path, tiny):
         ({"frequencies": (0, 1)}, "different ones of 1 to 63"),
         ({"arcface": 0.0, "distilled": 0.0}, "nothing to learn from"),
         ({"mixed": 0.0}, r"mixed must be in \(0, 1\]"),
+        ({"batch": 6.5}, "batch must be a whole number of at least 2, got 6.5"),
+        ({"size": 0}, "size must be a whole number of at least 1"),
+        ({"width": 5.0}, r"width must be in \(0, 4\], got 5.0"),
         ({"lr": float("nan")}, "lr must be finite and above 0"),
         ({"entropy": -1.0}, "entropy must be finite and 0 or more"),
     ],
@@ -237,6 +243,9 @@ def test_what_must_raise(faces, teacher, key, tiny, tmp_path):
         MaskingTrainer(tiny, faces, teacher, None, tmp_path)
     with pytest.raises(UsageError, match="embeddings of 5 numbers cannot be distilled from a teacher's of 16"):
         MaskingTrainer(tiny.replace(size=5), faces, teacher, key, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        MaskingTrainer(tiny, faces, teacher, key, tmp_path / "file")
     one = FaceSet(faces.pixels[:2], ("a/1.png", "a/2.png"))
     with pytest.raises(InputError, match="show 1 people more than once"):
         MaskingTrainer(tiny.replace(distilled=0.0), one, None, key, tmp_path)
