@@ -45,9 +45,9 @@ class ChannelGates(nn.Module):
         without_mean[:, 0] = 0
         total = without_mean.sum(1, keepdim=True)
         self.register_buffer("share", without_mean / total.clamp_min(1e-30))
-        # A plane without any energy, as chroma of grey faces, has to keep some all the same.
-        barred = torch.where(without_mean > 1e-9 * total, 0.0, -1e3)
-        barred[:, 0] = -1e6
+        # Added to gates in (0, 1). A plane without any energy, as chroma of grey faces, has to keep some all the same.
+        barred = torch.where(without_mean > 1e-9 * total, 0.0, -2.0)
+        barred[:, 0] = -4
         self.register_buffer("barred", barred)
 
     def _strength(self) -> Tensor:
