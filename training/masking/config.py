@@ -54,7 +54,8 @@ class MaskingConfig:
     largest_share : float
         Of a face in a mix, in [0.5, 1].
     arcface, distilled : float
-        Weights of the two terms; one of them may be 0.
+        Weights of the two terms; one of them may be 0. ArcFace's gradient is `scale` times that of a cosine, so that
+        0.02 lets both pull about alike.
     scale, margin : float
         Of ArcFace.
     size : int, optional
@@ -91,7 +92,7 @@ class MaskingConfig:
     k: int = 2
     mixed: float = 1.0
     largest_share: float = LARGEST_SHARE
-    arcface: float = 0.1
+    arcface: float = 0.02
     distilled: float = 1.0
     scale: float = 32.0
     margin: float = 0.4
