@@ -18,6 +18,7 @@ from immunecam.benchmarks.evaluation.pairs import load_pairs
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.mask_key import MaskKey
+from immunecam.training.attacks.disentangling import disentangled, mixed_with_others
 from immunecam.training.attacks.inversion import LinearRecovery, recovery_scores
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig, RecoveryTrainer
 from immunecam.training.faces import FaceSet, from_uint8, to_uint8
@@ -59,6 +60,8 @@ def attack(
     method: str,
     *,
     per_enrolment: bool = False,
+    k: int = 1,
+    encodings: int = 1,
     faces: int = 300,
     people: int = 100,
     work: Path | None = None,
@@ -83,6 +86,10 @@ def attack(
         Of `METHODS`: "mean" guesses the attacker's mean face and is what all else is to be held against.
     per_enrolment : bool
         Every face in an order of its own, which the attacker does not know.
+    k : int
+        What the attacker sees of a face is mixed with k - 1 others.
+    encodings : int
+        So many mixes of every face are seen, and disentangled first.
     faces : int
         Of the attacker, for "linear"; the network has all.
     people : int
@@ -103,8 +110,10 @@ def attack(
     InputError
         If the key is another, or something cannot be read.
     ValueError
-        If the method is unknown, or the network has no folder.
+        If the method is unknown, the network has no folder, or mixes were to be in several orders.
     """
+    if per_enrolment and k > 1:
+        raise ValueError("mixes are of faces in one order: attack either orders by enrolment or mixes")
     if method not in METHODS or (method == "network" and work is None):
         raise ValueError(f"an attack is one of {', '.join(METHODS)}, the last with a work folder, got {method!r}")
     mask_file = MaskFile.load(run / "mask.safetensors")
@@ -112,17 +121,25 @@ def attack(
         raise InputError(f"the mask of {str(run)!r} is of {mask_file.spec.colours}, but LFW's faces here are grey")
     mask = mask_file.mask(key, f"the mask of {str(run)!r}")
     count = mask_file.spec.channels
-    draws = torch.Generator().manual_seed(seed)
-
-    def seen(batch: Tensor) -> Tensor:
-        orders = torch.rand(len(batch), count, generator=draws).argsort(1) if per_enrolment else None
-        channels: Tensor = mask(batch, orders)
-        return channels
-
+    orders = "per enrolment" if per_enrolment else "fixed"
     lfw = data / "lfw"
     known, others = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     own = known.pixels[:: max(1, len(known) // faces)][:faces]
     judged = _one_each(others, people)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        pool = torch.cat([mask(from_uint8(part)) for part in own.split(_BATCH)])
+    centre = pool.mean(0)
+
+    @torch.no_grad()
+    def seen(batch: Tensor) -> Tensor:
+        own_orders = torch.rand(len(batch), count, generator=draws).argsort(1) if per_enrolment else None
+        channels: Tensor = mask(batch, own_orders)
+        if k == 1:
+            return channels
+        mixes = (mixed_with_others(channels, pool, k, draws) for _ in range(encodings))
+        return disentangled(mixes, k, centre)
+
     if method == "mean":
         guess = from_uint8(own).mean(0).expand(1, 1, -1, -1)
 
@@ -134,7 +151,7 @@ def attack(
         trainer = RecoveryTrainer(
             config or RecoveryConfig(),
             seen,
-            mask_file.identity + (" per enrolment" if per_enrolment else ""),
+            f"{mask_file.identity} {orders}, {encodings} mixes of {k}",
             known,
             work or Path(),
             resume=resume,
@@ -149,7 +166,9 @@ def attack(
         "run": run.name,
         "channels": count,
         "positions": mask_file.spec.positions,
-        "orders": "per enrolment" if per_enrolment else "fixed",
+        "orders": orders,
+        "mixes_of": k,
+        "encodings": encodings if k > 1 else 1,
         "attack": method,
         "attacker_faces": len(known) if method == "network" else len(own),
         "judge": judge.name,

@@ -265,6 +265,8 @@ def attack(
     per_enrolment: Annotated[
         bool, typer.Option("--per-enrolment", help="Every face in an order that the attacker does not know.")
     ] = False,
+    k: Annotated[int, typer.Option(min=1, max=6, help="What is seen of a face is mixed with k - 1 others.")] = 1,
+    encodings: Annotated[int, typer.Option(min=1, help="Mixes of every face that are seen.")] = 1,
     faces: Annotated[int, typer.Option(min=2, help="Of the attacker, for linear; a network has all.")] = 300,
     people: Annotated[int, typer.Option(min=1, help="That are judged, a picture of each.")] = 100,
     work: Annotated[
@@ -288,6 +290,8 @@ def attack(
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig
     from immunecam.training.recognizer import Recognizer
 
+    if per_enrolment and k > 1:
+        raise UsageError("mixes are of faces in one order: give either --per-enrolment or --k")
     key, judge = _mask_key(key_file), Recognizer.load(recognizer)
     keep_freed_memory()
     found = [
@@ -298,6 +302,8 @@ def attack(
             judge,
             one.value,
             per_enrolment=per_enrolment,
+            k=k,
+            encodings=encodings,
             faces=faces,
             people=people,
             work=work or run / "attack",
@@ -306,11 +312,12 @@ def attack(
         )
         for one in method
     ]
-    table = Table("mask", "orders", "attack", "SSIM", "PSNR, dB", "cosine", "taken for the person, %")
+    table = Table("mask", "orders", "mixes", "attack", "SSIM", "PSNR, dB", "cosine", "taken for the person, %")
     for row in (one.row for one in found):
         table.add_row(
             f"{row['channels']} channels at {row['positions']}",
             row["orders"],
+            f"{row['encodings']} of {row['mixes_of']}",
             row["attack"],
             f"{row['ssim']:.3f}",
             f"{row['psnr_db']:.1f}",

@@ -119,6 +119,11 @@ def test_what_is_seen_of_a_mask(data, judge, tmp_path):
     # A mask in one order for all is affine and gives the face away; in orders that nobody knows it does not so easily.
     assert solved.row["psnr_db"] > guess.row["psnr_db"] + 3
     assert solved.row["psnr_db"] > unordered.row["psnr_db"] + 3
+    once, often = (
+        attack(tmp_path, KEY, data, judge, "linear", k=3, encodings=count, faces=12, people=2) for count in (1, 60)
+    )
+    assert (often.row["mixes_of"], often.row["encodings"]) == (3, 60)
+    assert once.row["psnr_db"] + 2 < often.row["psnr_db"] < solved.row["psnr_db"] + 1
     write_sheet(solved, tmp_path / "sheet.png")
     assert cv2.imread(str(tmp_path / "sheet.png"), 0).shape == (224, 224)
 
@@ -138,5 +143,7 @@ def test_a_network_sees_it_too(data, judge, tmp_path):
 def test_what_must_raise(data, judge, tmp_path):
     with pytest.raises(ValueError, match="one of mean, linear, network"):
         attack(tmp_path, KEY, data, judge, "guess")
+    with pytest.raises(ValueError, match="in one order"):
+        attack(tmp_path, KEY, data, judge, "linear", k=2, per_enrolment=True)
     with pytest.raises(InputError, match="is no mask"):
         attack(tmp_path, KEY, data, judge, "linear")
