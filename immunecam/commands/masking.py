@@ -128,6 +128,8 @@ def train(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     settings = MaskingConfig() if config is None else MaskingConfig.load(config)
+    if keep is not None:
+        changes["frequencies"] = None  # those that the settings name are as many as they are
     if plain:
         changes["masked"] = False
     try:
