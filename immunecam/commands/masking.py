@@ -233,11 +233,9 @@ def evaluate(
 
     key = _mask_key(key_file) if any(is_masked(run) for run in runs) else None
     rows = measure(runs, key, data, fold)
-    table = Table(
-        "run", "sees", "mixing", "threshold", "accuracy, % (95 %)", "same accepted, %", "different rejected, %"
-    )
+    table = Table("run", "channels", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %")
     for row in rows:
-        sees = f"{row['channels']} channels at {row['positions']}" if row["masked"] else "plain faces"
+        sees = f"{row['channels']} at {row['positions']}" if row["masked"] else "plain"
         table.add_row(
             row["run"],
             sees,
@@ -314,12 +312,12 @@ def attack(
         )
         for one in method
     ]
-    table = Table("mask", "orders", "mixes", "attack", "SSIM", "PSNR, dB", "cosine", "taken for the person, %")
+    table = Table("channels", "seen of a face", "attack", "SSIM", "PSNR, dB", "cosine", "verified, %")
     for row in (one.row for one in found):
+        once = "in its own order" if per_enrolment else "in one order"
         table.add_row(
-            f"{row['channels']} channels at {row['positions']}",
-            row["orders"],
-            f"{row['encodings']} of {row['mixes_of']}",
+            f"{row['channels']} at {row['positions']}",
+            once if k == 1 else f"{encodings} mixes of {k}",
             row["attack"],
             f"{row['ssim']:.3f}",
             f"{row['psnr_db']:.1f}",

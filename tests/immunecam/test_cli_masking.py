@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("cryptography")
 
 
@@ -60,6 +60,18 @@ def test_from_faces_to_a_table(run, data, tmp_path):
     for row in report["rows"]:
         assert row["pairs"] == 6
         assert row["accuracy_low_percent"] <= row["accuracy_percent"] <= row["accuracy_high_percent"]
+
+    judge = torch.nn.Sequential(torch.nn.AvgPool2d(14), torch.nn.Flatten())
+    torch.jit.trace(judge, torch.zeros(1, 3, 112, 112)).save(str(tmp_path / "judge.pt"))
+    seen = ("masking", "attack", "a.run", "--data", data, "--recognizer", "judge.pt", "--key-file", "key")
+    told = run(*seen, "--people", "2", "--method", "linear", "--json", "seen.json", "--sheet", "sheet.png")
+    assert told.returncode == 0, told.stderr
+    (row,) = json.loads((tmp_path / "seen.json").read_text())["rows"]
+    assert row["people"] == 2
+    assert (tmp_path / "sheet.png").is_file()
+    refused = run(*seen, "--k", "2", "--per-enrolment")
+    assert refused.returncode == 2
+    assert "give either --per-enrolment or --k" in refused.stderr.splitlines()[-1]
 
     assert run("gate", "keygen", "other").returncode == 0
     wrong = run("masking", "evaluate", "a.run", "--data", data, "--key-file", "other")
