@@ -98,7 +98,7 @@ def test_it_learns_what_the_teacher_sees(faces, teacher, key, tiny, tmp_path):
     seen = TeacherEmbeddings(teacher.plain[:6], teacher.mirrored[:6], teacher.about)
     found: list[float] = []
     MaskingTrainer(config, few, seen, key, tmp_path).run(on_step=lambda _, values: found.append(values["distilled"]))
-    assert sum(found[-5:]) / 5 < 0.6 * found[0]
+    assert sum(found[-5:]) / 5 < 0.75 * found[0]
 
 
 @pytest.mark.parametrize("mixing", ["none", "fixed", "uniform"])
