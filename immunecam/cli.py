@@ -9,7 +9,20 @@ from typing import NoReturn
 import typer
 
 from immunecam import __version__
-from immunecam.commands import bench, bundle, demo, doctor, evaluate, export, gate, liveness, purify, serve, train
+from immunecam.commands import (
+    bench,
+    bundle,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    gate,
+    liveness,
+    masking,
+    purify,
+    serve,
+    train,
+)
 from immunecam.errors import ImmuneCamError
 
 __all__ = ["app", "main"]
@@ -35,6 +48,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gate.app, name="gate")
 app.add_typer(liveness.app, name="liveness")
+app.add_typer(masking.app, name="masking")
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 

@@ -1,4 +1,4 @@
-"""Training faces: aligned 112x112 pictures from a folder or a zip, held in memory as 8-bit grey."""
+"""Training faces: aligned 112x112 pictures from a folder or a zip, held in memory as 8-bit grey, or in colour."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def to_uint8(faces: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Aligned grey faces and their names.
+    """Aligned faces and their names.
 
     Attributes
     ----------
     pixels : Tensor
-        (N, 112, 112) uint8.
+        (N, 112, 112) uint8 grey, or (N, 3, 112, 112) RGB where colour was asked for.
     names : tuple of str
         Paths inside the folder or archive; the first part is the identity where there are folders.
     """
@@ -55,13 +55,17 @@ class FaceSet:
             yield from_uint8(self.pixels[start : start + size])
 
     @classmethod
-    def load(cls, path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> FaceSet:
+    def load(
+        cls, path: str | Path, *, colour: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> FaceSet:
         """Read every picture of a folder or a .zip, sorted by name.
 
         Parameters
         ----------
         path : path
             Folder (searched below) or zip archive of aligned 112x112 pictures; colour becomes grey.
+        colour : bool
+            Keep it; grey pictures then have three equal planes.
         progress : callable, optional
             Called with (done, total).
 
@@ -77,6 +81,7 @@ class FaceSet:
                 path,
                 [p.relative_to(path).as_posix() for p in files],
                 lambda name: (path / name).read_bytes(),
+                colour,
                 progress,
             )
         if not path.is_file():
@@ -85,7 +90,7 @@ class FaceSet:
             raise InputError(f"training faces {str(path)!r} are neither a folder nor a zip archive: give one of these")
         with zipfile.ZipFile(path) as archive:
             names = sorted(n for n in archive.namelist() if n.lower().endswith(_SUFFIXES))
-            return cls._decode(path, names, archive.read, progress)
+            return cls._decode(path, names, archive.read, colour, progress)
 
     @classmethod
     def _decode(
@@ -93,11 +98,12 @@ class FaceSet:
         path: Path,
         names: list[str],
         read: Callable[[str], bytes],
+        colour: bool,
         progress: Callable[[int, int], None] | None,
     ) -> FaceSet:
         if not names:
             raise InputError(f"no pictures in {str(path)!r}: wanted {', '.join(_SUFFIXES)} files of 112x112 faces")
-        pixels = np.empty((len(names), _SIDE, _SIDE), np.uint8)
+        pixels = np.empty((len(names), *([3] if colour else []), _SIDE, _SIDE), np.uint8)
         for number, name in enumerate(names):
             try:
                 data = np.frombuffer(read(name), np.uint8)
@@ -105,15 +111,15 @@ class FaceSet:
                 raise InputError(
                     f"face {name!r} in {str(path)!r} cannot be read ({error}): replace or remove it"
                 ) from None
-            image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE) if data.size else None
             if image is None:
                 raise InputError(f"face {name!r} in {str(path)!r} is not a readable picture: replace or remove it")
-            if image.shape != (_SIDE, _SIDE):
+            if image.shape[:2] != (_SIDE, _SIDE):
                 raise InputError(
                     f"face {name!r} in {str(path)!r} is {image.shape[1]}x{image.shape[0]}: "
                     f"align it to the ArcFace template at {_SIDE}x{_SIDE} first"
                 )
-            pixels[number] = image
+            pixels[number] = image[..., ::-1].transpose(2, 0, 1) if colour else image
             if progress is not None:
                 progress(number + 1, len(names))
         return cls(torch.from_numpy(pixels), tuple(names))

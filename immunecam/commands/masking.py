@@ -1,0 +1,338 @@
+"""``immunecam masking``: recognisers that never see a face, only some frequencies of it, shuffled by a key."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.options import Json
+from immunecam.commands.requirements import require_device, require_training
+from immunecam.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from immunecam.mask_key import MaskKey
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="masking",
+    help="Recognise faces by some of their frequencies, shuffled by a key: train such recognisers and measure them.",
+    no_args_is_help=True,
+)
+
+
+class Mixing(str, Enum):
+    """How training faces are mixed."""
+
+    none = "none"
+    fixed = "fixed"
+    uniform = "uniform"
+    adaptive = "adaptive"
+
+
+class Permutation(str, Enum):
+    """Whose order the channels are in."""
+
+    fixed = "fixed"
+    enrolment = "enrolment"
+
+
+class Colours(str, Enum):
+    """Colour planes of a mask."""
+
+    grey = "grey"
+    ycbcr = "ycbcr"
+
+
+class Method(str, Enum):
+    """Attacks."""
+
+    mean = "mean"
+    linear = "linear"
+    network = "network"
+
+
+def _mask_key(file: Path | None) -> MaskKey:
+    from immunecam.mask_key import MaskKey
+
+    return MaskKey(gate_key(file).derive("masking"))
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Folder or zip of aligned 112x112 faces, in a folder for each person.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder.")],
+    teacher: Annotated[
+        Optional[Path],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(help="TorchScript .pt or .onnx recogniser of plain faces, whose embeddings are to be given."),
+    ] = None,
+    key_file: KeyFile = None,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file of settings, such as another run's config.json; options come before it."),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="The same network on plain faces, for comparison.")] = False,
+    mixing: Annotated[
+        Optional[Mixing],  # noqa: UP045
+        typer.Option(help="Of training faces: not at all, always --k, 2 to 6 at random, or as a strategy chooses."),
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Faces of a mix, 2 to 6, for --mixing fixed.")] = None,
+    permutation: Annotated[
+        Optional[Permutation],  # noqa: UP045
+        typer.Option(help="One order of channels for all faces, or one for each enrolment."),
+    ] = None,
+    positions: Annotated[int | None, typer.Option(help="Blocks a side: 112, 56, 28 or 14.")] = None,
+    colours: Annotated[Optional[Colours], typer.Option(help="Colour planes of the mask.")] = None,  # noqa: UP045
+    keep: Annotated[int | None, typer.Option(help="Frequencies of every colour, of 1 to 63.")] = None,
+    distilled: Annotated[float | None, typer.Option(help="Weight of distillation; 0 needs no teacher.")] = None,
+    arcface: Annotated[float | None, typer.Option(help="Weight of ArcFace; 0 needs no names.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Faces in each.")] = None,
+    pairs: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="LFW's pairs.csv: the people of --hold-out's fold are left out, for the threshold."),
+    ] = None,
+    hold_out: Annotated[int, typer.Option(help="Fold of --pairs whose people are not trained on.")] = 7,
+    embeddings: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File that keeps the teacher's embeddings, shared by runs; default: in the run folder."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Annotated[str, typer.Option(help="PyTorch device; auto takes a CUDA card if there is one.")] = "auto",
+) -> None:
+    """Train a recogniser of masked faces, and the strategy that mixes them."""
+    require_training()
+    device = require_device(device)
+    from immunecam.training.masking import MaskingConfig
+
+    changes: dict[str, Any] = {
+        "mixing": mixing.value if mixing else None,
+        "k": k,
+        "permutation": permutation.value if permutation else None,
+        "positions": positions,
+        "colours": colours.value if colours else None,
+        "keep": keep,
+        "distilled": distilled,
+        "arcface": arcface,
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    settings = MaskingConfig() if config is None else MaskingConfig.load(config)
+    if keep is not None:
+        changes["frequencies"] = None  # those that the settings name are as many as they are
+    if plain:
+        changes["masked"] = False
+    try:
+        settings = settings.replace(**changes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if settings.distilled and teacher is None:
+        raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or --distilled 0")
+    key = _mask_key(key_file) if settings.masked else None
+    _train(settings, data, out, teacher, key, pairs, hold_out, embeddings, resume, device)
+
+
+def _train(
+    settings: Any,
+    data: Path,
+    out: Path,
+    teacher: Path | None,
+    key: MaskKey | None,
+    pairs: Path | None,
+    hold_out: int,
+    embeddings: Path | None,
+    resume: bool,
+    device: str,
+) -> None:
+    from immunecam.benchmarks.masked_recognition import people_of_fold
+    from immunecam.training.allocator import keep_freed_memory
+    from immunecam.training.faces import FaceSet
+    from immunecam.training.masking import MaskingTrainer, TeacherEmbeddings
+    from immunecam.training.masking.people import without
+    from immunecam.training.recognizer import Recognizer
+
+    keep_freed_memory()
+    with Progress(
+        TextColumn("{task.description:11}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+
+        def bar(name: str) -> Any:
+            task = progress.add_task(name, total=None, state="")
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        held_out = people_of_fold(pairs, hold_out) if pairs is not None else set()
+        faces = FaceSet.load(data, colour=settings.colours == "ycbcr", progress=bar("reading"))
+        if held_out:
+            faces = without(faces, held_out)
+        seen = None
+        if settings.distilled and teacher is not None:
+            _folder(out)
+            kept = out / "teacher.safetensors" if embeddings is None else embeddings
+            seen = TeacherEmbeddings.of(
+                Recognizer.load(teacher, device=device), faces, kept, device=device, progress=bar("teacher")
+            )
+        trainer = MaskingTrainer(
+            settings,
+            faces,
+            seen,
+            key,
+            out,
+            held_out=held_out,
+            resume=resume,
+            device=device,
+            progress=bar("frequencies") if settings.masked else None,
+        )
+        task = progress.add_task("training", total=settings.steps, completed=trainer.step, state="")
+
+        def show(step: int, values: dict[str, float]) -> None:
+            if step % 5 == 0 or step == settings.steps:
+                state = f"distilled {values['distilled']:.3f}, ArcFace {values['arcface']:.2f}"
+                progress.update(task, completed=step, state=state)
+
+        trainer.run(on_step=show)
+    collapse = trainer.write_choices()
+    console = Console()
+    kind = f"masked faces, mixing {settings.mixing}" if settings.masked else "plain faces"
+    console.print(
+        f"trained on {kind}, {len(faces)} faces, in {trainer.seconds:.0f} s; run folder {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if collapse:
+        console.print(collapse, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `immunecam masking train`.")],
+    data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
+    key_file: KeyFile = None,
+    fold: Annotated[int, typer.Option(help="Fold of the pairs that are judged.")] = 8,
+    json_report: Json = None,
+) -> None:
+    """Measure recognition on LFW's pairs, at a threshold from people that the run held out."""
+    require_training()
+    from immunecam.benchmarks.masked_recognition import SCHEMA, measure
+    from immunecam.runtime.report import write_report
+    from immunecam.training.masking.trained import is_masked
+
+    key = _mask_key(key_file) if any(is_masked(run) for run in runs) else None
+    rows = measure(runs, key, data, fold)
+    table = Table("run", "channels", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %")
+    for row in rows:
+        sees = f"{row['channels']} at {row['positions']}" if row["masked"] else "plain"
+        table.add_row(
+            row["run"],
+            sees,
+            row["mixing"],
+            f"{row['threshold_cosine']:.3f}",
+            f"{row['accuracy_percent']:.1f} ({row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f})",
+            f"{row['same_accepted_percent']:.1f}",
+            f"{row['different_rejected_percent']:.1f}",
+        )
+    Console().print(table)
+    if json_report is not None:
+        write_report(json_report, SCHEMA, rows, bundle_sha256=None, fold=fold)
+
+
+@app.command()
+def attack(
+    run: Annotated[Path, typer.Argument(help="Run folder of `immunecam masking train`, whose mask is attacked.")],
+    data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
+    recognizer: Annotated[
+        Path, typer.Option(help="TorchScript .pt or .onnx recogniser of plain faces, which judges; not the teacher.")
+    ],
+    key_file: KeyFile = None,
+    method: Annotated[
+        list[Method],
+        typer.Option(help="mean: no attack, to compare with; linear: solved in closed form; network: trained."),
+    ] = [Method.mean, Method.linear],  # noqa: B006 (typer copies it)
+    per_enrolment: Annotated[
+        bool, typer.Option("--per-enrolment", help="Every face in an order that the attacker does not know.")
+    ] = False,
+    k: Annotated[int, typer.Option(min=1, max=6, help="What is seen of a face is mixed with k - 1 others.")] = 1,
+    encodings: Annotated[int, typer.Option(min=1, help="Mixes of every face that are seen.")] = 1,
+    faces: Annotated[int, typer.Option(min=2, help="Of the attacker, for linear; a network has all.")] = 300,
+    people: Annotated[int, typer.Option(min=1, help="That are judged, a picture of each.")] = 100,
+    work: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Run folder of the network; default: attack in the run folder."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of the network's training.")] = 3000,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the network's run.")] = False,
+    sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="PNG of originals above what the last method saw; it shows real people."),
+    ] = None,
+    json_report: Json = None,
+) -> None:
+    """Try to see the faces behind a mask: people that the attacker never had, scored by an independent recogniser."""
+    require_training()
+    from immunecam.benchmarks.masked_privacy import SCHEMA, write_sheet
+    from immunecam.benchmarks.masked_privacy import attack as attacked
+    from immunecam.runtime.report import write_report
+    from immunecam.training.allocator import keep_freed_memory
+    from immunecam.training.attacks.recovery_trainer import RecoveryConfig
+    from immunecam.training.recognizer import Recognizer
+
+    if per_enrolment and k > 1:
+        raise UsageError("mixes are of faces in one order: give either --per-enrolment or --k")
+    key, judge = _mask_key(key_file), Recognizer.load(recognizer)
+    keep_freed_memory()
+    found = [
+        attacked(
+            run,
+            key,
+            data,
+            judge,
+            one.value,
+            per_enrolment=per_enrolment,
+            k=k,
+            encodings=encodings,
+            faces=faces,
+            people=people,
+            work=work or run / "attack",
+            config=RecoveryConfig(steps=steps),
+            resume=resume,
+        )
+        for one in method
+    ]
+    table = Table("channels", "seen of a face", "attack", "SSIM", "PSNR, dB", "cosine", "verified, %")
+    for row in (one.row for one in found):
+        once = "in its own order" if per_enrolment else "in one order"
+        table.add_row(
+            f"{row['channels']} at {row['positions']}",
+            once if k == 1 else f"{encodings} mixes of {k}",
+            row["attack"],
+            f"{row['ssim']:.3f}",
+            f"{row['psnr_db']:.1f}",
+            f"{row['cosine']:.3f}",
+            f"{row['verified_percent']:.1f}",
+        )
+    Console().print(table)
+    if sheet is not None:
+        write_sheet(found[-1], sheet)
+    if json_report is not None:
+        write_report(json_report, SCHEMA, [one.row for one in found], bundle_sha256=None)
+
+
+def _folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the run folder {str(out)!r} cannot be made ({error.strerror}): name another") from None
