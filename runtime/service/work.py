@@ -85,8 +85,8 @@ class ServiceWork:
             observe=self.metrics.batch,
         )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        places, wait_s = max(_PLACES, 2 * cores), _SHARE * settings.request_timeout_s
-        self._pixels = PixelBudget(_LARGEST * settings.max_pixels, places, wait_s)
+        self._places, wait_s = max(_PLACES, 2 * cores), _SHARE * settings.request_timeout_s
+        self._pixels = PixelBudget(_LARGEST * settings.max_pixels, self._places, wait_s)
         self._decisions = PixelBudget(1, 1, wait_s)
         self._pool = ThreadPoolExecutor(max(2, cores), "request")
         self._gate_thread = ThreadPoolExecutor(1, "gate")  # a gate is for one thread
@@ -129,12 +129,16 @@ class ServiceWork:
         Raises
         ------
         Overloaded
-            If all are taken.
+            If all are taken, or it would wait too long for its turn, as far as the pace of answers tells beforehand.
         """
-        if self._admitted >= self.settings.queue_requests:
-            after = max(1, math.ceil(self._admitted * self._each_s))
+        wait_s = self._admitted * self._each_s
+        too_long = self._admitted >= self._places and wait_s > _SHARE * self.settings.request_timeout_s
+        if self._admitted >= self.settings.queue_requests or too_long:
+            after = max(1, math.ceil(wait_s))
             raise Overloaded(
-                f"{self._admitted} requests are in work or wait, which is all that may: try again in {after} s", after
+                f"{self._admitted} requests are in work or wait already, of {self.settings.queue_requests} that may: "
+                f"try again in {after} s",
+                after,
             )
         self._admitted += 1
         began = time.monotonic()
