@@ -169,12 +169,12 @@ def _before_and_after(
                 row: dict[str, Any] = {"before": before.name, "after": after.name, "how": after.adversarial}
                 row |= {"level": level, "budget": f"{level:g}/255"}
                 for when, victim in (("before", before), ("after", after)):
-                    row |= {f"{when}_{key}": value for key, value in acer(errors, victim.name, 0.0).items()}
+                    row |= {f"{when}_{key}": value for key, value in acer(errors, victim.name).items()}
                     own = [one for one in errors if (one["run"], one["level"]) == (victim.name, level)]
-                    spoofs = [one for one in own if one["figure"] == "APCER"]
+                    spoofs = [one for one in own if one["species"] != "live"]
                     passing = sum(one["percent"] * one["faces"] for one in spoofs) / sum(one["faces"] for one in spoofs)
                     row[f"{when}_opened_percent"] = round(passing, 2)
-                    row[f"{when}_shut_percent"] = next(one["percent"] for one in own if one["figure"] == "BPCER")
+                    row[f"{when}_shut_percent"] = next(one["percent"] for one in own if one["species"] == "live")
                 rows.append(row)
     return rows
 

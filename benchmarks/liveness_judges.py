@@ -3,9 +3,10 @@
 ``python -m immunecam.benchmarks.liveness_judges --judge J.onnx --data TEST.safetensors --live-photo L.jpg
 --spoof-photo S.jpg --json benchmarks/results/liveness_judges.json``
 
-A judge that was trained on recorded spoofs and tells the synthetic ones from live faces says that they share something
-with recorded ones; one that does not, says nothing for them. Judges are ONNX files from 128x128 RGB in [0, 1] to
-logits whose first class is "live", and are shown a square of 1.5 boxes of the face, as those were trained.
+A judge that was trained on recorded spoofs and tells the synthetic ones from live faces says that they share
+something with recorded ones; one that does not, says nothing for them. Judges are ONNX files from 128x128 RGB in
+[0, 1] to logits whose first class is "live". Of photos they are shown a square of 1.5 boxes of the face; synthetic
+faces are about as far away, and are shown whole.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ DIRECTIONS = ("spoof to live", "live to spoof")
 """The first one opens doors."""
 
 _SWEPT = "PGD-10"
+# Of spoofs and of live faces; the standard's words are for faces that nobody has attacked.
+_FIGURES = (("APCER", "BPCER"), ("spoofs that pass", "live faces stopped"))
 _TINY = 1e-7  # float32 knows no probability nearer to 1
 
 Scored = Mapping[tuple[str, str, str, float, bool], NDArray[np.float32]]
@@ -303,15 +305,15 @@ def _species_rows(
         which = species == name
         wrong = victim.passes(scores[which]) != (name == "live")
         about = {"run": victim.name, "level": level, "budget": f"{level:g}/255" if level else "0", "species": name}
-        rows.append(about | {"figure": "BPCER" if name == "live" else "APCER"} | rate(int(wrong.sum()), len(wrong)))
+        rows.append(about | {"figure": _FIGURES[level > 0][name == "live"]} | rate(int(wrong.sum()), len(wrong)))
     return rows
 
 
-def acer(rows: Sequence[_Row], run: str, level: float) -> _Row:
+def acer(rows: Sequence[_Row], run: str) -> _Row:
     """BPCER, the worst species' APCER, and the mean of both, in percent, of the rows of `error_rows`."""
-    own = [row for row in rows if (row["run"], row["level"]) == (run, level) and row["percent"] is not None]
-    bpcer = next(row["percent"] for row in own if row["figure"] == "BPCER")
-    worst = max((row for row in own if row["figure"] == "APCER"), key=lambda row: float(row["percent"]))
+    own = [row for row in rows if (row["run"], row["level"]) == (run, 0.0) and row["percent"] is not None]
+    bpcer = next(row["percent"] for row in own if row["species"] == "live")
+    worst = max((row for row in own if row["species"] != "live"), key=lambda row: float(row["percent"]))
     return {
         "bpcer_percent": bpcer,
         "worst_apcer_percent": worst["percent"],

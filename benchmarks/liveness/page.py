@@ -78,7 +78,7 @@ def _clean(report: _Report) -> list[str]:
     kinds = _species_names(report)
     for run in runs:
         found = {row["species"]: row for row in report["errors"] if (row["run"], row["level"]) == (run["run"], 0.0)}
-        figures = acer(report["errors"], run["run"], 0.0)
+        figures = acer(report["errors"], run["run"])
         cells = [_interval(found[kind]) if kind in found else "" for kind in kinds]
         rows.append([run["run"], run["backbone"], _tasks(run), f"{run['threshold']:.3f}", *cells, _percent(figures)])
     titles = [f"{'BPCER' if kind == 'live' else 'APCER ' + kind}, %" for kind in kinds]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'imm
 
 from immunecam.benchmarks.liveness_judges import Judge, judge_photos, judge_set, main
 from immunecam.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -85,3 +88,18 @@ def test_the_outside_classifiers_know_the_three_photos(shared_data):
     for path in sorted(folder.glob("*.onnx")):
         rows = judge_photos(Judge.load(path), photos)
         assert [row["right"] for row in rows] == [True] * 3
+
+
+def test_the_page_says_what_was_measured():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "liveness_judges.json").read_text())["rows"]
+    text = (ROOT / "docs" / "liveness.md").read_text()
+    judges = list(dict.fromkeys(row["judge"] for row in rows))
+    found = {(row["judge"], row["shown"]): row for row in rows}
+    for shown in ("print", "poster", "replay", "cut-out mask"):
+        areas = [f"{found[judge, shown]['area_under_roc']:.2f}" for judge in judges]
+        assert f"| {shown} | {' | '.join(areas)} |" in text
+    live = [f"{found[judge, 'live']['live_percent']:.0f}" for judge in judges]
+    assert f"They call {' and '.join(live)} % of the synthetic live faces live" in text
+    photos = [row for row in rows if row["shown"].startswith("photo")]
+    assert [row["right"] for row in photos] == [True] * 3 * len(judges)
+    assert sum(found[judges[0], shown]["faces"] for shown in ("live", "all spoofs")) == 2400
