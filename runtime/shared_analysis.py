@@ -92,7 +92,8 @@ class SharedAnalysis:
         for row, look in zip(np.flatnonzero(anew), _looks(grey[anew]), strict=True):
             track = found[int(row)].track
             if track is not None:
-                self._analyses[track] = _Analysis(look, p[row], 1)
+                # A copy: the caller hands the frame's probabilities on.
+                self._analyses[track] = _Analysis(look, p[row].copy(), 1)
 
 
 @dataclass

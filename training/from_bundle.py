@@ -131,20 +131,12 @@ def _in_order(part: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[tuple[str
                 def note(module: nn.Module, *_: Any, name: str = name) -> None:
                     met.append((name, module))
 
-                hooks.enter_context(_removed(module.register_forward_hook(note)))
+                hooks.enter_context(module.register_forward_hook(note))
         part(*(x[:1] for x in inputs))
     following = [*met[1:], ("", part)]
     for (name, layer), (_, after) in zip(met, following, strict=True):
         if not isinstance(layer, _Norm):
             yield name, layer, after if isinstance(after, _Norm) else None
-
-
-class _removed(ExitStack):
-    """A hook that goes with its block."""
-
-    def __init__(self, handle: Any) -> None:
-        super().__init__()
-        self.callback(handle.remove)
 
 
 def _identity(norm: _Norm) -> None:
@@ -164,7 +156,7 @@ def _measure(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
                 channels = given[0].transpose(0, 1).flatten(1)
                 seen[module] = channels.mean(1), channels.var(1)
 
-            hooks.enter_context(_removed(norm.register_forward_pre_hook(note)))
+            hooks.enter_context(norm.register_forward_pre_hook(note))
         part(*inputs)
     for norm, (mean, variance) in seen.items():
         norm.running_mean.copy_(mean)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.training.curves import Panel
-from immunecam.training.run_folder import Hold, interrupt_later
+from immunecam.training.run_folder import Hold, claim_run, interrupt_later
 
 __all__ = ["TrainingLoop", "reason_of"]
 
@@ -154,26 +153,7 @@ class TrainingLoop(ABC):
         InputError
             If it holds a run that is not to be resumed, or another one.
         """
-        identity = json.loads(json.dumps(identity))
-        file = self.folder / "config.json"
-        if self.checkpoint.exists():
-            if not resume:
-                raise InputError(
-                    f"{str(self.folder)!r} already holds a run: go on with --resume, or name another folder"
-                )
-            try:
-                found = json.loads(file.read_text())
-            except (OSError, ValueError):
-                raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
-            known = found if isinstance(found, dict) else {}
-            different = [key for key in identity if known.get(key) != identity[key]]
-            if different:
-                raise InputError(
-                    f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
-                    "resume with the same arguments, or name another folder"
-                )
-        with written_whole(file) as partial:
-            partial.write_text(json.dumps(identity, indent=1))
+        claim_run(self.folder, self.checkpoint, identity, resume=resume)
 
     def save(self) -> None:
         """Write the checkpoint; a cut leaves the previous one whole."""

@@ -1,8 +1,9 @@
-"""What every run folder needs: one trainer at a time, and a Ctrl-C that waits for the end of a step."""
+"""What every run folder needs: one run, one trainer at a time, and a Ctrl-C that waits for the end of a step."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import threading
@@ -10,10 +11,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from immunecam.errors import InputError
+from immunecam.files import written_whole
 
-__all__ = ["Hold", "interrupt_later"]
+__all__ = ["Hold", "claim_run", "interrupt_later"]
+
+
+def claim_run(folder: Path, checkpoint: Path, identity: dict[str, Any], *, resume: bool, mine: bool = True) -> None:
+    """Write to ``config.json``, or compare with it, what a folder is a run of.
+
+    Parameters
+    ----------
+    folder, checkpoint : Path
+        The run's.
+    identity : dict
+        Plain values; all must be those of the run that is resumed.
+    resume : bool
+        Whether to go on with what is there.
+    mine : bool
+        False compares only: another process writes.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run that is not to be resumed, or another one.
+    """
+    identity = json.loads(json.dumps(identity))
+    file = folder / "config.json"
+    if checkpoint.exists():
+        if not resume:
+            raise InputError(f"{str(folder)!r} already holds a run: go on with --resume, or name another folder")
+        try:
+            found = json.loads(file.read_text())
+        except (OSError, ValueError):
+            raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
+        known = found if isinstance(found, dict) else {}
+        different = [key for key in identity if known.get(key) != identity[key]]
+        if different:
+            raise InputError(
+                f"{str(folder)!r} holds a run with other {' and '.join(different)}: "
+                "resume with the same arguments, or name another folder"
+            )
+    if mine:
+        with written_whole(file) as partial:
+            partial.write_text(json.dumps(identity, indent=1))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from immunecam.training.objective import Objective, StepValues
 from immunecam.training.origin import Origin, origin_of
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
-from immunecam.training.run_folder import Hold, interrupt_later
+from immunecam.training.run_folder import Hold, claim_run, interrupt_later
 from immunecam.training.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -327,25 +327,9 @@ class Trainer:
             "started_from": None if origin is None else origin.provenance,
         }
         self.identity = identity
-        file = self.folder / "config.json"
-        if self._checkpoint.exists() and not resume:
-            raise InputError(f"{str(self.folder)!r} already holds a run: go on with --resume, or name another folder")
-        if resume and self._checkpoint.exists():
-            try:
-                found = json.loads(file.read_text())
-            except (OSError, ValueError):
-                raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
-            known = found if isinstance(found, dict) else {}
-            different = [key for key in identity if known.get(key) != identity[key]]
-            if different:
-                raise InputError(
-                    f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
-                    "resume with the same arguments, or name another folder"
-                )
+        claim_run(self.folder, self._checkpoint, identity, resume=resume, mine=self.workers.first)
         if not self.workers.first:
             return
-        with written_whole(file) as partial:
-            partial.write_text(json.dumps(identity, indent=1))
         # A few faces travel with the run, so that an export can be checked on real ones without the data set.
         sample = self.faces.pixels[:: max(1, len(self.faces) // _SAMPLE)][:_SAMPLE].contiguous()
         with written_whole(self.folder / "sample.safetensors") as partial:

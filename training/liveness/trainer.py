@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from immunecam.training.faces import from_uint8
 from immunecam.training.liveness.adversarial import attacked_batch
 from immunecam.training.liveness.config import LivenessConfig
 from immunecam.training.liveness.faces import LivenessSet
-from immunecam.training.run_folder import Hold, interrupt_later
+from immunecam.training.run_folder import Hold, claim_run, interrupt_later
 from immunecam.training.seeds import seed_of
 
 __all__ = ["LivenessTrainer"]
@@ -210,26 +209,7 @@ class LivenessTrainer:
                 "sha256": self.faces.sha256,
             },
         }
-        identity = json.loads(json.dumps(identity))
-        file = self.folder / "config.json"
-        if self._checkpoint.exists():
-            if not resume:
-                raise InputError(
-                    f"{str(self.folder)!r} already holds a run: go on with --resume, or name another folder"
-                )
-            try:
-                found = json.loads(file.read_text())
-            except (OSError, ValueError):
-                raise InputError(f"{str(file)!r} is missing or damaged, so the run cannot be resumed") from None
-            known = found if isinstance(found, dict) else {}
-            different = [key for key in identity if known.get(key) != identity[key]]
-            if different:
-                raise InputError(
-                    f"{str(self.folder)!r} holds a run with other {' and '.join(different)}: "
-                    "resume with the same arguments, or name another folder"
-                )
-        with written_whole(file) as partial:
-            partial.write_text(json.dumps(identity, indent=1))
+        claim_run(self.folder, self._checkpoint, identity, resume=resume)
 
     def save(self) -> None:
         """Write the checkpoint; a cut leaves the previous one whole."""
