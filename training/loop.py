@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.training.curves import Panel
+from immunecam.training.distributed import Workers
 from immunecam.training.run_folder import Hold, claim_run, interrupt_later
 
 __all__ = ["TrainingLoop", "reason_of"]
+
+Values = TypeVar("Values")
 
 
 def reason_of(error: Exception) -> str:
@@ -27,12 +30,12 @@ def reason_of(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-class TrainingLoop(ABC):
+class TrainingLoop(ABC, Generic[Values]):
     """Steps, checkpoints, curves. The folder holds `config.json`, `checkpoint.safetensors` (nothing is pickled) and
     `curves.csv`, `curves.png` and `curves.svg`.
 
     A subclass calls `claim` before it writes into the folder, and `restore` when its networks are there; everything
-    random in a step must follow from its number, so that a resumed run is the same run.
+    random in a step must follow from its number, so that a resumed run is the same run. `Values` is what a step gives.
 
     Parameters
     ----------
@@ -40,6 +43,8 @@ class TrainingLoop(ABC):
         Run folder, made if missing.
     steps : int
         Of the whole run.
+    workers : Workers, optional
+        Processes that train together; the first one alone writes the folder. Default: this process alone.
 
     Raises
     ------
@@ -48,8 +53,8 @@ class TrainingLoop(ABC):
         called.
     """
 
-    def __init__(self, folder: str | Path, steps: int) -> None:
-        self.folder, self.steps = Path(folder), steps
+    def __init__(self, folder: str | Path, steps: int, workers: Workers | None = None) -> None:
+        self.folder, self.steps, self.workers = Path(folder), steps, workers or Workers()
         self.step, self.seconds = 0, 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ class TrainingLoop(ABC):
             raise InputError(
                 f"the run folder {str(self.folder)!r} cannot be made ({error.strerror}): name another"
             ) from None
-        self._held = Hold(self.folder, True)
+        self._held = Hold(self.folder, self.workers.first)
 
     # -- what a subclass says ------------------------------------------------------------------------------------
 
@@ -78,12 +83,26 @@ class TrainingLoop(ABC):
 
     @property
     def columns(self) -> Sequence[str]:
-        """All columns of the curves."""
+        """All columns of the curves, but for step, phase and seconds."""
         return [name for name, _, _ in self.panels]
 
+    @property
+    def about_curves(self) -> str:
+        """What a reader of the curves should know."""
+        return "A point is a mean over the steps since the one before."
+
+    @property
+    def phase(self) -> str:
+        """What the step that comes next is part of, for the curves."""
+        return "train"
+
     @abstractmethod
-    def train_step(self) -> dict[str, float]:
-        """Do step number `self.step`; gives a value for every column."""
+    def train_step(self) -> Values:
+        """Do step number `self.step`."""
+
+    def logged(self, values: Values) -> Mapping[str, float]:
+        """A number for every column of what a step gave; by default it gave them."""
+        return cast(Mapping[str, float], values)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -95,39 +114,47 @@ class TrainingLoop(ABC):
     def run(
         self,
         *,
-        on_step: Callable[[int, dict[str, float]], None] | None = None,
+        on_step: Callable[[int, Values], None] | None = None,
         log_every: int = 20,
         checkpoint_every: int = 200,
     ) -> None:
-        """Train to the end; an interruption waits for the end of its step and leaves a checkpoint to resume from."""
+        """Train to the end; an interruption leaves a checkpoint to resume from.
+
+        Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
+        moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
+        """
         self._held.take()  # again, if this trainer has run before
-        self._trim_curves()
+        if self.workers.first:
+            self._trim_curves()
         began = time.monotonic() - self.seconds
-        window: list[dict[str, float]] = []
+        window: list[Values] = []
         whole = True
         try:
             with interrupt_later() as interrupted:
                 while self.step < self.steps:
                     whole = False
-                    values = self.train_step()
+                    phase, values = self.phase, self.train_step()
                     self.step += 1
                     whole = True
                     self.seconds = time.monotonic() - began
                     window.append(values)
-                    if self.step % log_every == 0 or self.step == self.steps:
-                        self._log(window)
+                    if self.workers.first and (self.step % log_every == 0 or self.step == self.steps):
+                        self._log(phase, window)
                         window = []
                     if on_step is not None:
                         on_step(self.step, values)
                     if self.step % checkpoint_every == 0:
                         self.save()
-                    if interrupted():
+                    if self.workers.any(interrupted()):
                         raise KeyboardInterrupt
         finally:
-            if whole:
-                self.save()
-            self.plot()
-            self.close()
+            try:
+                if whole:
+                    self.save()
+                if self.workers.first:
+                    self.plot()
+            finally:
+                self.close()
 
     def close(self) -> None:
         """Let others have the run folder."""
@@ -153,10 +180,12 @@ class TrainingLoop(ABC):
         InputError
             If it holds a run that is not to be resumed, or another one.
         """
-        claim_run(self.folder, self.checkpoint, identity, resume=resume)
+        claim_run(self.folder, self.checkpoint, identity, resume=resume, mine=self.workers.first)
 
     def save(self) -> None:
         """Write the checkpoint; a cut leaves the previous one whole."""
+        if not self.workers.first:
+            return
         tensors: dict[str, Tensor] = {}
         for part, module in self.modules.items():
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
@@ -211,10 +240,11 @@ class TrainingLoop(ABC):
         with self.curves.open("w", newline="") as file:
             csv.writer(file).writerows([columns, *rows])
 
-    def _log(self, window: list[dict[str, float]]) -> None:
-        means = [f"{sum(values[name] for values in window) / len(window):.6g}" for name in self.columns]
+    def _log(self, phase: str, window: list[Values]) -> None:
+        rows = [self.logged(values) for values in window]
+        means = [f"{sum(row[name] for row in rows) / len(rows):.6g}" for name in self.columns]
         with self.curves.open("a", newline="") as file:
-            csv.writer(file).writerow([self.step, "train", *means, f"{self.seconds:.1f}"])
+            csv.writer(file).writerow([self.step, phase, *means, f"{self.seconds:.1f}"])
 
     def plot(self) -> None:
         """Draw `curves.png` and `curves.svg` from `curves.csv`; nothing of a run without a step."""
@@ -223,6 +253,4 @@ class TrainingLoop(ABC):
         with self.curves.open(newline="") as file:
             rows = list(csv.DictReader(file))
         if rows:
-            training_plot(rows, self.panels, "A point is a mean over the steps since the one before.").write(
-                self.folder
-            )
+            training_plot(rows, self.panels, self.about_curves).write(self.folder)

@@ -1,18 +1,15 @@
-"""The training loop: seeded, resumable, with its curves on disk."""
+"""Training of a purifier's networks."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,14 +20,15 @@ from immunecam.models import AIS, PIN, Eigenspace, build_model
 from immunecam.training.attack_bank import AttackBank, AttackedFaces
 from immunecam.training.attacks import round_to_8bit
 from immunecam.training.config import Phase, TrainConfig
+from immunecam.training.curves import PURIFIER_PANELS, Panel
 from immunecam.training.distributed import Workers
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.loop import TrainingLoop, reason_of
 from immunecam.training.objective import Objective, StepValues
 from immunecam.training.origin import Origin, origin_of
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
-from immunecam.training.run_folder import Hold, claim_run, interrupt_later
 from immunecam.training.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -41,21 +39,8 @@ __all__ = ["Trainer"]
 _MEASURED = 256  # faces that the statistics of a bundle's normalisation are measured on
 _SAMPLE = 32  # faces kept in the run folder for the export's parity check
 
-_COLUMNS = (
-    "step",
-    "phase",
-    "loss",
-    "pixel",
-    "identity",
-    "sparsity",
-    "specificity",
-    "mutation",
-    "lr",
-    "seconds",
-)
 
-
-class Trainer:
+class Trainer(TrainingLoop[StepValues]):
     """Trains one antibody network in a run folder.
 
     The folder holds `config.json`, `eigenspace.safetensors`, `checkpoint.safetensors` (network, slow copy and
@@ -112,16 +97,15 @@ class Trainer:
         start_from: str | Path | Bundle | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.config, self.faces, self.folder = config, faces, Path(folder)
+        self.config, self.faces = config, faces
         self.device = torch.device(device)
-        self.workers = workers or Workers()
-        if config.batch % self.workers.count:
-            raise UsageError(f"a batch of {config.batch} faces cannot be shared by {self.workers.count} processes")
+        if workers is not None and config.batch % workers.count:
+            raise UsageError(f"a batch of {config.batch} faces cannot be shared by {workers.count} processes")
+        self.phases = [self._counted(phase) for phase in config.phases]
+        super().__init__(folder, sum(phase.steps for phase in self.phases), workers)
         if self.device.type == "cuda":
             # TF32 for convolutions and products: ten bits of mantissa, which training does not miss.
             torch.set_float32_matmul_precision("high")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = Hold(self.folder, self.workers.first)
         try:
             self._prepare(recognizers, resume, eigenspace, bank, start_from, progress)
         except BaseException:
@@ -138,15 +122,13 @@ class Trainer:
         progress: Callable[[int, int], None] | None,
     ) -> None:
         config = self.config
-        self.step = 0
-        self.seconds = 0.0
-        resuming = resume and self._checkpoint.is_file()
+        resuming = resume and self.checkpoint.is_file()
         origin = None if start_from is None else origin_of(start_from)
         if eigenspace is None and origin is not None and not resuming:
             theirs = origin.eigenspace()
             eigenspace = theirs if theirs is not None and theirs.k == config.k else None
         with self.workers.first_alone():
-            self._claim(recognizers, resume, origin)
+            self._claim_for(recognizers, resume, origin)
             self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
             self.bank = self._bank(recognizers, bank, progress)
         torch.manual_seed(config.seed)
@@ -155,80 +137,44 @@ class Trainer:
             self._take_over(origin)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
-        self.phases = [self._counted(phase) for phase in config.phases]
         self.optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(self.network.parameters(), config.lr, momentum=0.9)
         else:
             self.optimizer = torch.optim.Adam(self.network.parameters(), config.lr)
         if resuming:
-            self._load()
+            self.restore()
         self._stepper: nn.Module | None = None
         self._stepper_phase = ""
 
     @property
-    def total_steps(self) -> int:
-        """Steps of all phases together."""
-        return sum(phase.steps for phase in self.phases)
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Network and slow copy."""
+        return {"network": self.network, "slow": self.slow.network}
 
     @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """The network's."""
+        return {"optimizer": self.optimizer}
 
-    def run(
-        self,
-        *,
-        on_step: Callable[[int, Phase, StepValues], None] | None = None,
-        log_every: int = 10,
-        checkpoint_every: int = 200,
-    ) -> None:
-        """Train to the end; an interruption leaves a checkpoint to resume from.
+    @property
+    def panels(self) -> Sequence[Panel]:
+        """Terms of the objective, and what antibodies are like."""
+        return PURIFIER_PANELS
 
-        Ctrl-C waits for the end of its step (a second one does not): a step that is cut in the middle has already
-        moved batch statistics and memory, so a checkpoint of it would not lead to the uninterrupted run's end.
-        """
-        self._held.take()  # again, if this trainer has run before
-        try:
-            self._run(on_step, log_every, checkpoint_every)
-        finally:
-            self.close()
+    @property
+    def columns(self) -> Sequence[str]:
+        """Those of the panels, and the learning rate."""
+        return [*super().columns, "lr"]
 
-    def close(self) -> None:
-        """Let others have the run folder."""
-        self._held.release()
+    @property
+    def phase(self) -> str:
+        """Name of the phase that the next step is of."""
+        return self._phase()[0].name
 
-    def _run(
-        self, on_step: Callable[[int, Phase, StepValues], None] | None, log_every: int, checkpoint_every: int
-    ) -> None:
-        if self.workers.first:
-            self._trim_curves()
-        began = time.monotonic() - self.seconds
-        window: list[StepValues] = []
-        whole = True
-        try:
-            with interrupt_later() as interrupted:
-                while self.step < self.total_steps:
-                    phase, _ = self._phase()
-                    whole = False
-                    values = self._train_step(phase)
-                    self.step += 1
-                    whole = True
-                    self.seconds = time.monotonic() - began
-                    window.append(values)
-                    if self.workers.first and (self.step % log_every == 0 or self.step == self.total_steps):
-                        self._log(phase, window)
-                        window = []
-                    if on_step is not None:
-                        on_step(self.step, phase, values)
-                    if self.step % checkpoint_every == 0:
-                        self.save()
-                    if self.workers.any(interrupted()):
-                        raise KeyboardInterrupt
-        finally:
-            if whole:
-                self.save()
-            if self.workers.first:
-                self.plot()
+    def logged(self, values: StepValues) -> Mapping[str, float]:
+        """The step's, and the learning rate of the next one."""
+        return values.log() | {"lr": self._lr()}
 
     def _phase(self) -> tuple[Phase, int]:
         """The phase that this step is of, and its number there; after the end, the last one's."""
@@ -239,7 +185,9 @@ class Trainer:
             left -= phase.steps
         return self.phases[-1], self.phases[-1].steps
 
-    def _train_step(self, phase: Phase) -> StepValues:
+    def train_step(self) -> StepValues:
+        """One step of all networks that the phase trains, and of the slow copy."""
+        phase, _ = self._phase()
         # Everything random in a step follows from seed, step and worker, so resuming needs no generator state.
         torch.manual_seed(seed_of(f"{self.config.seed}/{self.step}/{self.workers.rank}"))
         batch = self._batch(phase)
@@ -301,7 +249,7 @@ class Trainer:
         return both[:count], drawn
 
     def _lr(self) -> float:
-        done = self.step / max(1, self.total_steps)
+        done = self.step / max(1, self.steps)
         if self.config.schedule == "cosine":
             return float(self.config.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done))))
         if self.config.schedule == "halve":
@@ -317,17 +265,16 @@ class Trainer:
 
     # -- the run folder ------------------------------------------------------------------------------------------
 
-    def _claim(self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None) -> None:
+    def _claim_for(self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None) -> None:
         """Write, or compare with, what this folder is a run of."""
         digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
         identity = {
-            "config": json.loads(json.dumps(self.config.to_dict())),
+            "config": self.config.to_dict(),
             "faces": {"count": len(self.faces), "sha256": digest},
             "recognizers": [{"name": r.name, "sha256": r.sha256} for r in recognizers],
             "started_from": None if origin is None else origin.provenance,
         }
-        self.identity = identity
-        claim_run(self.folder, self._checkpoint, identity, resume=resume, mine=self.workers.first)
+        self.claim(identity, resume)
         if not self.workers.first:
             return
         # A few faces travel with the run, so that an export can be checked on real ones without the data set.
@@ -353,7 +300,7 @@ class Trainer:
                 space = Eigenspace(**load_file(file))
             except (OSError, SafetensorError, TypeError, ValueError) as error:
                 raise InputError(
-                    f"eigenfaces {str(file)!r} are damaged ({_reason(error)}): start anew without --resume"
+                    f"eigenfaces {str(file)!r} are damaged ({reason_of(error)}): start anew without --resume"
                 ) from None
         else:
             try:
@@ -383,68 +330,6 @@ class Trainer:
         folder = self.folder / "bank" if folder is None else folder
         return AttackBank.make(self.config.bank, self.faces, on_device, folder, progress=progress)
 
-    def save(self) -> None:
-        """Write the checkpoint; a cut leaves the previous one whole."""
-        if not self.workers.first:
-            return
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"slow.{name}": value for name, value in self.slow.network.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{number}.{name}": value for name, value in state.items() if isinstance(value, Tensor)
-            }
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        metadata = {"step": str(self.step), "seconds": str(self.seconds)}
-        with written_whole(self._checkpoint) as partial:
-            save_file(tensors, partial, metadata=metadata)
-
-    def _load(self) -> None:
-        try:
-            with safe_open(self._checkpoint, "pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-            self.network.load_state_dict(_part(tensors, "network."))
-            self.slow.network.load_state_dict(_part(tensors, "slow."))
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"checkpoint {str(self._checkpoint)!r} is damaged ({_reason(error)}): start anew without --resume"
-            ) from None
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "optimizer.").items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = value
-        whole = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-
-    @property
-    def curves(self) -> Path:
-        """The CSV file of the curves."""
-        return self.folder / "curves.csv"
-
-    def _trim_curves(self) -> None:
-        """Drop rows beyond the checkpoint; the steps after it are done again."""
-        rows = []
-        if self.step and self.curves.is_file():
-            with self.curves.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= self.step]
-        with self.curves.open("w", newline="") as file:
-            csv.writer(file).writerows([_COLUMNS, *rows])
-
-    def _log(self, phase: Phase, window: list[StepValues]) -> None:
-        def mean(name: str) -> str:
-            return f"{sum(values.log()[name] for values in window) / len(window):.6g}"
-
-        row = [
-            self.step,
-            phase.name,
-            *(mean(name) for name in _COLUMNS[2:8]),
-            f"{self._lr():.3g}",
-            f"{self.seconds:.1f}",
-        ]
-        with self.curves.open("a", newline="") as file:
-            csv.writer(file).writerow(row)
-
     def plot(self) -> None:
         """Draw `curves.png` and `curves.svg` from `curves.csv`, and write `report.html`; nothing of an empty run."""
         from immunecam.training.run_report import write_run_report
@@ -469,12 +354,3 @@ class _Step(nn.Module):
         else:
             values = objective.selection(self.network, slow, faces, self._phase, step, drawn)
         return values.loss, replace(values, loss=values.loss.detach())
-
-
-def _reason(error: Exception) -> str:
-    """First line of a message; PyTorch's go on over many."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -84,7 +84,6 @@ def train(
     from immunecam.runtime.bundle_manifest import MANIFEST
     from immunecam.runtime.bundle_writer import check_signature_kept
     from immunecam.training.allocator import keep_freed_memory
-    from immunecam.training.config import Phase
     from immunecam.training.config import preset as named
     from immunecam.training.distributed import Workers
     from immunecam.training.faces import FaceSet
@@ -147,11 +146,11 @@ def train(
             ),
         )
         progress.update(reading, description="faces", state=f"{len(faces)}, {config.k} eigenfaces")
-        task = progress.add_task("training", total=trainer.total_steps, completed=trainer.step, state="")
+        task = progress.add_task("training", total=trainer.steps, completed=trainer.step, state="")
 
-        def show(step: int, phase: Phase, values: StepValues) -> None:
-            if step % 5 == 0 or step == trainer.total_steps:
-                state = f"{phase.name}: 1-cos {values.identity:.3f}, active {values.sparsity:.0f}"
+        def show(step: int, values: StepValues) -> None:
+            if step % 5 == 0 or step == trainer.steps:
+                state = f"{trainer.phase}: 1-cos {values.identity:.3f}, active {values.sparsity:.0f}"
                 progress.update(task, completed=step, state=state)
 
         try:

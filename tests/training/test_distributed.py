@@ -46,7 +46,7 @@ config = TrainConfig(
 trainer = Trainer(config, faces, [recognizer], folder, workers=workers, resume=resume == "resume")
 before = trainer.step
 losses = []
-trainer.run(on_step=lambda step, phase, values: losses.append(float(values.loss)), log_every=1)
+trainer.run(on_step=lambda step, values: losses.append(float(values.loss)), log_every=1)
 weights = {name: value.clone() for name, value in trainer.network.state_dict().items()}
 save_file(weights, f"{out}/rank{workers.rank}.safetensors")
 print(workers.rank, workers.count, before, trainer.step, losses)

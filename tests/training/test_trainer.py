@@ -43,7 +43,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_its_files(faces, recognizer, tmp_path):
     trainer = Trainer(TINY, faces, [recognizer], tmp_path)
     trainer.run(log_every=2)
-    assert trainer.total_steps == trainer.step == 6
+    assert trainer.steps == trainer.step == 6
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == [
         *("checkpoint.safetensors", "config.json", "curves.csv", "curves.png", "curves.svg"),
@@ -64,7 +64,7 @@ def test_an_interrupted_run_ends_as_a_whole_one(faces, recognizer, tmp_path, est
     config = TINY.replace(estimator=estimator, optimizer="sgd" if estimator == "reinforce" else "adam")
     Trainer(config, faces, [recognizer], tmp_path / "whole").run(log_every=1)
 
-    def stop(step, phase, values):
+    def stop(step, values):
         if step == 4:
             raise KeyboardInterrupt
 
@@ -142,7 +142,7 @@ def test_a_run_is_not_overwritten_nor_mixed(faces, recognizer, tmp_path):
 def test_two_do_not_train_in_one_folder_at_once(faces, recognizer, tmp_path):
     refused = []
 
-    def start_another(step, phase, values):
+    def start_another(step, values):
         if step == 2:
             for config in (TINY, TINY.replace(lr=0.5)):
                 with pytest.raises(InputError, match="another process is training in"):
@@ -223,7 +223,7 @@ def test_pin_trains_its_autoencoder_then_freezes_it(faces, tmp_path, estimator):
     trainer = Trainer(config, faces, [], tmp_path)
     seen = []
 
-    def watch(step, phase, values):
+    def watch(step, values):
         seen.append({n: p.clone() for n, p in trainer.network.autoencoder.state_dict().items()})
 
     trainer.run(on_step=watch)
@@ -242,7 +242,7 @@ def test_ais_by_reinforce(faces, recognizer, tmp_path):
 
 def test_epochs_count_steps(faces, recognizer, tmp_path):
     config = TINY.replace(phases=(Phase("warm-up", epochs=2),))
-    assert Trainer(config, faces, [recognizer], tmp_path).total_steps == 10
+    assert Trainer(config, faces, [recognizer], tmp_path).steps == 10
 
 
 def test_presets_and_bad_values():
@@ -291,7 +291,7 @@ def test_the_attacker_is_aimed_at_a_slow_copy_that_follows_every_step(faces, rec
     aimed_at = []
     trainer.slow.network.register_forward_hook(lambda *call: aimed_at.append(trainer.step))
 
-    def follow(step, phase, values):
+    def follow(step, values):
         for name, value in trainer.network.state_dict().items():
             wanted[name] = 0.5 * wanted[name] + 0.5 * value if value.is_floating_point() else value.clone()
 

@@ -65,7 +65,7 @@ class RecoveryConfig:
         return dataclasses.asdict(self)
 
 
-class RecoveryTrainer(TrainingLoop):
+class RecoveryTrainer(TrainingLoop[dict[str, float]]):
     """Trains one attacker in a run folder.
 
     Parameters

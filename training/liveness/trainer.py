@@ -1,28 +1,25 @@
-"""The training loop of liveness networks: seeded, resumable, with its curves on disk."""
+"""Training of liveness networks."""
 
 from __future__ import annotations
 
-import csv
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from immunecam.errors import InputError
-from immunecam.files import written_whole
 from immunecam.models.liveness import LivenessNetwork
 from immunecam.models.liveness_loss import LIVE, SPOOF, LivenessLabels, liveness_loss
+from immunecam.training.curves import Panel
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import from_uint8
 from immunecam.training.liveness.adversarial import attacked_batch
 from immunecam.training.liveness.config import LivenessConfig
 from immunecam.training.liveness.faces import LivenessSet
-from immunecam.training.run_folder import Hold, claim_run, interrupt_later
+from immunecam.training.loop import TrainingLoop
 from immunecam.training.seeds import seed_of
 
 __all__ = ["LivenessTrainer"]
@@ -39,7 +36,7 @@ _UNITS = {
 _SHIFT = 4  # pixels by which a face is moved at most
 
 
-class LivenessTrainer:
+class LivenessTrainer(TrainingLoop[dict[str, float]]):
     """Trains one liveness network in a run folder.
 
     The folder holds `config.json`, `checkpoint.safetensors` (network, slow copy and optimiser; nothing is pickled),
@@ -75,19 +72,17 @@ class LivenessTrainer:
         device: str = "cpu",
     ) -> None:
         faces.check(config.tasks)
-        self.config, self.faces, self.folder = config, faces, Path(folder)
+        self.config, self.faces = config, faces
         self.device = torch.device(device)
-        self.step, self.seconds = 0, 0.0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._held = Hold(self.folder, True)
+        super().__init__(folder, config.steps)
         try:
-            self._claim(resume)
+            self.claim(self._identity(), resume)
             torch.manual_seed(config.seed)
             self.network = LivenessNetwork(config.backbone, config.tasks, **self._classes()).to(self.device)
             self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
             self.optimizer = torch.optim.AdamW(self.network.parameters(), config.lr, weight_decay=config.weight_decay)
-            if resume and self._checkpoint.is_file():
-                self._load()
+            if resume:
+                self.restore()
         except BaseException:
             self.close()
             raise
@@ -102,56 +97,33 @@ class LivenessTrainer:
         }
 
     @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Network and slow copy."""
+        return {"network": self.network, "slow": self.slow.network}
 
     @property
-    def curves(self) -> Path:
-        """The CSV file of the curves."""
-        return self.folder / "curves.csv"
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """The network's."""
+        return {"optimizer": self.optimizer}
 
-    def run(
-        self,
-        *,
-        on_step: Callable[[int, dict[str, float]], None] | None = None,
-        log_every: int = 20,
-        checkpoint_every: int = 200,
-    ) -> None:
-        """Train to the end; an interruption waits for the end of its step and leaves a checkpoint to resume from."""
-        self._held.take()  # again, if this trainer has run before
-        self._trim_curves()
-        began = time.monotonic() - self.seconds
-        window: list[dict[str, float]] = []
-        whole = True
-        try:
-            with interrupt_later() as interrupted:
-                while self.step < self.config.steps:
-                    whole = False
-                    values = self._train_step()
-                    self.step += 1
-                    whole = True
-                    self.seconds = time.monotonic() - began
-                    window.append(values)
-                    if self.step % log_every == 0 or self.step == self.config.steps:
-                        self._log(window)
-                        window = []
-                    if on_step is not None:
-                        on_step(self.step, values)
-                    if self.step % checkpoint_every == 0:
-                        self.save()
-                    if interrupted():
-                        raise KeyboardInterrupt
-        finally:
-            if whole:
-                self.save()
-            self.plot()
-            self.close()
+    @property
+    def panels(self) -> Sequence[Panel]:
+        """The loss, and its terms."""
+        names = ("loss", "live", *self.config.tasks)
+        return [(name, name.replace("_", " ").capitalize(), _UNITS[name]) for name in names]
 
-    def close(self) -> None:
-        """Let others have the run folder."""
-        self._held.release()
+    @property
+    def columns(self) -> Sequence[str]:
+        """Those of the panels, and the learning rate."""
+        return [*super().columns, "lr"]
 
-    def _train_step(self) -> dict[str, float]:
+    @property
+    def about_curves(self) -> str:
+        """What a reader of the curves should know."""
+        return "Every task is shown by itself, before its weight in the loss."
+
+    def train_step(self) -> dict[str, float]:
+        """One step of the network and of its slow copy."""
         # Everything random in a step follows from seed and step, so resuming needs no generator state.
         torch.manual_seed(seed_of(f"liveness/{self.config.seed}/{self.step}"))
         pictures, labels = self._batch()
@@ -173,7 +145,8 @@ class LivenessTrainer:
         # While there are few steps to average, fewer are averaged: the start's weights must not stay in it.
         self.slow.decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         self.slow.update(self.network)
-        return {"loss": float(loss.detach())} | {head: float(term.detach()) for head, term in terms.items()}
+        values = {"loss": float(loss.detach()), "lr": rate}
+        return values | {head: float(term.detach()) for head, term in terms.items()}
 
     def _batch(self) -> tuple[Tensor, LivenessLabels]:
         half = self.config.batch // 2
@@ -192,11 +165,9 @@ class LivenessTrainer:
         done = (self.step - warm) / max(1, self.config.steps - warm)
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
-    # -- the run folder ------------------------------------------------------------------------------------------
-
-    def _claim(self, resume: bool) -> None:
-        """Write, or compare with, what this folder is a run of."""
-        identity = {
+    def _identity(self) -> dict[str, Any]:
+        """What this folder is a run of."""
+        return {
             "config": self.config.to_dict(),
             "classes": self._classes(),
             "attribute_names": self.faces.attribute_names,
@@ -209,76 +180,6 @@ class LivenessTrainer:
                 "sha256": self.faces.sha256,
             },
         }
-        claim_run(self.folder, self._checkpoint, identity, resume=resume)
-
-    def save(self) -> None:
-        """Write the checkpoint; a cut leaves the previous one whole."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"slow.{name}": value for name, value in self.slow.network.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        metadata = {"step": str(self.step), "seconds": str(self.seconds)}
-        with written_whole(self._checkpoint) as partial:
-            save_file(tensors, partial, metadata=metadata)
-
-    def _load(self) -> None:
-        try:
-            with safe_open(self._checkpoint, "pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-            parts: dict[str, dict[str, Tensor]] = {"network": {}, "slow": {}, "optimizer": {}}
-            for name, value in tensors.items():
-                part, _, rest = name.partition(".")
-                parts[part][rest] = value
-            self.network.load_state_dict(parts["network"])
-            self.slow.network.load_state_dict(parts["slow"])
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"checkpoint {str(self._checkpoint)!r} is damaged ({reason}): start anew without --resume"
-            ) from None
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            number, _, key = name.partition(".")
-            state.setdefault(int(number), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("step", "phase", "loss", "live", *self.config.tasks, "lr", "seconds")
-
-    def _trim_curves(self) -> None:
-        """Drop rows beyond the checkpoint; the steps after it are done again."""
-        rows = []
-        if self.step and self.curves.is_file():
-            with self.curves.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= self.step]
-        with self.curves.open("w", newline="") as file:
-            csv.writer(file).writerows([self._columns, *rows])
-
-    def _log(self, window: list[dict[str, float]]) -> None:
-        names = ("loss", "live", *self.config.tasks)
-        means = [f"{sum(values[name] for values in window) / len(window):.6g}" for name in names]
-        with self.curves.open("a", newline="") as file:
-            csv.writer(file).writerow([self.step, "train", *means, f"{self._lr():.3g}", f"{self.seconds:.1f}"])
-
-    def plot(self) -> None:
-        """Draw `curves.png` and `curves.svg` from `curves.csv`; nothing of a run without a step."""
-        from immunecam.training.curves import training_plot
-
-        with self.curves.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows:
-            panels = [
-                (name, name.replace("_", " ").capitalize(), _UNITS[name])
-                for name in ("loss", "live", *self.config.tasks)
-            ]
-            training_plot(rows, panels, "Every task is shown by itself, before its weight in the loss.").write(
-                self.folder
-            )
 
 
 def _augmented(pictures: Tensor, labels: LivenessLabels, names: tuple[str, ...]) -> tuple[Tensor, LivenessLabels]:

@@ -41,7 +41,7 @@ _STATISTICS = 2000  # faces that a mask's statistics are of
 _LAST = 0.1  # of a run, whose mixes tell whether the strategy has collapsed
 
 
-class MaskingTrainer(TrainingLoop):
+class MaskingTrainer(TrainingLoop[dict[str, float]]):
     """Trains one recogniser in a run folder, which holds its mask, too (`mask.safetensors`, without the key).
 
     Parameters
