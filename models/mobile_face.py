@@ -11,6 +11,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from immunecam.models.unmasking import Unmasking
+
 __all__ = ["MobileFace"]
 
 # Expansion, channels, blocks, stride of the first of them: the paper's table.
@@ -68,6 +70,8 @@ class MobileFace(nn.Module):
         Of an embedding.
     width : float
         Factor of all inner channels; 1 is MobileFaceNet's.
+    unmasking : bool
+        Start with `Unmasking` to one plane of 112x112, on which everything after it is MobileFaceNet's.
 
     Raises
     ------
@@ -75,7 +79,9 @@ class MobileFace(nn.Module):
         If an argument is none of these.
     """
 
-    def __init__(self, inputs: int, positions: int = 112, size: int = 128, width: float = 1.0) -> None:
+    def __init__(
+        self, inputs: int, positions: int = 112, size: int = 128, width: float = 1.0, *, unmasking: bool = False
+    ) -> None:
         super().__init__()
         if positions not in (14, 28, 56, 112):
             raise ValueError(f"a recogniser sees 112, 56, 28 or 14 positions a side, got {positions}")
@@ -85,6 +91,9 @@ class MobileFace(nn.Module):
                 f"{width}"
             )
         self.inputs, self.positions, self.size = inputs, positions, size
+        self.enter = Unmasking(inputs, positions) if unmasking else None
+        if unmasking:
+            inputs, positions = 1, 112
 
         def scaled(channels: int) -> int:
             return max(8, 8 * round(channels * width / 8))
@@ -116,4 +125,6 @@ class MobileFace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, size) embeddings of unit length for (N, inputs, positions, positions)."""
+        if self.enter is not None:
+            x = self.enter(x)
         return F.normalize(self.leave(self.trunk(x)).flatten(1), dim=1)

@@ -91,6 +91,10 @@ def train(
     positions: Annotated[int | None, typer.Option(help="Blocks a side: 112, 56, 28 or 14.")] = None,
     colours: Annotated[Optional[Colours], typer.Option(help="Colour planes of the mask.")] = None,  # noqa: UP045
     keep: Annotated[int | None, typer.Option(help="Frequencies of every colour, of 1 to 63.")] = None,
+    start_from: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="MobileFaceNet as .onnx whose weights the network starts from, behind an unmasking layer."),
+    ] = None,
     distilled: Annotated[float | None, typer.Option(help="Weight of distillation; 0 needs no teacher.")] = None,
     arcface: Annotated[float | None, typer.Option(help="Weight of ArcFace; 0 needs no names.")] = None,
     steps: Annotated[int | None, typer.Option(help="Batches.")] = None,
@@ -127,7 +131,13 @@ def train(
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    settings = MaskingConfig() if config is None else MaskingConfig.load(config)
+    if config is not None:
+        settings = MaskingConfig.load(config)
+    else:
+        settings = MaskingConfig() if start_from is None else MaskingConfig.from_weights()
+    if settings.started and start_from is None:
+        raise UsageError("the settings say that the network starts from another's weights: give --start-from FILE")
+    changes["started"] = start_from is not None
     if keep is not None:
         changes["frequencies"] = None  # those that the settings name are as many as they are
     if plain:
@@ -139,7 +149,7 @@ def train(
     if settings.distilled and teacher is None:
         raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or --distilled 0")
     key = _mask_key(key_file) if settings.masked else None
-    _train(settings, data, out, teacher, key, pairs, hold_out, embeddings, resume, device)
+    _train(settings, data, out, teacher, start_from, key, pairs, hold_out, embeddings, resume, device)
 
 
 def _train(
@@ -147,6 +157,7 @@ def _train(
     data: Path,
     out: Path,
     teacher: Path | None,
+    start_from: Path | None,
     key: MaskKey | None,
     pairs: Path | None,
     hold_out: int,
@@ -159,6 +170,7 @@ def _train(
     from immunecam.training.faces import FaceSet
     from immunecam.training.masking import MaskingTrainer, TeacherEmbeddings
     from immunecam.training.masking.people import without
+    from immunecam.training.masking.starting import StartingWeights
     from immunecam.training.recognizer import Recognizer
 
     keep_freed_memory()
@@ -192,6 +204,7 @@ def _train(
             seen,
             key,
             out,
+            start=None if start_from is None else StartingWeights.load(start_from),
             held_out=held_out,
             resume=resume,
             device=device,

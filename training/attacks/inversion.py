@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from immunecam.models.frequency import luminance
 from immunecam.models.similarity import psnr, ssim
+from immunecam.models.unmasking import REACH
 from immunecam.training.faces import from_uint8, to_uint8
 from immunecam.training.recognizer import Recognizer
 
 __all__ = ["LinearRecovery", "RecoveryScores", "recovery_scores"]
 
 _SIDE = 112
-_REACH = 3  # positions a side that a pixel is told from
 _AT_ONCE = 8  # faces, for the neighbourhoods of one take megabytes
 
 
@@ -48,7 +48,7 @@ class LinearRecovery(nn.Module):
 
     def forward(self, channels: Tensor) -> Tensor:
         """(N, planes, 112, 112), clipped to [-1, 1]."""
-        padded = F.pad(channels, (_REACH // 2,) * 4, mode="replicate")
+        padded = F.pad(channels, (REACH // 2,) * 4, mode="replicate")
         return F.pixel_shuffle(F.conv2d(padded, self.weight, self.bias), self.larger).clamp(-1, 1)
 
     @classmethod
@@ -77,8 +77,8 @@ class LinearRecovery(nn.Module):
             for faces in batch.split(_AT_ONCE):
                 channels = mask(faces)
                 shape = channels.shape[1], _SIDE // channels.shape[2]
-                padded = F.pad(channels, (_REACH // 2,) * 4, mode="replicate")
-                seen = F.unfold(padded, _REACH).transpose(1, 2).reshape(-1, channels.shape[1] * _REACH**2)
+                padded = F.pad(channels, (REACH // 2,) * 4, mode="replicate")
+                seen = F.unfold(padded, REACH).transpose(1, 2).reshape(-1, channels.shape[1] * REACH**2)
                 seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
                 planes = faces if faces.ndim == 4 else faces.unsqueeze(1)
                 wanted = F.pixel_unshuffle(planes, shape[1]).permute(0, 2, 3, 1).flatten(0, 2)
@@ -88,7 +88,7 @@ class LinearRecovery(nn.Module):
             raise ValueError("a recovery is fitted to faces, got none")
         normal = normal + ridge * normal.diagonal().mean() * torch.eye(len(normal), dtype=normal.dtype)
         solved = torch.linalg.solve(normal, right).float()  # (C * 9 + 1, planes * s * s)
-        weight = solved[:-1].T.reshape(-1, shape[0], _REACH, _REACH).contiguous()
+        weight = solved[:-1].T.reshape(-1, shape[0], REACH, REACH).contiguous()
         return cls(weight, solved[-1].contiguous(), shape[1])
 
 

@@ -17,6 +17,7 @@ from immunecam.training.masking.batches import draw_batch
 from immunecam.training.masking.config import MaskingConfig
 from immunecam.training.masking.objective import RecognitionLoss
 from immunecam.training.masking.people import People
+from immunecam.training.masking.starting import StartingWeights, train_mode
 from immunecam.training.masking.teacher import TeacherEmbeddings
 from immunecam.training.seeds import seed_of
 
@@ -35,6 +36,7 @@ def choose_frequencies(
     std: Tensor,
     size: int,
     *,
+    start: StartingWeights | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> MaskSpec:
@@ -49,6 +51,8 @@ def choose_frequencies(
         Of all channels, from `channel_statistics`.
     size : int
         Of an embedding.
+    start : StartingWeights, optional
+        The network beside the gates starts from them, too, and sees from the first step what each channel is worth.
     device : str or device
     progress : callable, optional
         Called with (done, total).
@@ -65,9 +69,17 @@ def choose_frequencies(
     energy = torch.where(std < CONSTANT, 0.0, std.square()).reshape(planes, FREQUENCIES)
     gates = ChannelGates(energy, config.keep).to(device)
     everything = FrequencyMask(MaskSpec.of(range(FREQUENCIES), config.positions, config.colours), mean, std).to(device)
-    network = MobileFace(everything.spec.channels, config.positions, size, _WIDTH * config.width)
+    width = config.width if start is not None else _WIDTH * config.width
+    network = MobileFace(everything.spec.channels, config.positions, size, width, unmasking=start is not None)
+    if start is not None:
+        start.start(network, everything.cpu(), faces)
+        everything = everything.to(device)
+        train_mode(network, frozen=True)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = RecognitionLoss(config, people.count, size).to(device)
+    objective = RecognitionLoss(config, people.count, size)
+    if start is not None and teacher is not None:
+        objective.start(teacher.plain, people.labels)
+    objective.to(device)
     optimizer = torch.optim.AdamW(
         [
             {"params": [*network.parameters(), *objective.parameters()], "lr": config.lr},

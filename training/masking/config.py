@@ -32,7 +32,9 @@ class MaskingConfig:
     colours : str
         "grey" or "ycbcr".
     positions : int
-        Blocks a side: 112, 56, 28 or 14.
+        Blocks a side: 14, 28, 56 or 112. Of 14 all 64 frequencies say something of their own, and what is dropped is
+        gone; of more, blocks overlap, so that dropping hides little (`models/block_dct.py`), and the described 112
+        leave 9 that differ.
     keep : int
         Frequencies of every colour, of 1 to 63.
     frequencies : tuple of int, optional
@@ -62,6 +64,9 @@ class MaskingConfig:
         Of an embedding. Default: the teacher's, or 128.
     width : float
         Of the network, in (0, 4]; 1 is MobileFaceNet's.
+    started : bool
+        The network starts from a recogniser of plain faces, behind an unmasking layer where faces are masked
+        (`StartingWeights`), and keeps its normalisation as it is. Its order of channels is fixed.
     strategy_lr, entropy : float
         Of the strategy network: rate of Adam, and weight of the bonus for spread choices.
     strategy_every : int
@@ -82,7 +87,7 @@ class MaskingConfig:
 
     masked: bool = True
     colours: str = "grey"
-    positions: int = 112
+    positions: int = 14
     keep: int = 36
     frequencies: tuple[int, ...] | None = None
     gate_steps: int = 200
@@ -98,6 +103,7 @@ class MaskingConfig:
     margin: float = 0.4
     size: int | None = None
     width: float = 1.0
+    started: bool = False
     strategy_lr: float = 1e-3
     entropy: float = 0.01
     strategy_every: int = 1
@@ -153,8 +159,18 @@ class MaskingConfig:
         for name in ("arcface", "distilled", "margin", "entropy", "gate_penalty", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and 0 or more, got {getattr(self, name)}")
+        if self.started and self.permutation == "enrolment":
+            raise ValueError(
+                "a network that starts from another's weights knows one order of channels: use permutation fixed, or "
+                "start from nothing"
+            )
         if not self.arcface and not self.distilled:
             raise ValueError("arcface and distilled are both 0, so there is nothing to learn from: raise one")
+
+    @classmethod
+    def from_weights(cls) -> MaskingConfig:
+        """What suits a network that starts from another's weights: a low rate, fewer steps, half of a batch unmixed."""
+        return cls(started=True, lr=3e-4, batch=32, steps=6000, mixed=0.5, ema_decay=0.995)
 
     @property
     def most_mixed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from immunecam.models.arcface import ArcFace
@@ -29,6 +30,18 @@ class RecognitionLoss(nn.Module):
         super().__init__()
         self.weights = {"arcface": config.arcface, "distilled": config.distilled}
         self.head = ArcFace(people, size, config.scale, config.margin) if config.arcface else None
+
+    @torch.no_grad()
+    def start(self, targets: Tensor, labels: Tensor) -> None:
+        """Let ArcFace start from the mean of what a teacher sees in each person's faces, (N, E) and (N,).
+
+        A network that starts from a teacher's weights would else first unlearn them for directions that were drawn.
+        """
+        if self.head is None:
+            return
+        named = labels >= 0
+        centres = torch.zeros_like(self.head.weight).index_add(0, labels[named], targets[named].to(self.head.weight))
+        self.head.weight.copy_(nn.functional.normalize(centres, dim=1))
 
     def forward(
         self, embeddings: Tensor, labels: Tensor, shares: Tensor, targets: Tensor | None

@@ -48,8 +48,10 @@ def load_trained(
     try:
         weights = load_file(run / "checkpoint.safetensors")
         slow = {name.removeprefix("slow."): value for name, value in weights.items() if name.startswith("slow.")}
-        first, last = slow["trunk.0.weight"], slow["leave.3.weight"]
-        network = MobileFace(first.shape[1], config.positions if config.masked else 112, len(last), config.width)
+        unmasking = config.started and config.masked
+        first, last = slow["enter.weight" if unmasking else "trunk.0.weight"], slow["leave.3.weight"]
+        positions = config.positions if config.masked else 112
+        network = MobileFace(first.shape[1], positions, len(last), config.width, unmasking=unmasking)
         network.load_state_dict(slow)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _no_run(run, error) from None

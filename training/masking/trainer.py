@@ -32,12 +32,14 @@ from immunecam.training.masking.mask_file import MaskFile, trained_with
 from immunecam.training.masking.mixer import Mixer, collapse_of
 from immunecam.training.masking.objective import RecognitionLoss
 from immunecam.training.masking.people import People
+from immunecam.training.masking.starting import StartingWeights, train_mode
 from immunecam.training.masking.teacher import TeacherEmbeddings
 from immunecam.training.seeds import seed_of
 
 __all__ = ["MaskingTrainer"]
 
 _STATISTICS = 2000  # faces that a mask's statistics are of
+_FITTED = 400  # faces that an unmasking layer is fitted to
 _LAST = 0.1  # of a run, whose mixes tell whether the strategy has collapsed
 
 
@@ -56,6 +58,8 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         Needed for a mask.
     folder : path
         Run folder, made if missing.
+    start : StartingWeights, optional
+        What the network starts from, if the settings say that it does.
     held_out : collection of str
         People that were left out of the faces, to be written down: a threshold may be set on them.
     resume : bool
@@ -68,7 +72,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
     Raises
     ------
     UsageError
-        If key or teacher is missing.
+        If key, teacher or the weights to start from are missing.
     InputError
         If the faces show too few people, the folder holds another run, its checkpoint is damaged, another key was used,
         or another trainer has it.
@@ -82,6 +86,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         key: MaskKey | None,
         folder: str | Path,
         *,
+        start: StartingWeights | None = None,
         held_out: Collection[str] = (),
         resume: bool = False,
         device: str = "cpu",
@@ -93,6 +98,11 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
             )
         if config.masked and key is None:
             raise UsageError("a mask needs its key: give --key-file FILE, made by `immunecam gate keygen FILE`")
+        if config.started != (start is not None):
+            raise UsageError(
+                "the settings and the weights to start from do not agree: give --start-from FILE where started is "
+                "true, and only there"
+            )
         if config.colours == "ycbcr" and faces.pixels.ndim != 4:
             raise InputError("a mask of ycbcr was asked for, but the training faces were read as grey: read colours")
         people = People.of(faces)
@@ -102,7 +112,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
             teacher.check(faces)
         if not config.distilled:
             teacher = None
-        self.config, self.faces, self.people, self.teacher = config, faces, people, teacher
+        self.config, self.faces, self.people, self.teacher, self.start = config, faces, people, teacher, start
         self.device = torch.device(device)
         super().__init__(folder, config.steps)
         try:
@@ -129,17 +139,24 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         mask, self.mask_identity = None, ""
         if config.masked and key is not None:
             found = self._mask(key, size, progress)
-            mask, self.mask_identity = found.mask(key, f"the run {str(self.folder)!r}").to(self.device), found.identity
+            mask, self.mask_identity = found.mask(key, f"the run {str(self.folder)!r}"), found.identity
         inputs = COLOURS[config.colours] if mask is None else mask.spec.channels
         torch.manual_seed(seed_of(f"masking start/{config.seed}"))
-        network = MobileFace(inputs, 112 if mask is None else config.positions, size, config.width)
+        positions = 112 if mask is None else config.positions
+        unmasking = config.started and mask is not None
+        network = MobileFace(inputs, positions, size, config.width, unmasking=unmasking)
+        if self.start is not None and not (resume and self.checkpoint.is_file()):
+            self.start.start(network, mask, FaceSet(*_every(self.faces, _FITTED)))
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective = RecognitionLoss(config, self.people.count, size).to(self.device)
+        self.objective = RecognitionLoss(config, self.people.count, size)
+        if config.started and self.teacher is not None:
+            self.objective.start(self.teacher.plain, self.people.labels)
+        self.objective.to(self.device)
         self.mixer = Mixer(config, inputs).to(self.device)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         weights = [*self.network.parameters(), *self.objective.parameters()]
         self.optimizer = torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay)
-        self.recognizer = MaskedRecognizer(mask, self.network)
+        self.recognizer = MaskedRecognizer(None if mask is None else mask.to(self.device), self.network)
         if resume:
             self.restore()
 
@@ -194,7 +211,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         torch.manual_seed(seed_of(f"masking/{config.seed}/{self.step}"))
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr()
-        self.network.train()
+        train_mode(self.network, frozen=config.started)
         batch = draw_batch(self.faces, self.people, self.teacher, config.batch, config.augment, self.device)
         channels = self.recognizer.channels(batch.faces, self._orders())
         mix = self.mixer.draw(channels)
@@ -259,7 +276,16 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         some = FaceSet(*_every(self.faces, _STATISTICS))
         mean, std = channel_statistics(some.batches(64), config.positions, config.colours)
         spec = choose_frequencies(
-            config, self.faces, self.people, self.teacher, mean, std, size, device=self.device, progress=progress
+            config,
+            self.faces,
+            self.people,
+            self.teacher,
+            mean,
+            std,
+            size,
+            start=self.start,
+            device=self.device,
+            progress=progress,
         )
         made = MaskFile(spec, mean, std, key.check_value)
         made.save(self.mask_file)
@@ -271,6 +297,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
             "config": self.config.to_dict(),
             "faces": {"count": len(self.faces), "people": self.people.count, "sha256": digest},
             "teacher": None if self.teacher is None else self.teacher.about["teacher"],
+            "start": None if self.start is None else self.start.sha256,
             "held_out": sorted(held_out),
         }
 
