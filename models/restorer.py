@@ -22,16 +22,22 @@ class _Block(nn.Module):
     """Two 3x3 convolutions around a PReLU, added to their input; the second starts at zero.
 
     No batch normalisation: clean and attacked faces have different statistics, and one set of moving averages serves
-    neither (Xie et al., CVPR 2020).
+    neither (Xie et al., CVPR 2020). Separable convolutions are a depth-wise and a 1x1 one each (Chollet, CVPR 2017).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, separable: bool) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, width, 3, padding=1)
-        )
-        nn.init.zeros_(self.body[2].weight)
-        nn.init.zeros_(self.body[2].bias)
+
+        def convolution() -> list[nn.Conv2d]:
+            if not separable:
+                return [nn.Conv2d(width, width, 3, padding=1)]
+            return [nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1)]
+
+        first, last = convolution(), convolution()
+        self.body = nn.Sequential(*first, nn.PReLU(width), *last)
+        nn.init.zeros_(last[-1].weight)
+        assert last[-1].bias is not None
+        nn.init.zeros_(last[-1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -51,7 +57,6 @@ class Restorer(nn.Module):
     sees : str
         "both" faces, or the "projected" one only: then nothing outside the subspace gets through, of the face as of the
         perturbation, and what an attacker can do is bounded by what the active eigenfaces let pass.
-
     sees_noise : bool
         Tell it the face's noise level (`NoiseLevel`), as denoisers for many levels are told (FFDNet, Zhang et al., TIP
         2018): what to leave alone in a clean face is then no guess from a small neighbourhood.
@@ -68,6 +73,7 @@ class Restorer(nn.Module):
         base: str = "projected",
         sees: str = "both",
         sees_noise: bool = False,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
@@ -83,14 +89,15 @@ class Restorer(nn.Module):
         self.noise = NoiseLevel() if sees_noise else None
         self.enter = nn.Conv2d((8 if sees == "both" else 4) + int(sees_noise), widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Sequential(*(_Block(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
+            nn.Sequential(*(_Block(width, separable) for _ in range(depth)))
+            for width, depth in zip(widths, depths, strict=True)
         )
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(
             nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairs
         )
-        self.up = nn.ModuleList(_Block(fine) for fine, _ in pairs)
+        self.up = nn.ModuleList(_Block(fine, separable) for fine, _ in pairs)
         self.leave = nn.Sequential(nn.PReLU(widths[0]), nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)

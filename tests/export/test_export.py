@@ -97,7 +97,7 @@ def restoring(tmp_path_factory) -> Path:
     run = train(
         "edge",
         tmp_path_factory.mktemp("restoring") / "a.run",
-        restorer={"widths": [8, 12], "depths": [1, 1], "sees_noise": True},
+        restorer={"widths": [8, 12], "depths": [1, 1], "sees_noise": True, "separable": True},
     )
     path = run.with_name("a.immune")
     export_bundle(run, path)
@@ -191,7 +191,12 @@ def test_whole_graph_is_analyzer_and_kernels(exported):
 def test_restoration_is_part_of_the_graph(restoring):
     bundle = Bundle.load(restoring)
     assert set(bundle.manifest.graphs) == {"analyzer", "purifier", "restorer"}
-    assert bundle.manifest.options["restorer"] == {"widths": [8, 12], "depths": [1, 1], "sees_noise": True}
+    assert bundle.manifest.options["restorer"] == {
+        "widths": [8, 12],
+        "depths": [1, 1],
+        "sees_noise": True,
+        "separable": True,
+    }
     assert 0 < bundle.manifest.parity["max_abs_restored"] < 1e-5
     faces = np.random.default_rng(0).integers(0, 256, (5, 112, 112)).astype(np.uint8)
     grey = (faces / 127.5 - 1).astype(np.float32)

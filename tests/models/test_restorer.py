@@ -69,6 +69,18 @@ def test_it_sees_the_noise_level_of_the_face_not_of_the_projection():
     assert not torch.allclose(found[1], found[2])
 
 
+def test_separable_convolutions_take_a_fraction_of_the_weights():
+    whole, separable = (Restorer((16, 24), (2, 2), separable=one) for one in (False, True))
+    blocks = [sum(p.numel() for part in (r.down, r.up) for p in part.parameters()) for r in (whole, separable)]
+    assert 5 * blocks[1] < blocks[0]
+    faces, projected = torch.rand(2, 3, 112, 112)
+    assert torch.equal(separable(faces, projected), projected)
+    separable.leave[1].weight.data.normal_()
+    torch.nn.init.normal_(separable.down[0][0].body[-1].weight)
+    changed = separable(faces, projected) - separable(faces.roll(8, 2), projected.roll(8, 2)).roll(-8, 2)
+    assert changed[:, 24:-24, 24:-24].abs().max() < 1e-4  # a convolution all the same
+
+
 def test_wrong_widths():
     with pytest.raises(ValueError, match="as many depths as widths"):
         Restorer((8, 16), (1,))
