@@ -27,6 +27,7 @@ _COLUMNS = (
     "grey-box PGD 4/255",
     "grey-box PGD 8/255",
     "grey-box MI-FGSM 8/255",
+    "grey-box TI-FGSM 8/255",
     "resampled PGD 8/255",
     "L2-PGD",
     "adaptive 4/255",

@@ -19,6 +19,8 @@ _COLUMNS = (
     ("grey-box PGD 4/255", "grey-box", "PGD-40", "4/255"),
     ("grey-box PGD 8/255", "grey-box", "PGD-40", "8/255"),
     ("grey-box MI-FGSM 8/255", "grey-box", "MI-FGSM", "8/255"),
+    ("grey-box DI-FGSM 8/255", "grey-box", "DI-FGSM", "8/255"),
+    ("grey-box TI-FGSM 8/255", "grey-box", "TI-FGSM", "8/255"),
     ("grey-box APGD 8/255", "grey-box", "APGD", "8/255"),
     ("resampled PGD 8/255", "resampled", "PGD-40", "8/255"),
     ("resampled MI-FGSM 8/255", "resampled", "MI-FGSM", "8/255"),

@@ -202,6 +202,8 @@ def _grey_box(*, full: bool) -> tuple[Planned, ...]:
     planned += [
         Planned("FGSM", FGSM(), 8.0),
         Planned("MI-FGSM-10", MIFGSM(steps=10), 4.0),
+        Planned("DI-FGSM-10", DIFGSM(steps=10), 8.0),
+        Planned("TI-FGSM-10", TIFGSM(steps=10), 8.0),
         Planned("APGD-40", APGD(steps=40), 8.0),
         Planned("L2-PGD-40", L2PGD(steps=40), 1.5),
         Planned("patch", Patch(steps=40), 0.1),
