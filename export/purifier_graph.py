@@ -3,7 +3,7 @@
 Randomness stays outside: the uniforms are an input. The networks' weights are referred to where they lie inside
 `analyzer.onnx` and `restorer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX
 external data (file, offset, length), so a bundle stores nothing twice. Networks that compute in int8 do so with uint8
-activations here, which stand for the same numbers.
+activations here, which stand for the same numbers, and PReLU is split.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from immunecam.export.active_rows import projection_nodes
+from immunecam.export.split_prelu import split_prelu
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.kernels import Subspace
@@ -123,7 +124,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     node("Reshape", [grey, "purifier.square"], "purified")
 
     graph = helper.make_graph(
-        nodes,
+        split_prelu(nodes),
         "purifier",
         [
             helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["N", _SIDE, _SIDE]),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from immunecam.models.ais import AIS, AntibodyGenerator, PooledFeature
-from immunecam.models.layers import ResidualBlock
+from immunecam.models.layers import ResidualBlock, activation
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.noise_level import NoiseLevel
 
@@ -19,16 +19,16 @@ class EdgeAnalyzer(nn.Module):
     At width 32 the whole network is 121 MMAC, a twentieth of AIS.
     """
 
-    def __init__(self, width: int = 32, *, sees_noise: bool = False) -> None:
+    def __init__(self, width: int = 32, *, sees_noise: bool = False, act: str = "prelu") -> None:
         super().__init__()
         stem = 3 * width // 4
         self.noise = NoiseLevel() if sees_noise else None
         enter = nn.Conv2d(2 if sees_noise else 1, stem, 3, 2, padding=1, bias=False)
-        self.stem = nn.Sequential(enter, nn.BatchNorm2d(stem), nn.PReLU(stem))
+        self.stem = nn.Sequential(enter, nn.BatchNorm2d(stem), activation(act, stem))
         blocks = []
         inputs = stem
         for stage in (width, 2 * width, 4 * width):
-            blocks += [ResidualBlock(inputs, stage, 2), ResidualBlock(stage, stage, 1)]
+            blocks += [ResidualBlock(inputs, stage, 2, act=act), ResidualBlock(stage, stage, 1, act=act)]
             inputs = stage
         self.blocks = nn.Sequential(*blocks)
 
@@ -47,14 +47,16 @@ def edge(
     memory_temperature: float = 0.1,
     prior: tuple[float, float] = (4.0, 0.0),
     sees_noise: bool = False,
+    act: str = "prelu",
 ) -> AIS:
     """AIS with the small analyzer; the memory is left out unless `memory_slots` asks for it.
 
     `sees_noise` (an addition of this project) tells the analyzer the noise level of the face, see `NoiseLevel`.
+    `act` is the analyzer's `activation`.
     """
     memory = AntigenMemory(memory_slots, dim, temperature=memory_temperature) if memory_slots else None
     return AIS(
-        EdgeAnalyzer(width, sees_noise=sees_noise),
+        EdgeAnalyzer(width, sees_noise=sees_noise, act=act),
         PooledFeature(4 * width, dim),
         memory,
         AntibodyGenerator(dim, k, prior=prior),

@@ -13,19 +13,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from immunecam.models.layers import activation
 from immunecam.models.noise_level import NoiseLevel
 
 __all__ = ["Restorer"]
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around a PReLU, added to their input; the second starts at zero.
+    """Two 3x3 convolutions around an activation, added to their input; the second starts at zero.
 
     No batch normalisation: clean and attacked faces have different statistics, and one set of moving averages serves
     neither (Xie et al., CVPR 2020). Separable convolutions are a depth-wise and a 1x1 one each (Chollet, CVPR 2017).
     """
 
-    def __init__(self, width: int, separable: bool) -> None:
+    def __init__(self, width: int, separable: bool, act: str) -> None:
         super().__init__()
 
         def convolution() -> list[nn.Conv2d]:
@@ -34,7 +35,7 @@ class _Block(nn.Module):
             return [nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1)]
 
         first, last = convolution(), convolution()
-        self.body = nn.Sequential(*first, nn.PReLU(width), *last)
+        self.body = nn.Sequential(*first, activation(act, width), *last)
         nn.init.zeros_(last[-1].weight)
         assert last[-1].bias is not None
         nn.init.zeros_(last[-1].bias)
@@ -74,6 +75,7 @@ class Restorer(nn.Module):
         sees: str = "both",
         sees_noise: bool = False,
         separable: bool = False,
+        act: str = "prelu",
     ) -> None:
         super().__init__()
         if len(widths) != len(depths) or not widths:
@@ -89,7 +91,7 @@ class Restorer(nn.Module):
         self.noise = NoiseLevel() if sees_noise else None
         self.enter = nn.Conv2d((8 if sees == "both" else 4) + int(sees_noise), widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Sequential(*(_Block(width, separable) for _ in range(depth)))
+            nn.Sequential(*(_Block(width, separable, act) for _ in range(depth)))
             for width, depth in zip(widths, depths, strict=True)
         )
         pairs = list(itertools.pairwise(widths))
@@ -97,8 +99,10 @@ class Restorer(nn.Module):
         self.grow = nn.ModuleList(
             nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2)) for fine, coarse in pairs
         )
-        self.up = nn.ModuleList(_Block(fine, separable) for fine, _ in pairs)
-        self.leave = nn.Sequential(nn.PReLU(widths[0]), nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2))
+        self.up = nn.ModuleList(_Block(fine, separable, act) for fine, _ in pairs)
+        self.leave = nn.Sequential(
+            activation(act, widths[0]), nn.Conv2d(widths[0], 4, 3, padding=1), nn.PixelShuffle(2)
+        )
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
 

@@ -21,7 +21,7 @@ from immunecam.export.basis_precision import subspace_from_eigenspace
 from immunecam.export.parity import Parity
 from immunecam.export.to_onnx import export_bundle, main, run_folder_of
 from immunecam.kernels import mutate, project, uniforms
-from immunecam.models import Eigenspace
+from immunecam.models import Eigenspace, build_model
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.engines import OnnxRuntimeEngine
@@ -186,6 +186,25 @@ def test_whole_graph_is_analyzer_and_kernels(exported):
             alone = purifier.purify_batch(faces[number : number + 1], first_image=number)
             np.testing.assert_allclose(alone.probabilities[0], batch.probabilities[number], atol=1e-5)
             assert np.abs(alone.purified[0].astype(int) - batch.purified[number]).max() <= 1
+
+
+def test_prelu_is_split_for_cpus_only(restoring):
+    bundle = Bundle.load(restoring)
+    kinds = {
+        role: {node.op_type for node in onnx.load_from_string(bundle.graph(role)).graph.node}
+        for role in bundle.manifest.graphs
+    }
+    assert {role for role, found in kinds.items() if "PRelu" in found} == {"analyzer", "restorer"}
+
+
+def test_relu_networks_have_no_slopes(tmp_path):
+    run = train("edge", tmp_path / "a.run", act="relu", restorer={"widths": [8], "depths": [1], "act": "relu"})
+    bundle, parity = export_bundle(run, tmp_path / "a.immune")
+    assert parity.max_abs_restored < 1e-5
+    graph = onnx.load_from_string(bundle.graph("restorer")).graph
+    assert {"PRelu", "Relu"} & {node.op_type for node in graph.node} == {"Relu"}
+    with pytest.raises(ValueError, match="activation must be one of prelu, relu, got 'gelu'"):
+        build_model("edge", 8, {"act": "gelu"})
 
 
 def test_restoration_is_part_of_the_graph(restoring):
