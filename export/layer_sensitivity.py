@@ -56,14 +56,14 @@ class QuantisedNetwork:
         The most sensitive first.
     error : float
         Change of the output by all that is quantised, in the network's own unit.
-    limit : float
-        What was allowed.
+    limit : float or None
+        What was allowed; None is anything.
     """
 
     graph: bytes
     layers: tuple[LayerHarm, ...]
     error: float
-    limit: float
+    limit: float | None
 
     @property
     def worst(self) -> LayerHarm | None:
@@ -78,7 +78,7 @@ def quantised_as_far_as_borne(
     calibration: Feeds,
     trial: Feeds,
     measure: Callable[[NDArray[np.float32], NDArray[np.float32]], float],
-    limit: float,
+    limit: float | None,
     tell: Callable[[str], None] = lambda what: None,
 ) -> QuantisedNetwork:
     """Quantise each layer alone, then all but the worst ones until the output changes by no more than the limit.
@@ -93,8 +93,8 @@ def quantised_as_far_as_borne(
         Its inputs (N, 112, 112): for the ranges, and others for the measurement.
     measure : callable
         Output as it was and as it is to the change, 0 or more.
-    limit : float
-        Largest change.
+    limit : float, optional
+        Largest change; None quantises every layer.
     tell : callable, optional
         Called with what is being done.
     """
@@ -112,7 +112,7 @@ def quantised_as_far_as_borne(
         tell(f"all but {kept} layers in int8")
         candidate = quantised(graph, calibration, layers=ranked[kept:], outputs=True)
         found = error(candidate)
-        if found <= limit:  # holds at the latest where nothing is quantised
+        if limit is None or found <= limit:  # holds at the latest where nothing is quantised
             break
     weights = _weights(graph)
     layers = tuple(

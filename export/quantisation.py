@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ Feeds = Mapping[str, NDArray[np.float32]]
 
 # What int8 pays for. The rest stays in single precision.
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
+
+# What is computed within the operator before it: its output is quantised in the other's place.
+_WITHIN = "Relu"
 
 
 def layers_of(graph: bytes) -> tuple[str, ...]:
@@ -55,8 +59,8 @@ def quantised(
     layers : collection of str, optional
         Names of the operators to quantise; None means all of :func:`layers_of`.
     outputs : bool
-        Quantise what comes out of an operator, too. ONNX Runtime has integer kernels for such a Conv only; TensorRT
-        does better without.
+        Quantise what comes out of an operator, or of the ReLU after it, too. ONNX Runtime has integer kernels for such
+        a Conv only; TensorRT does better without.
 
     Returns
     -------
@@ -66,9 +70,10 @@ def quantised(
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    chosen = layers_of(graph) if layers is None else layers
+    chosen = set(layers_of(graph) if layers is None else layers)
     if not chosen:
         return graph
+    after = _activations_after(graph, chosen) if outputs else {}
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         source, target = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
         source.write_bytes(graph)
@@ -77,8 +82,8 @@ def quantised(
             str(target),
             _Reader(calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_QUANTISED,
-            nodes_to_quantize=sorted(chosen),
+            op_types_to_quantize=[*_QUANTISED, _WITHIN] if after else _QUANTISED,
+            nodes_to_quantize=sorted(chosen | after.keys()),
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -90,7 +95,38 @@ def quantised(
                 "OpTypesToExcludeOutputQuantization": [] if outputs else _QUANTISED,
             },
         )
-        return checked_model(onnx.load(str(target)))
+        model = onnx.load(str(target))
+        _join(model.graph, after)
+        return checked_model(model)
+
+
+def _activations_after(graph: bytes, chosen: Collection[str]) -> dict[str, str]:
+    """Names of ReLUs, and of what the chosen operators give to them and to nothing else."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    given = {node.output[0] for node in model.graph.node if node.name in chosen}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    return {
+        node.name: node.input[0]
+        for node in model.graph.node
+        if node.op_type == _WITHIN and node.input[0] in given and uses[node.input[0]] == 1
+    }
+
+
+def _join(graph: Any, after: Mapping[str, str]) -> None:
+    """Take out the quantisation between an operator and its ReLU."""
+    pairs = {node.output[0]: node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    for node in graph.node:
+        if node.name in after:
+            dequantise = pairs[node.input[0]]
+            quantise = pairs[dequantise.input[0]]
+            node.input[0] = after[node.name]
+            graph.node.remove(dequantise)
+            graph.node.remove(quantise)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,10 @@ from immunecam.runtime.engines.external_data import inline_external_data
 __all__ = ["LIMITS", "MOST_POINTS", "Figure", "Judge", "QuantisationCost", "quantize_bundle"]
 
 LIMITS: Mapping[str, float] = {"analyzer": 1e-3, "restorer": 1.0}
-"""Largest change by int8: mean absolute of a probability; root mean square of a restored pixel, in grey levels."""
+"""Largest change by int8: mean absolute of a probability; root mean square of a restored pixel, in grey levels.
+
+Of networks that were not trained for int8. Those that were have met the change in training, and recognition decides.
+"""
 
 MOST_POINTS = 0.5
 """Percentage points that a figure of recognition may lose."""
@@ -105,7 +108,7 @@ def quantize_bundle(
     trial: NDArray[np.float32],
     *,
     judge: Judge | None = None,
-    limits: Mapping[str, float] = LIMITS,
+    limits: Mapping[str, float | None] | None = None,
     most_points: float = MOST_POINTS,
     overwrite: bool = False,
     drop_signature: bool = False,
@@ -123,8 +126,9 @@ def quantize_bundle(
         Training faces in [-1, 1] for the ranges, and others to measure on; a perturbation is added to half of each.
     judge : callable, optional
         Measures recognition.
-    limits : Mapping of float
-        Largest change by role, as `LIMITS`; layers stay in float32 until it holds.
+    limits : Mapping of float or None, optional
+        Largest change by role; layers stay in float32 until it holds, and with None none does. Default: `LIMITS`; no
+        limit where there is a judge and the networks were trained for int8 (`TrainConfig.quantisation_aware`).
     most_points : float
         A figure of the judge that loses more is an error.
     overwrite, drop_signature
@@ -149,6 +153,9 @@ def quantize_bundle(
             raise UsageError(f"{len(faces)} faces to {what} on are too few: give two or more")
     check_free(path, overwrite=overwrite)
     check_signature_kept(path, sign=None, drop_signature=drop_signature)
+    if limits is None:
+        trained_for_it = bool((source.manifest.provenance.get("config") or {}).get("quantisation_aware"))
+        limits = dict.fromkeys(LIMITS) if trained_for_it and judge is not None else LIMITS
     ranges, trials = Reference(source, _half_noisy(calibration, 0)), Reference(source, _half_noisy(trial, 1))
     networks: dict[str, QuantisedNetwork] = {}
     floats: dict[str, bytes] = {}

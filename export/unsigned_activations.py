@@ -2,7 +2,9 @@
 
 TensorRT wants int8 activations. ONNX Runtime's integer convolutions on x86 want uint8 ones, and leave many others
 in float32. ``uint8 q + 128 with the zero point 128`` and ``int8 q with the zero point 0`` stand for the same number, at
-the ends of the range, too.
+the ends of the range, too. What comes out of a ReLU has no numbers below zero, and keeps the zero point 0, by which
+ONNX Runtime sees that the integer convolution before can do the ReLU; above the largest number that was calibrated, it
+goes on where int8 ends.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 __all__ = ["unsigned_activations"]
 
-_ZERO = "zero_point.uint8"
+_MIDDLE, _LOWEST = "zero_point.uint8", "zero_point.uint8.lowest"
 
 
 def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
@@ -34,12 +36,19 @@ def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> l
     """
     from onnx import numpy_helper
 
-    quantised = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    positive = {node.output[0] for node in nodes if node.op_type == "Relu"}
+    zeros = {
+        node.output[0]: _LOWEST if node.input[0] in positive else _MIDDLE
+        for node in nodes
+        if node.op_type == "QuantizeLinear"
+    }
     replaced = set()
     for node in nodes:
-        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and node.input[0] in quantised):
+        quantised = {"QuantizeLinear": node.output[0], "DequantizeLinear": node.input[0]}.get(node.op_type)
+        if quantised in zeros:
             replaced.add(node.input[2])
-            node.input[2] = _ZERO
+            node.input[2] = zeros[quantised]
     unused = replaced.difference(*(node.input for node in nodes))
-    more = [numpy_helper.from_array(np.uint8(128), _ZERO)] if quantised else []
+    values = {_LOWEST: np.uint8(0), _MIDDLE: np.uint8(128)}
+    more = [numpy_helper.from_array(values[name], name) for name in sorted(set(zeros.values()))]
     return [*(tensor for tensor in initializers if tensor.name not in unused), *more]

@@ -133,6 +133,8 @@ class TrainConfig:
         Of the copy that the attacker is aimed at.
     augment : bool
         Mirror, and vary brightness and contrast.
+    quantisation_aware : bool
+        Convolutions and linear layers round as they will in int8 (`training.quantisation_aware`).
     resampled : float
         Fraction of steps whose faces, attacked ones with their perturbation, have been in a frame (`Resampling`).
     seed : int
@@ -165,6 +167,7 @@ class TrainConfig:
     bank: BankConfig | None = None
     ema_decay: float = 0.9
     augment: bool = False
+    quantisation_aware: bool = False
     resampled: float = 0.0
     seed: int = 0
 

@@ -27,6 +27,7 @@ from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.loop import TrainingLoop, reason_of
 from immunecam.training.objective import Objective, StepValues
 from immunecam.training.origin import Origin, origin_of
+from immunecam.training.quantisation_aware import quantise_in_training
 from immunecam.training.recognizer import Recognizer
 from immunecam.training.resampling import Resampling
 from immunecam.training.seeds import seed_of
@@ -136,6 +137,8 @@ class Trainer(TrainingLoop[StepValues]):
         if origin is not None and not resuming:
             self._take_over(origin)
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
+        if config.quantisation_aware:
+            quantise_in_training(self.network)
         self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
         self.optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":

@@ -38,11 +38,17 @@ def quantize(
     calibration: Annotated[int, typer.Option(help="Faces that ranges are taken from, and as many to measure on.")] = 64,
     pairs: Annotated[int, typer.Option(help="Pairs to verify, half of them same.")] = 1000,
     most_p: Annotated[
-        float, typer.Option(min=0, help="Mean change of a probability; layers stay in float32 until it holds.")
-    ] = 1e-3,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0,
+            help="Mean change of a probability; layers stay in float32 until it holds. Default: 0.001, or none where "
+            "the networks were trained for int8 and --recognizer decides.",
+        ),
+    ] = None,
     most_grey_levels: Annotated[
-        float, typer.Option(min=0, help="Root mean square change of a restored pixel, likewise.")
-    ] = 1.0,
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Root mean square change of a restored pixel, likewise. Default: 1, or none."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     trust: TrustedKey = None,
     bundle_state: BundleState = None,
@@ -77,7 +83,7 @@ def quantize(
             ranges,
             trial,
             judge=judge,
-            limits={"analyzer": most_p, "restorer": most_grey_levels},
+            limits=_limits(most_p, most_grey_levels),
             overwrite=overwrite,
             tell=tell,
         )
@@ -86,6 +92,16 @@ def quantize(
         more = {"bundle_sha256": made.sha256, "pairs": pairs, "quantisation": record}
         write_report(json_report, "immunecam.bundle-quantize/1", record["cost"]["figures"], **more)
     _show(Console(), out, made, networks, cost)
+
+
+def _limits(most_p: float | None, most_grey_levels: float | None) -> dict[str, float | None] | None:
+    """Both, if one was given; else the default, which depends on the bundle."""
+    from immunecam.export.quantised_bundle import LIMITS
+
+    given = {"analyzer": most_p, "restorer": most_grey_levels}
+    if set(given.values()) == {None}:
+        return None
+    return {role: LIMITS[role] if limit is None else limit for role, limit in given.items()}
 
 
 def _drawn(faces: FaceSet, count: int) -> tuple[Any, Any]:
@@ -125,9 +141,10 @@ def _show(
 ) -> None:
     for role, network in networks.items():
         kept = [str(layer) for layer in network.layers if not layer.quantised]
+        allowed = "" if network.limit is None else f" of {network.limit:g}"
         console.print(
             f"{role}: {len(network.layers) - len(kept)} of {len(network.layers)} layers in int8, change "
-            f"{network.error:.2g} of {network.limit:g}; in float32: {', '.join(kept) or 'none'}",
+            f"{network.error:.2g}{allowed}; in float32: {', '.join(kept) or 'none'}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
     console.print(

@@ -466,3 +466,18 @@ def test_the_slow_copy_holds_still_while_it_is_attacked():
             assert torch.equal(slow.network.state_dict()[name], value), name
     assert not any(p.requires_grad for p in slow.network.parameters())
     assert network.training
+
+
+def test_training_for_int8_rounds_the_trained_network_only(faces, recognizer, tmp_path):
+    config = TINY.replace(quantisation_aware=True)
+    trainer = Trainer(config, faces, [recognizer], tmp_path / "int8")
+    Trainer(TINY, faces, [recognizer], tmp_path / "plain").run()
+    trainer.run()
+    assert json.loads((tmp_path / "int8" / "config.json").read_text())["config"]["quantisation_aware"]
+    rounded, plain = weights(tmp_path / "int8"), weights(tmp_path / "plain")
+    assert rounded.keys() == plain.keys()
+    assert any(not torch.equal(rounded[name], plain[name]) for name in plain)
+    some = faces.batches(4).__iter__().__next__()
+    slow = trainer.slow.network
+    assert not slow.training
+    assert torch.equal(slow.logits(some), slow.train(False).logits(some))
