@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -199,6 +200,26 @@ def test_a_network_that_bears_nothing_stays_as_it_is(source, tmp_path):
     assert networks["analyzer"].worst is None
     assert dict(bundle.manifest.precision) == {"basis": "fp32", "analyzer": "fp32", "restorer": "int8"}
     assert cost.max_abs_p < 1e-6
+
+
+def test_of_networks_that_were_trained_for_int8_recognition_decides(source, tmp_path):
+    folder = tmp_path / "trained.immune"
+    shutil.copytree(source.path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["provenance"] = {"config": {"quantisation_aware": True}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    trained, faces = Bundle.load(folder), (smooth_faces(4), smooth_faces(4, 1))
+
+    def borne(bundle, name, **options):
+        _, networks, _ = quantize_bundle(bundle, tmp_path / name, *faces, **options)
+        return {role: network.limit for role, network in networks.items()}
+
+    judge = {"judge": lambda before, after: [Figure("r1", 99.0, 98.9)]}
+    assert borne(trained, "a.immune", **judge) == {"analyzer": None, "restorer": None}
+    record = Bundle.load(tmp_path / "a.immune").manifest.provenance["quantisation"]["networks"]
+    assert all(layer["quantised"] for network in record.values() for layer in network["layers"])
+    assert all(limit is not None for limit in borne(trained, "b.immune").values())  # nobody judges
+    assert all(limit is not None for limit in borne(source, "c.immune", **judge).values())
 
 
 def test_what_cannot_be_quantised(source, made, tmp_path):
