@@ -2,10 +2,11 @@
 
 ``python -m immunecam.benchmarks.projection --json benchmarks/results/projection.json``
 
-Three forms of the whole purifier's projection, of a bundle's own basis: all rows ("dense"), a copy of the active ones
-("active"), and what is exported, which chooses ("chosen"); and the NumPy kernel, which other engines use. Antibodies
-have a given number of rows that any face of the batch uses, each face three of five of them, and are also drawn as the
-bundle draws them for the faces of its sample clip.
+Forms of the whole purifier's projection, of a bundle's own basis: all rows ("dense"; by integer products if the basis
+is int8), all rows in float32 ("dense float32", if it is), a copy of the active ones ("active"), and what is exported,
+which chooses ("chosen"); and the NumPy kernel, which other engines use. Antibodies have a given number of rows that any
+face of the batch uses, each face three of five of them, and are also drawn as the bundle draws them for the faces of
+its sample clip.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.in_turn import in_turn
-from immunecam.export.active_rows import SHARE, projection_nodes
+from immunecam.export.active_rows import SHARE, SHARE_OF_INTEGERS, projection_nodes
+from immunecam.export.integer_projection import integer_constants, integer_product
 from immunecam.kernels import Subspace, project_float, uniforms
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
@@ -28,32 +30,59 @@ from immunecam.runtime.report import write_report
 
 __all__ = ["main"]
 
-_SHARES = {"dense": 0.0, "active": 2.0, "chosen": SHARE}
 _USED = 0.6
 
 
-def _form(subspace: Subspace, share: float, threads: int) -> Any:
-    """A session of the projection alone: `centred` (N, D) and `antibody` (N, K) float32 to `out`."""
+def _forms(subspace: Subspace, threads: int) -> dict[str, Any]:
+    """Sessions of the projection alone: `pixels` (N, D) and `antibody` (N, K) float32 to `out`."""
+    integers = subspace.basis.dtype == np.int8
+    forms = {"dense": (0.0, integers), "active": (2.0, integers), "chosen": (None, integers)}
+    if integers:
+        forms["dense float32"] = (0.0, False)
+    return {name: _form(subspace, share, whole, threads) for name, (share, whole) in forms.items()}
+
+
+def _form(subspace: Subspace, share: float | None, integers: bool, threads: int) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     float32, k, d = TensorProto.FLOAT, subspace.k, subspace.d
-    nodes, constants = projection_nodes(
-        k, d, antibody="antibody", weights="weights", centred="centred", rows="rows", output="out", share=share
-    )
     first = [
-        helper.make_node("Cast", ["basis"], ["rows"], to=float32),
         helper.make_node("Mul", ["antibody", "squares"], ["weights"]),
+        helper.make_node("Sub", ["pixels", "mean"], ["centred"]),
     ]
-    squares = np.ones(k, np.float32) if subspace.scale is None else np.square(subspace.scale)
+    rows, dense = "basis", None
+    constants = {"basis": subspace.basis, "mean": subspace.mean, "squares": np.ones(k, np.float32)}
+    if subspace.scale is not None:
+        constants["squares"] = np.square(subspace.scale)
+    if integers:
+        first.append(helper.make_node("Transpose", ["basis"], ["columns"], perm=[1, 0]))
+        dense = integer_product(
+            pixels="pixels", weights="weights", rows="basis", columns="columns", output="dense.spanned"
+        )
+        constants |= integer_constants(subspace.mean, subspace.basis)
+    elif subspace.basis.dtype != np.float32:
+        first.append(helper.make_node("Cast", ["basis"], ["rows"], to=float32))
+        rows = "rows"
+    nodes, more = projection_nodes(
+        k,
+        d,
+        antibody="antibody",
+        weights="weights",
+        centred="centred",
+        rows=rows,
+        output="out",
+        share=share,
+        integers=dense,
+    )
     graph = helper.make_graph(
         [*first, *nodes],
         "projection",
         [
             helper.make_tensor_value_info("antibody", float32, ["N", k]),
-            helper.make_tensor_value_info("centred", float32, ["N", d]),
+            helper.make_tensor_value_info("pixels", float32, ["N", d]),
         ],
         [helper.make_tensor_value_info("out", float32, ["N", d])],
-        [*constants, numpy_helper.from_array(subspace.basis, "basis"), numpy_helper.from_array(squares, "squares")],
+        [*more, *(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items())],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     return open_model(
@@ -91,14 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
     faces = _clip_faces(most)
     p = OnnxRuntimeEngine.from_bundle(bundle, provider="cpu").analyze(faces)
     drawn = uniforms(0, np.arange(most), 1, space.k)[:, 0] < p
-    centred = faces.reshape(most, -1) - space.mean
+    pixels = np.rint((faces.reshape(most, -1) + 1) * 127.5) / np.float32(127.5) - 1
     for threads in given.threads:
-        sessions = {name: _form(space, share, threads) for name, share in _SHARES.items()}
+        sessions = _forms(space, threads)
         for batch in given.batch:
             counts = [max(1, round(share * space.k)) for share in given.share]
             antibodies = {f"{used} rows": _antibody(rng, batch, space.k, used) for used in counts}
             for name, bits in {**antibodies, "as drawn": drawn[:batch]}.items():
-                inputs = {"antibody": bits.astype(np.float32), "centred": centred[:batch]}
+                inputs = {"antibody": bits.astype(np.float32), "pixels": pixels[:batch].astype(np.float32)}
                 forms: dict[str, Callable[[], object]] = {
                     form: lambda session=session, inputs=inputs: session.run(None, inputs)  # type: ignore[misc]
                     for form, session in sessions.items()
@@ -125,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows,
             bundle_sha256=bundle.sha256,
             basis=str(space.basis.dtype),
-            share=SHARE,
+            share=SHARE_OF_INTEGERS if space.basis.dtype == np.int8 else SHARE,
             repeats=given.repeats,
         )
 

@@ -1,27 +1,41 @@
 """The linear part of a projection as ONNX, which reads the active eigenfaces only where that is faster.
 
 The antibodies of a batch share the rows that they read: those that any face uses are copied together once, and both
-products read the copy. Above a share of active rows the copy costs more than it saves, and the whole basis is read.
+products read the copy. Above a share of active rows the copy costs more than it saves, and the whole basis is read: by
+integer products, if it is int8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["SHARE", "projection_nodes"]
+__all__ = ["SHARE", "SHARE_OF_INTEGERS", "projection_nodes"]
 
 SHARE = 0.4
 """Share of active rows below which they are copied.
 
-With an int8 basis of K = 512 rows (float32 in memory) both forms take the same at 0.4 to 0.6, for 1 to 8 faces, and the
-copy is 1.4 to 3 times faster at 0.2 (``python -m immunecam.benchmarks.projection``).
+With K = 512 rows of float32 both forms take the same at 0.4 to 0.6, for 1 to 8 faces, and the copy is 1.4 to 3 times
+faster at 0.2 (``python -m immunecam.benchmarks.projection``).
 """
+
+SHARE_OF_INTEGERS = 0.25
+"""The same beside integer products (:func:`immunecam.export.integer_projection.integer_product`), for an int8 basis."""
 
 
 def projection_nodes(
-    k: int, d: int, *, antibody: str, weights: str, centred: str, rows: str, output: str, share: float = SHARE
+    k: int,
+    d: int,
+    *,
+    antibody: str,
+    weights: str,
+    centred: str,
+    rows: str,
+    output: str,
+    share: float | None = None,
+    integers: Sequence[Any] | None = None,
 ) -> tuple[list[Any], list[Any]]:
     """Nodes and initializers of ``(weights * (centred rows^T)) rows``.
 
@@ -32,33 +46,38 @@ def projection_nodes(
     antibody, weights : str
         Values (N, K): which rows a face uses, 0 where it does not and more where it does, and their factors.
     centred, rows : str
-        Values (N, D) and (K, D), float32.
+        Values (N, D), float32, and (K, D), float32 or, with `integers`, int8.
     output : str
         Its name, (N, D).
-    share : float
-        Of active rows, from which on all are read.
+    share : float, optional
+        Of active rows, from which on all are read. Default: `SHARE` or `SHARE_OF_INTEGERS`.
+    integers : sequence of NodeProto, optional
+        Nodes of the same product over all rows, whose output is "dense.spanned". Default: float32.
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    def product(inputs: tuple[str, str], branch: str) -> Any:
-        chosen, factors = inputs
-        nodes = [
+    def product(chosen: str, factors: str, branch: str) -> list[Any]:
+        return [
             helper.make_node("Gemm", [centred, chosen], [f"{branch}.coefficients"], transB=1),
             helper.make_node("Mul", [f"{branch}.coefficients", factors], [f"{branch}.kept"]),
             helper.make_node("MatMul", [f"{branch}.kept", chosen], [f"{branch}.spanned"]),
         ]
+
+    def graph(nodes: Sequence[Any], branch: str) -> Any:
         value = helper.make_tensor_value_info(f"{branch}.spanned", TensorProto.FLOAT, ["N", d])
         return helper.make_graph(nodes, branch, [], [value])
 
-    dense = product((rows, weights), "dense")
-    active = product(("active.rows", "active.weights"), "active")
+    if share is None:
+        share = SHARE if integers is None else SHARE_OF_INTEGERS
+    dense = graph(integers or product(rows, weights, "dense"), "dense")
+    copy = "active.rows" if integers is None else "active.int8"
     copies = [
-        helper.make_node("Gather", [rows, "active.index"], ["active.rows"], axis=0),
+        helper.make_node("Gather", [rows, "active.index"], [copy], axis=0),
         helper.make_node("Gather", [weights, "active.index"], ["active.weights"], axis=1),
     ]
-    nodes = [*copies, *active.node]
-    del active.node[:]
-    active.node.extend(nodes)
+    if integers is not None:
+        copies.append(helper.make_node("Cast", [copy], ["active.rows"], to=TensorProto.FLOAT))
+    active = graph([*copies, *product("active.rows", "active.weights", "active")], "active")
     initializers = [
         numpy_helper.from_array(np.array([0]), "active.faces"),
         numpy_helper.from_array(np.array([-1]), "active.flat"),

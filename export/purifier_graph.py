@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from immunecam.export.active_rows import projection_nodes
+from immunecam.export.integer_projection import integer_constants, integer_product
 from immunecam.export.split_prelu import split_prelu
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
@@ -81,18 +82,23 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
         nodes.append(helper.make_node(kind, inputs, [name], name="purifier/" + output, **attributes))
         return name
 
-    # ONNX Runtime folds this cast when it loads the graph; DequantizeLinear it would run on every call (and 1.23 and
-    # older cannot transpose its result). So the scales of an int8 basis go to the antibody: q_k s_k appears twice.
     rows = "subspace.basis"
-    if subspace.basis.dtype != np.float32:
+    if subspace.basis.dtype == np.float16:  # folded when ONNX Runtime loads the graph
         rows = node("Cast", [rows], "rows", to=TensorProto.FLOAT)
     bits = node("Cast", [node("Less", ["uniforms", "probabilities"], "bits")], "drawn", to=TensorProto.FLOAT)
+    # The scales of an int8 basis go to the antibody: q_k s_k appears twice.
     antibody = weights = node("Where", ["expected", "probabilities", bits], "antibody")
     if subspace.scale is not None:
         square = node("Mul", ["subspace.scale", "subspace.scale"], "scale_squared")
         weights = node("Mul", [weights, square], "weights")
     pixels = node("Reshape", ["faces", "purifier.flat"], "pixels")
     centred = node("Sub", [pixels, "subspace.mean"], "centred")
+    integers = None
+    if subspace.basis.dtype == np.int8:
+        columns = node("Transpose", [rows], "columns", perm=[1, 0])  # folded, too
+        integers = integer_product(pixels=pixels, weights=weights, rows=rows, columns=columns, output="dense.spanned")
+        numbers = integer_constants(subspace.mean, subspace.basis)
+        initializers += [numpy_helper.from_array(np.asarray(value), name) for name, value in numbers.items()]
     products, constants = projection_nodes(
         subspace.k,
         subspace.d,
@@ -101,6 +107,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
         centred=centred,
         rows=rows,
         output="purifier.spanned",
+        integers=integers,
     )
     nodes += products
     initializers += constants

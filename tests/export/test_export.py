@@ -169,7 +169,7 @@ def test_graphs(exported):
     }
     assert where == {"analyzer.onnx", "subspace.safetensors"}
     # The whole purifier holds nodes and small numbers only.
-    assert (exported / "purifier.onnx").stat().st_size < 0.1 * (exported / "analyzer.onnx").stat().st_size
+    assert (exported / "purifier.onnx").stat().st_size < 0.15 * (exported / "analyzer.onnx").stat().st_size
 
 
 def test_whole_graph_is_analyzer_and_kernels(exported):
