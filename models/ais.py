@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from immunecam.models.layers import ResidualBlock
+from immunecam.models.layers import ResidualBlock, activation
 from immunecam.models.memory import AntigenMemory
 from immunecam.models.restorer import Restorer
 
@@ -19,19 +19,21 @@ class AntigenAnalyzer(nn.Module):
     ----------
     norm : bool
         Batch normalisation in the blocks: yes in AIS, no in PIN's encoder.
+    act : str
+        Of `activation`; PReLU in both papers.
     """
 
     channels = 512
 
-    def __init__(self, *, norm: bool = True) -> None:
+    def __init__(self, *, norm: bool = True, act: str = "prelu") -> None:
         super().__init__()
         widths = (64, 64, 128, 128, 256, 256, 512, 512)
         blocks = []
         inputs = 64
         for number, width in enumerate(widths):
-            blocks.append(ResidualBlock(inputs, width, 2 - number % 2, norm=norm))
+            blocks.append(ResidualBlock(inputs, width, 2 - number % 2, norm=norm, act=act))
             inputs = width
-        self.stem = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.PReLU(64))
+        self.stem = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), activation(act, 64))
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,10 +153,12 @@ def ais(
     generator_batch_norm: bool = False,
     prior: tuple[float, float] = (0.0, 0.0),
     pooled: bool = False,
+    act: str = "prelu",
 ) -> AIS:
     """The network of the paper; `memory_slots=0` leaves the memory out. Deviations as in the parts.
 
     `pooled` (deviation) puts `PooledFeature` in the place of the 25088 -> dim layer, half of the network's weights.
+    `act` is the analyzer's `activation`.
     """
     memory = (
         AntigenMemory(
@@ -169,4 +173,4 @@ def ais(
     )
     generator = AntibodyGenerator(dim, k, batch_norm=generator_batch_norm, prior=prior)
     feature = PooledFeature(512, dim) if pooled else AntigenFeature(512, dim)
-    return AIS(AntigenAnalyzer(), feature, memory, generator)
+    return AIS(AntigenAnalyzer(act=act), feature, memory, generator)
