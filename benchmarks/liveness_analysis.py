@@ -21,9 +21,9 @@ from immunecam.benchmarks.liveness.figures import (
 )
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.plots import liveness_plots
-from immunecam.benchmarks.liveness.protocol import FULL, QUICK, LivenessProtocol
+from immunecam.benchmarks.liveness.protocol import FULL, MATRIX, QUICK, LivenessProtocol
 from immunecam.benchmarks.liveness.purified import purified_rows
-from immunecam.benchmarks.liveness.victim import LivenessVictim, load_victims
+from immunecam.benchmarks.liveness.victim import LivenessVictim, in_detail, load_victims
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.models.liveness_loss import LIVE
@@ -33,7 +33,7 @@ from immunecam.runtime.report import machine, read_report, versions, write_repor
 from immunecam.training.liveness import LivenessSet
 from immunecam.training.liveness.errors import live_scores, species_of
 
-__all__ = ["FULL", "QUICK", "SCHEMA", "analyze", "load_report", "write_page"]
+__all__ = ["FULL", "MATRIX", "QUICK", "SCHEMA", "analyze", "load_report", "write_page"]
 
 SCHEMA = "immunecam.liveness/1"
 
@@ -65,7 +65,7 @@ def analyze(
     faces : LivenessSet
         Of both classes, which no network was trained on.
     protocol : LivenessProtocol
-        `FULL` or `QUICK`, or one of one's own.
+        `FULL`, `QUICK` or `MATRIX`, or one of one's own.
     work : path
         Folder for everything that takes time.
     validation : LivenessSet, optional
@@ -115,12 +115,13 @@ def analyze(
     scored = {(job.victim.name, job.head, job.name, job.level, job.sfa): attacked.scores(job) for job in jobs}
     success = success_rows(attacked, victims, scored)
     gains, goal = gain_rows(attacked, victims, scored)
-    sweep = sweep_rows(attacked, victims, gains) if goal["met"] is False else []
+    detailed = in_detail(victims)
+    sweep = sweep_rows(attacked, detailed, gains) if goal["met"] is False else []
     species = species_of(judged)
     errors = error_rows(
         attacked, victims, lambda victim: (live_scores(victim.network, judged).numpy(), species), scored
     )
-    purification, found = ([], 0) if bundle is None else purified_rows(attacked, victims, bundle)
+    purification, found = ([], 0) if bundle is None else purified_rows(attacked, detailed, bundle)
     live = int((attacked.faces.labels.live == LIVE).sum())
     content: dict[str, Any] = {
         "protocol": json.loads(json.dumps(protocol.to_dict())),
@@ -133,12 +134,13 @@ def analyze(
         "attacked_faces": {"live": live, "spoofs": len(attacked.faces) - live},
         "device": device,
         "runs": [victim.to_dict() for victim in victims],
+        "in_detail": [victim.name for victim in detailed],
         "ranking": rankings(attacked, victims, scored, success),
         "goal": goal,
         "gain": gains,
         "sweep": sweep,
         "best_sweep": best_sweep(sweep),
-        "transfer": transfer_rows(attacked, victims),
+        "transfer": transfer_rows(attacked, detailed),
         "errors": errors,
         "adversarial": _before_and_after(victims, errors, protocol),
         "purification": purification,

@@ -266,10 +266,21 @@ def best_sweep(rows: Sequence[_Row]) -> _Row | None:
     return dict(zip(keys, best, strict=True)) | {"mean_gain_points": round(float(np.mean(found[best])), 2)}
 
 
-def strongest(attacked: AttackedFaces, victim: LivenessVictim, scored: Scored, level: float) -> NDArray[np.float32]:
-    """Scores by the attack, of all at a budget, that does most to each face: as a spoof passes, or a live face not."""
+def strongest(
+    attacked: AttackedFaces, victim: LivenessVictim, scored: Scored, level: float, head: str | None = None
+) -> NDArray[np.float32]:
+    """Scores by the attack, of all at a budget, that does most to each face: as a spoof passes, or a live face not.
+
+    With a head, of the attacks on it alone.
+    """
     live = (attacked.faces.labels.live == LIVE).numpy()
-    found = np.stack([scores for key, scores in scored.items() if (key[0], key[3]) == (victim.name, level)])
+    found = np.stack(
+        [
+            scores
+            for key, scores in scored.items()
+            if (key[0], key[3]) == (victim.name, level) and head in (None, key[1])
+        ]
+    )
     return np.where(live, found.min(0), found.max(0))
 
 
@@ -327,7 +338,8 @@ def rankings(
 ) -> dict[str, list[_Row]]:
     """Runs, backbones, sets of auxiliary tasks and heads, the most robust first.
 
-    A network's figure is the mean over all budgets of how often the strongest attack of all makes a spoof pass. A
+    A network's figure is the mean over all budgets of how often the strongest attack of all makes a spoof pass; beside
+    it stands that of the attacks on the head live alone, for more heads are more ways for an attacker to try. A
     head's is the mean success of the attacks through it. Backbones and sets of tasks are means over their runs that
     were not trained against attacks.
     """
@@ -336,17 +348,20 @@ def rankings(
     for victim in victims:
         outcome = outcomes[victim.name]
         opens = outcome.right & ~outcome.live
-        shares = [
-            float(outcome.fooled(strongest(attacked, victim, scored, level))[opens].mean()) if opens.any() else np.nan
-            for level in attacked.protocol.levels
-        ]
+        opened = {}
+        for key, head in (("opened_percent", None), ("opened_through_live_percent", "live")):
+            fooled = [
+                outcome.fooled(strongest(attacked, victim, scored, level, head))[opens]
+                for level in attacked.protocol.levels
+            ]
+            opened[key] = round(100 * float(np.mean(fooled)), 2) if opens.any() else None
         runs.append(
             {
                 "run": victim.name,
                 "backbone": victim.backbone,
                 "tasks": ", ".join(victim.network.tasks) or "none",
                 "adversarial": victim.adversarial is not None,
-                "opened_percent": None if np.isnan(shares).any() else round(100 * float(np.mean(shares)), 2),
+                **opened,
             }
         )
     usual = [row for row in runs if not row["adversarial"]] or runs

@@ -7,6 +7,7 @@ from typing import Any
 
 from immunecam.benchmarks.evaluation.page import markdown_table
 from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer
+from immunecam.benchmarks.liveness.plots import grid_of
 
 __all__ = ["page"]
 
@@ -14,6 +15,8 @@ _Report = Mapping[str, Any]
 _Row = Mapping[str, Any]
 
 _GAINS = ("", "_at_largest_budget", "_at_all_budgets")
+
+_MOST_ROWS = 1000
 
 _SCOPE = """\
 **No certified presentation attack detection.** APCER, BPCER and ACER are words of ISO/IEC 30107-3; they are used here
@@ -100,8 +103,9 @@ def _rankings(report: _Report) -> list[str]:
         "and with SFA or without, makes a spoof pass that was stopped before; lower is more robust.",
         "",
         *markdown_table(
-            ["run", "backbone", "auxiliary tasks", "trained against attacks", opened],
-            [[r["run"], r["backbone"], r["tasks"], _yes(r["adversarial"]), _number(r["opened_percent"])]
+            ["run", "backbone", "auxiliary tasks", "trained against attacks", opened, "through the head live alone"],
+            [[r["run"], r["backbone"], r["tasks"], _yes(r["adversarial"]), _number(r["opened_percent"]),
+              _number(r["opened_through_live_percent"])]
              for r in ranking["runs"]],
         ),
         "",
@@ -113,6 +117,10 @@ def _rankings(report: _Report) -> list[str]:
             body = [[row[name], str(row["runs"]), _number(row["opened_percent"])] for row in rows]
             parts += [*markdown_table([title, "runs", opened], body), ""]
             parts += [f"Most robust {title}: {rows[0][name]} ({_number(rows[0]['opened_percent'])} %, {word}).", ""]
+    tasks, backbones, found = grid_of(report)
+    if len(tasks) > 1 and len(backbones) > 1:
+        body = [[name, *(_number(found.get((name, backbone))) for backbone in backbones)] for name in tasks]
+        parts += [f"By both, {opened}:", "", *markdown_table(["auxiliary tasks", *backbones], body), ""]
     parts += [
         "Through which head the decision is reached, mean over networks, attacks and budgets; an attack on an "
         "auxiliary head never looks at the decision itself:",
@@ -169,12 +177,12 @@ def _gain(report: _Report) -> list[str]:
         for one in goal["by_head"]
     ]
     titles = ["attacked head", "judged", "gain there, points", "at the largest budget below", "at all budgets"]
-    parts += ["", *markdown_table(titles, heads), "", "Head live, by network and attack:"]
+    parts += ["", *markdown_table(titles, heads), "", f"Head live, by network and attack{_those(report)}:"]
     body = [
         [row["run"], row["attack"], row["budget"], f"{row['plain_percent']:.1f}", f"{row['sfa_percent']:.1f}",
          _gained(row), f"{row['plain_margin']:+.2f}", f"{row['sfa_margin']:+.2f}",
          "judged here" if row["judged"] else ""]
-        for row in report["gain"] if row["head"] == "live"
+        for row in report["gain"] if row["head"] == "live" and row["run"] in report["in_detail"]
     ]  # fmt: skip
     titles = ["run", "attack", "budget", "alone, %", "with SFA, %", "gain, points", "margin alone", "with SFA", ""]
     parts += ["", *markdown_table(titles, body), ""]
@@ -197,7 +205,7 @@ def _transfer(report: _Report) -> list[str]:
     attack = report["transfer"][0]["attack"]
     return [
         f"{attack} made on one network and shown to another, whose weights the attacker has not: percent of the faces "
-        f"that the other one judged rightly ({_word(report)}).",
+        f"that the other one judged rightly ({_word(report)}){_those(report)}.",
         "",
         *markdown_table(["made on", "shown to", "budget", "direction", "alone, %", "with SFA, %"], body),
     ]
@@ -224,7 +232,7 @@ def _sweep(report: _Report) -> list[str]:
 
 def _species(report: _Report) -> list[str]:
     kinds, body = _species_names(report), []
-    for run in _runs(report):
+    for run in [run for run in _runs(report) if run["run"] in report["in_detail"]]:
         for level in (0.0, *report["protocol"]["levels"]):
             found = {
                 row["species"]: row for row in report["errors"] if (row["run"], row["level"]) == (run["run"], level)
@@ -234,7 +242,7 @@ def _species(report: _Report) -> list[str]:
     titles = ["live faces stopped", *(f"{kind} passes" for kind in kinds[1:])]
     return [
         f"Of all faces of a species, in percent ({_word(report)}); under attack, by the attack that does most to each "
-        "face.",
+        f"face{_those(report)}.",
         "",
         *markdown_table(["run", "budget", *titles], body),
     ]
@@ -302,6 +310,8 @@ def _purified_sentence(report: _Report) -> str:
 
 
 def _every(report: _Report) -> list[str]:
+    if len(report["rows"]) > _MOST_ROWS:
+        return [f"{len(report['rows'])} rows are in the report in JSON, with intervals of 95 %."]
     body = [
         [row["run"], row["head"], row["attack"] + (" + SFA" if row["sfa"] else ""), row["budget"], row["direction"],
          str(row["faces"]), _interval(row)]
@@ -327,6 +337,12 @@ def _how(report: _Report) -> list[str]:
         f"{sfa['law']} {sfa['strength']:g}; the attacker's bank has {protocol['bank']} other faces of each class."
     )
     return parts
+
+
+def _those(report: _Report) -> str:
+    """Says that a table is about some of the networks; the report in JSON has all."""
+    some = len(report["in_detail"]) < len(report["runs"])
+    return ", of the networks with most auxiliary tasks; the report in JSON has the others" if some else ""
 
 
 def _runs(report: _Report) -> Sequence[_Row]:

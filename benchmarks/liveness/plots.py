@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from immunecam.benchmarks.liveness.figures import DIRECTIONS
+from immunecam.models.liveness import AUXILIARY
 from immunecam.reports.plot import Plot
 from immunecam.reports.style import COLOURS, MARKERS, MUTED, WRONG, house_style, new_figure
 
-__all__ = ["liveness_plots"]
+__all__ = ["grid_of", "liveness_plots"]
 
 _Report = Mapping[str, Any]
 
@@ -54,6 +55,17 @@ def liveness_plots(report: _Report) -> list[Plot]:
                 _species(report),
             ),
         ]
+        if len(grid_of(report)[0]) > 1 and len(grid_of(report)[1]) > 1:
+            plots.insert(
+                0,
+                Plot(
+                    "matrix",
+                    f"Spoofs that pass under the strongest attack, by backbone and auxiliary tasks ({word})",
+                    f"Percent of spoofs that were stopped before, mean over the budgets {levels} of 255; darker is "
+                    "worse. Networks trained against attacks are not among them.",
+                    _grid(report),
+                ),
+            )
         if report["sweep"]:
             plots.append(
                 Plot(
@@ -97,9 +109,29 @@ def _matrix(axis: Any, values: NDArray[np.float64], rows: Sequence[str], columns
         axis.spines[side].set_visible(False)
 
 
+def grid_of(report: _Report) -> tuple[list[str], list[str], dict[tuple[str, str], float]]:
+    """Sets of auxiliary tasks, backbones, and how many spoofs pass; means over runs that are alike."""
+    usual = [row for row in report["ranking"]["runs"] if not row["adversarial"] and row["opened_percent"] is not None]
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in usual:
+        found.setdefault((row["tasks"], row["backbone"]), []).append(row["opened_percent"])
+    tasks, backbones = (sorted({key[place] for key in found}) for place in (0, 1))
+    return tasks, backbones, {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def _grid(report: _Report) -> Any:
+    tasks, backbones, found = grid_of(report)
+    values = np.array([[found.get((name, backbone), np.nan) for backbone in backbones] for name in tasks])
+    figure, axes = new_figure(7.2, 1.0 + 0.3 * len(tasks))
+    every = ", ".join(AUXILIARY)
+    _matrix(axes[0, 0], values, ["all" if name == every else name for name in tasks], backbones)
+    return figure
+
+
 def _heat(report: _Report, direction: str) -> Any:
     columns = list(dict.fromkeys((row["attack"], row["sfa"]) for row in report["rows"]))
-    rows = list(dict.fromkeys((row["run"], row["head"]) for row in report["rows"]))
+    detailed = set(report["in_detail"])
+    rows = list(dict.fromkeys((row["run"], row["head"]) for row in report["rows"] if row["run"] in detailed))
     found: dict[tuple[Any, ...], list[float]] = {}
     for row in report["rows"]:
         if row["direction"] == direction and row["percent"] is not None:
@@ -117,7 +149,7 @@ def _heat(report: _Report, direction: str) -> Any:
 
 
 def _budgets(report: _Report) -> Any:
-    runs = [run["run"] for run in report["runs"]]
+    runs = list(report["in_detail"])
     across = min(2, len(runs))
     down = -(-len(runs) // across)
     figure, axes = new_figure(4.6 * across, 0.6 + 2.9 * down, down, across)
@@ -163,7 +195,8 @@ def _budgets(report: _Report) -> Any:
 
 def _species(report: _Report) -> Any:
     levels = [0.0, *report["protocol"]["levels"]]
-    rows = list(dict.fromkeys((row["run"], row["species"]) for row in report["errors"]))
+    detailed = set(report["in_detail"])
+    rows = list(dict.fromkeys((row["run"], row["species"]) for row in report["errors"] if row["run"] in detailed))
     found = {(row["run"], row["species"], row["level"]): row["percent"] for row in report["errors"]}
     values = np.array(
         [[np.nan if (x := found.get((*row, level))) is None else x for level in levels] for row in rows], float

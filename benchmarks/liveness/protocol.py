@@ -10,7 +10,7 @@ from typing import Any
 from immunecam.training.attacks.liveness_attacks import LIVENESS_ATTACKS, SignAttack
 from immunecam.training.attacks.sfa import SFA, sfa_sweep
 
-__all__ = ["CHUNK", "FULL", "GOAL_POINTS", "PLAIN_BELOW", "QUICK", "LivenessProtocol"]
+__all__ = ["CHUNK", "FULL", "GOAL_POINTS", "MATRIX", "PLAIN_BELOW", "QUICK", "LivenessProtocol"]
 
 CHUNK = 50
 """Faces that are attacked together, and kept together."""
@@ -29,7 +29,7 @@ class LivenessProtocol:
     Attributes
     ----------
     name : str
-        "full" or "quick".
+        "full", "quick" or "matrix".
     faces : int
         To attack, of each class; as many as there are, if that is fewer.
     bank : int
@@ -90,6 +90,11 @@ class LivenessProtocol:
 
 
 FULL = LivenessProtocol("full", faces=100)
+MATRIX = LivenessProtocol(
+    "matrix", faces=25, bank=60, levels=(1.0, 2.0, 4.0), sweep_faces=20, whole_sweep=False, purified_levels=(4.0,)
+)
+"""Few faces and many networks: what is concluded are means over these."""
+
 QUICK = LivenessProtocol(
     "quick", faces=40, bank=60, levels=(1.0, 4.0), sweep_faces=20, whole_sweep=False, purified_levels=(4.0,)
 )

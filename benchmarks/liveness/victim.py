@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
@@ -17,7 +18,9 @@ from immunecam.training.liveness import LivenessSet
 from immunecam.training.liveness.errors import equal_error_threshold, live_scores
 from immunecam.training.liveness.trained import load_trained
 
-__all__ = ["LivenessVictim", "load_victims"]
+__all__ = ["LivenessVictim", "in_detail", "load_victims"]
+
+_MANY = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,15 @@ class LivenessVictim:
         return found
 
 
+def in_detail(victims: Sequence[LivenessVictim]) -> list[LivenessVictim]:
+    """Of many networks those that are compared one by one: with most tasks, and not trained against attacks."""
+    if len(victims) <= _MANY:
+        return list(victims)
+    usual = [victim for victim in victims if victim.adversarial is None] or list(victims)
+    most = max(len(victim.network.tasks) for victim in usual)
+    return [victim for victim in usual if len(victim.network.tasks) == most][:_MANY]
+
+
 def load_victims(runs: Sequence[Path], validation: LivenessSet, device: str) -> list[LivenessVictim]:
     """The networks of run folders, each with its threshold on the validation faces.
 
@@ -108,7 +120,7 @@ def load_victims(runs: Sequence[Path], validation: LivenessSet, device: str) -> 
         for task, (trained, given) in names.items():
             if task in network.tasks and list(trained) != list(given):
                 raise InputError(f"the run {str(run)!r} was trained with other classes of {task} than the set has")
-        network = network.to(device)
+        network = network.to(device, memory_format=torch.channels_last)
         sha256 = hashlib.sha256()
         for key, value in sorted(network.state_dict().items()):
             sha256.update(key.encode() + value.cpu().contiguous().numpy().tobytes())

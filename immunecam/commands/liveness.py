@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -10,10 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from immunecam.commands import liveness_analyze, liveness_export
+from immunecam.commands import liveness_analyze, liveness_export, liveness_matrix
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
-from immunecam.files import written_whole
 
 if TYPE_CHECKING:
     from immunecam.training.liveness import LivenessSet
@@ -28,6 +26,7 @@ app = typer.Typer(
 )
 
 app.command("analyze")(liveness_analyze.analyze)
+app.command("matrix")(liveness_matrix.matrix)
 app.command("export")(liveness_export.export)
 
 _Seed = Annotated[int, typer.Option(help="Of everything random.")]
@@ -124,6 +123,9 @@ def train(
     adversarial_sfa: Annotated[
         bool, typer.Option("--adversarial-sfa", help="Augment the features of that attack, as `analyze` does.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: faster where the processor or card computes in bfloat16.")
+    ] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     limit: Annotated[int, typer.Option(min=2, help="Faces of CelebA-Spoof to draw, balanced.")] = 40000,
     maps: Annotated[
@@ -140,7 +142,7 @@ def train(
     from immunecam.models.liveness import check_tasks
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.liveness import AdversarialTraining, LivenessConfig, LivenessTrainer
-    from immunecam.training.liveness.errors import live_scores, presentation_errors
+    from immunecam.training.liveness.errors import write_errors
 
     wanted = None
     try:
@@ -149,7 +151,7 @@ def train(
         against = None
         if adversarial is not None:
             against = AdversarialTraining(adversarial, adversarial_share, adversarial_steps, adversarial_sfa)
-        LivenessConfig(backbone=backbone)
+        LivenessConfig(backbone=backbone, precision=precision)
     except ValueError as error:
         raise UsageError(str(error)) from None
     _check_side(side)
@@ -171,6 +173,7 @@ def train(
             steps=steps,
             batch=batch,
             adversarial=against,
+            precision=precision,
             seed=seed,
         )
         trainer = LivenessTrainer(config, faces, out, resume=resume, device=device)
@@ -185,10 +188,7 @@ def train(
     console.print(f"trained {backbone} in {trainer.seconds:.0f} s; run folder {out}", highlight=False, soft_wrap=True)
     if held_out is None:
         return
-    errors = presentation_errors(live_scores(trainer.slow.network, held_out), held_out)
-    report = {"set": held_out.origin, "faces": held_out.counts(), "threshold": 0.5}
-    with written_whole(out / "errors.json") as partial:
-        partial.write_text(json.dumps(report | errors.to_dict(synthetic=held_out.synthetic), indent=1))
+    errors = write_errors(out, trainer.slow.network, held_out)
     word = "on synthetic spoofs" if held_out.synthetic else f"on {held_out.origin}"
     console.print(
         f"{word}, {len(held_out)} faces: BPCER {errors.bpcer:.1%}, worst APCER {max(errors.apcer.values()):.1%} "

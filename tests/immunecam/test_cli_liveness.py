@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+
+from small_liveness_run import striped_faces
 
 
 @pytest.fixture
@@ -59,6 +62,8 @@ def test_from_pictures_to_errors(run, aligned, tmp_path):
         (("train", "--data", "x", "-o", "run", "--side", "48"), 2, "48 px wide, but they must be 64 or more"),
         (("train", "--data", "x", "-o", "run", "--tasks", "heat"), 2, "unknown liveness task 'heat'"),
         (("train", "--data", "x", "-o", "run", "--backbone", "heat"), 2, "unknown backbone 'heat'"),
+        (("train", "--data", "x", "-o", "run", "--precision", "heat"), 2, "unknown precision 'heat'"),
+        (("matrix", "--data", "x", "--test", "y", "-o", "m"), 3, "make it anew by `immunecam liveness make`"),
         (("train", "--data", ".", "-o", "run"), 3, "give the folder of CelebA-Spoof that holds metas/"),
     ],
 )
@@ -68,3 +73,29 @@ def test_bad_input_is_one_sentence(run, arguments, code, said):
     # The bar of a command that was under way may come before; the sentence is the last line.
     assert done.stderr.splitlines()[-1].startswith("immunecam: ")
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_the_matrix_is_one_command_that_goes_on(run, tmp_path):
+    for name, seed in (("train", 0), ("test", 1)):
+        faces = striped_faces(40, seed=seed)
+        one_task = dataclasses.replace(faces, labels=dataclasses.replace(faces.labels, illumination=None))
+        one_task.save(tmp_path / f"{name}.safetensors")
+    arguments = ("liveness", "matrix", "--data", "train.safetensors", "--test", "test.safetensors", "-o", "m")
+    arguments += ("--backbone", "vgg", "--batch", "4", "--device", "cpu", "--adversarial-steps", "1")
+    trained = run(*arguments, "--steps", "2", "--train-only")
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout == "3 runs in m are trained\n"
+    names = sorted(path.name for path in (tmp_path / "m").iterdir())
+    assert names == ["vgg-all", "vgg-all-hardened", "vgg-none"]
+    before = (tmp_path / "m" / "vgg-all" / "checkpoint.safetensors").stat().st_mtime_ns
+    analysed = run(*arguments, "--steps", "2", "--faces", "1", "--docs", "m.md", "--json", "m.json")
+    assert analysed.returncode == 0, analysed.stderr
+    assert (tmp_path / "m" / "vgg-all" / "checkpoint.safetensors").stat().st_mtime_ns == before
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert sorted(one["run"] for one in report["runs"]) == names
+    assert len(report["adversarial"]) == len(report["protocol"]["levels"])
+    assert {row["run"] for row in report["rows"]} == set(names)
+    assert "## Trained against attacks" in (tmp_path / "m.md").read_text()
+    other = run(*arguments, "--steps", "3")
+    assert other.returncode == 3
+    assert "holds a run with other config" in other.stderr

@@ -10,7 +10,9 @@ from typing import Any
 from immunecam.models.liveness import AUXILIARY, check_tasks
 from immunecam.models.liveness_trunks import TRUNKS
 
-__all__ = ["AdversarialTraining", "LivenessConfig"]
+__all__ = ["PRECISIONS", "AdversarialTraining", "LivenessConfig"]
+
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class LivenessConfig:
         Mirror, shift, and vary brightness and contrast. Nothing finer: blur or noise would hide what spoofs show.
     adversarial : AdversarialTraining, optional
         None learns from faces as they are.
+    precision : str
+        "fp32", or "bf16": convolutions and products in bfloat16, weights, norms and losses in float32. It pays on
+        processors that compute in it (AVX512-BF16, AMX) and on cards; attacks in training stay in float32.
     seed : int
         Of everything random. A step depends on (seed, step) alone, so a resumed run is the same run.
     """
@@ -79,12 +84,15 @@ class LivenessConfig:
     ema_decay: float = 0.99
     augment: bool = True
     adversarial: AdversarialTraining | None = None
+    precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.backbone not in TRUNKS:
             raise ValueError(f"unknown backbone {self.backbone!r}: use one of {', '.join(TRUNKS)}")
         object.__setattr__(self, "tasks", check_tasks(self.tasks))
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}: use one of {', '.join(PRECISIONS)}")
         for name, least in (("steps", 1), ("batch", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -94,8 +102,10 @@ class LivenessConfig:
                 raise ValueError(f"{name} must be finite and above 0, got {value}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; without `adversarial` where there is none, as in older runs."""
+        """Plain values for JSON; without what older runs did not know, where it says what they did."""
         plain = dataclasses.asdict(self)
         if self.adversarial is None:
             del plain["adversarial"]
+        if self.precision == "fp32":
+            del plain["precision"]
         return plain

@@ -6,7 +6,9 @@ the mean of BPCER and the worst kind's APCER. On a synthetic set these are synth
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from immunecam.files import written_whole
 from immunecam.models.liveness import LivenessNetwork
 from immunecam.models.liveness_loss import LIVE, SPOOF
 from immunecam.training.faces import from_uint8
 from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.spoof.labels import SPECIES
 
-__all__ = ["PresentationErrors", "equal_error_threshold", "live_scores", "presentation_errors", "species_of"]
+__all__ = [
+    "ERRORS",
+    "PresentationErrors",
+    "equal_error_threshold",
+    "live_scores",
+    "presentation_errors",
+    "species_of",
+    "write_errors",
+]
+
+ERRORS = "errors.json"
+"""Of a run folder."""
+
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ def live_scores(network: LivenessNetwork, faces: LivenessSet, batch: int = 64) -
     return torch.cat(parts)
 
 
-def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = 0.5) -> PresentationErrors:
+def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = _THRESHOLD) -> PresentationErrors:
     """Errors if faces from this probability of "live" on pass.
 
     Parameters
@@ -87,6 +103,15 @@ def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = 0
             for kind in kinds[~live].unique().tolist()
         }
     return PresentationErrors(apcer, float((~passes[live]).float().mean()))
+
+
+def write_errors(run: Path, network: LivenessNetwork, faces: LivenessSet) -> PresentationErrors:
+    """Measure a run's network on faces that it was not trained on, and keep that in the run folder."""
+    errors = presentation_errors(live_scores(network, faces), faces)
+    report = {"set": faces.origin, "faces": faces.counts(), "threshold": _THRESHOLD}
+    with written_whole(run / ERRORS) as partial:
+        partial.write_text(json.dumps(report | errors.to_dict(synthetic=faces.synthetic), indent=1))
+    return errors
 
 
 def species_of(faces: LivenessSet) -> NDArray[np.str_]:

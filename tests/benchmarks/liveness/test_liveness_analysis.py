@@ -16,9 +16,10 @@ from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer, best_sweep, 
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.protocol import FULL, QUICK
 from immunecam.benchmarks.liveness.purified import PurifiedPictures
-from immunecam.benchmarks.liveness.victim import load_victims
+from immunecam.benchmarks.liveness.victim import in_detail, load_victims
 from immunecam.benchmarks.liveness_analysis import SCHEMA, analyze, load_report, write_page
 from immunecam.errors import InputError, UsageError
+from immunecam.models.liveness import LivenessNetwork
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.training.attacks.sfa import SFA
 from immunecam.training.liveness import AdversarialTraining
@@ -164,6 +165,37 @@ def test_training_against_attacks_stands_beside_training_without(report):
     shares = [row["opened_percent"] for row in whole["ranking"]["runs"]]
     assert sorted(names) == ["hardened", "plain"]
     assert shares == sorted(shares)
+
+
+def test_more_heads_are_not_held_against_a_network_in_silence(report):
+    whole, _ = report
+    for row in whole["ranking"]["runs"]:
+        assert row["opened_through_live_percent"] <= row["opened_percent"]
+
+
+def test_of_many_networks_those_with_most_tasks_are_compared_one_by_one(report, runs, faces, tmp_path):
+    whole, _ = report
+    assert whole["in_detail"] == ["plain", "hardened"]
+    plain, hardened = load_victims(runs, faces, "cpu")
+    bare = dataclasses.replace(plain, network=LivenessNetwork("swin", (), side=64))
+    many = [bare] * 7 + [plain, hardened]
+    assert in_detail(many) == [plain]
+    ranking = [
+        {"run": "a", "backbone": "vgg", "tasks": "depth", "adversarial": False, "opened_percent": 10.0},
+        {"run": "b", "backbone": "vgg", "tasks": "none", "adversarial": False, "opened_percent": 30.0},
+        {"run": "c", "backbone": "vgg", "tasks": "none", "adversarial": True, "opened_percent": 1.0},
+        {"run": "d", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 50.0},
+        {"run": "e", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 70.0},
+    ]
+    ranked = [row | {"opened_through_live_percent": 1.0} for row in ranking]
+    larger = {**whole, "ranking": {**whole["ranking"], "runs": ranked}, "in_detail": ["plain"]}
+    write_page(larger, tmp_path / "m.md")
+    text = (tmp_path / "m.md").read_text()
+    assert "| auxiliary tasks | swin | vgg |" in text
+    assert "| depth |  | 10.0 |" in text
+    assert "| none | 60.0 | 30.0 |" in text
+    assert "of the networks with most auxiliary tasks; the report in JSON has the others" in text
+    assert (tmp_path / "m" / "matrix.png").is_file()
 
 
 def test_transfer_is_from_each_network_to_the_other(report):

@@ -156,8 +156,22 @@ def test_runs_that_are_refused(small_set, tmp_path):
         ({"batch": 1}, "batch must be"),
         ({"lr": float("nan")}, "lr must be"),
         ({"clip": 0.0}, "clip must be"),
+        ({"precision": "fp8"}, "unknown precision"),
     ],
 )
 def test_configurations_that_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         LivenessConfig(**changes)
+
+
+def test_bfloat16_learns_as_well_and_stands_in_the_run(small_set, tmp_path):
+    config = dataclasses.replace(TINY, precision="bf16")
+    LivenessTrainer(config, small_set, tmp_path / "half").run()
+    LivenessTrainer(TINY, small_set, tmp_path / "whole").run()
+    about = json.loads((tmp_path / "half" / "config.json").read_text())
+    assert about["config"]["precision"] == "bf16"
+    assert "precision" not in json.loads((tmp_path / "whole" / "config.json").read_text())["config"]
+    half, whole = (load_trained(tmp_path / name)[0] for name in ("half", "whole"))
+    assert {value.dtype for value in half.parameters()} == {torch.float32}
+    scores = [live_scores(network, small_set) for network in (half, whole)]
+    assert 0 < float((scores[0] - scores[1]).abs().max()) < 0.1
