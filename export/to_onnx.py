@@ -20,7 +20,7 @@ from immunecam.export.run_folder import TrainedNetwork
 from immunecam.export.weight_precision import WEIGHT_PRECISIONS, with_stored_weights
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_quality import measured_quality
-from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
+from immunecam.runtime.bundle_writer import check_signature_kept, kept_liveness, write_bundle
 from immunecam.runtime.subspace_file import subspace_to_bytes
 from immunecam.runtime.trust import PrivateKey
 
@@ -43,6 +43,7 @@ def export_bundle(
     version: int | None = None,
     sign: PrivateKey | None = None,
     drop_signature: bool = False,
+    drop_liveness: bool = False,
 ) -> tuple[Bundle, Parity]:
     """Export the graphs and the subspace, compare them with PyTorch, and write the bundle.
 
@@ -61,15 +62,18 @@ def export_bundle(
         be the hashes of the very files that are exported here.
     overwrite : bool
         Replace a bundle of that name.
-    version, sign, drop_signature
+    version, sign, drop_signature, drop_liveness
         See :func:`immunecam.runtime.bundle_writer.write_bundle`.
 
     Raises
     ------
     InputError
-        If the run cannot be read, or ONNX Runtime and PyTorch differ by more than the limits of `export.parity`.
+        If the run cannot be read, the liveness network of the bundle that is replaced is damaged, or ONNX Runtime and
+        PyTorch differ by more than the limits of `export.parity`.
     """
     check_signature_kept(path, sign=sign, drop_signature=drop_signature)
+    if not drop_liveness:
+        kept_liveness(path)  # whether it can be, said now and not after the slow work
     trained = TrainedNetwork.load(run)
     subspace = subspace_from_eigenspace(trained.eigenspace, precision)
     basis = subspace_to_bytes(subspace)
@@ -110,6 +114,7 @@ def export_bundle(
         sign=sign,
         overwrite=overwrite,
         drop_signature=drop_signature,
+        drop_liveness=drop_liveness,
     )
     return written, parity
 

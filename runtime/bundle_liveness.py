@@ -1,4 +1,4 @@
-"""Putting a liveness network into a bundle, or taking it out."""
+"""Putting a liveness network into a bundle."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.errors import InputError, UsageError
+from immunecam.files import read_regular
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import (
     FORMAT,
@@ -24,7 +25,7 @@ from immunecam.runtime.bundle_manifest import (
 from immunecam.runtime.liveness_record import LivenessRecord
 from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
-__all__ = ["check_free", "check_signature_kept", "is_signed", "put_folder", "write_bundle"]
+__all__ = ["check_free", "check_signature_kept", "is_signed", "kept_liveness", "put_folder", "write_bundle"]
 
 
 def write_bundle(
@@ -45,6 +46,7 @@ def write_bundle(
     sign: PrivateKey | None = None,
     overwrite: bool = False,
     drop_signature: bool = False,
+    drop_liveness: bool = False,
 ) -> Bundle:
     """Write a bundle and load it back.
 
@@ -70,6 +72,9 @@ def write_bundle(
         Replace a bundle that is already there. Anything else that is there is never replaced.
     drop_signature : bool
         Replace it even if it is signed and the new one would not be.
+    drop_liveness : bool
+        Let its liveness network go. Otherwise a bundle that is replaced hands it on, as it does its name and version,
+        to one that brings none: it is a network of its own, which nothing else in the bundle depends on.
 
     Returns
     -------
@@ -81,13 +86,17 @@ def write_bundle(
     UsageError
         If the path does not end in ``.immune`` or is taken, by a signed bundle for instance.
     InputError
-        If the content is not a valid bundle, or it cannot be written (no space, no permission).
+        If the content is not a valid bundle, it cannot be written (no space, no permission), or the liveness network
+        to be handed on is damaged.
     """
     target = Path(path)
     check_free(target, overwrite=overwrite)
     check_signature_kept(target, sign=sign, drop_signature=drop_signature)
     if os.path.lexists(target) and version is None:
         name, version = _named_before(target, name)
+    if liveness is None and not drop_liveness:
+        liveness, network = kept_liveness(target)
+        files = {**files, **network}
     for file in files:
         check_file_name(file)
     if name is None and (sign is not None or version is not None):
@@ -149,6 +158,35 @@ def check_signature_kept(path: str | os.PathLike[str], *, sign: PrivateKey | Non
         raise UsageError(
             f"{path} is signed and the new one would not be: name another, or export with --sign or --drop-signature."
         )
+
+
+def kept_liveness(path: str | os.PathLike[str]) -> tuple[LivenessRecord | None, dict[str, bytes]]:
+    """The liveness network that a bundle's folder hands on to the one that replaces it: its record, and its file.
+
+    Raises
+    ------
+    InputError
+        If the manifest has one, but not the file that it lists.
+    """
+    target = Path(path)
+    try:
+        old = BundleManifest.from_bytes((target / MANIFEST).read_bytes(), str(target))
+    except (InputError, OSError):
+        return None, {}  # there is nothing that could be known of
+    if (record := old.liveness) is None:
+        return None, {}
+    listed = old.files[record.file]
+    try:
+        data = read_regular(target / record.file, listed.bytes)
+        reason = "" if hashlib.sha256(data).hexdigest() == listed.sha256 else "it is not the file that was written"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise InputError(
+            f"The liveness network {record.file} of {target} cannot be kept ({reason}): put it in again by `immunecam "
+            "liveness export`, or export with --drop-liveness."
+        )
+    return record, {record.file: data}
 
 
 def is_signed(path: str | os.PathLike[str]) -> bool:

@@ -91,6 +91,14 @@ def export(
             rich_help_panel=_ONNX,
         ),
     ] = None,
+    drop_liveness: Annotated[
+        bool,
+        typer.Option(
+            "--drop-liveness",
+            help="Leave the liveness network of the bundle that is replaced behind; it is kept otherwise.",
+            rich_help_panel=_ONNX,
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Only look at the graphs; needs no TensorRT.", rich_help_panel=_TENSORRT),
@@ -129,7 +137,7 @@ def export(
 ) -> None:
     """Export a training run as a bundle, or compile a bundle for this machine."""
     for_onnx = {"run": run, "weights": weights, "quality": quality, "overwrite": overwrite}
-    for_onnx["bundle-version"] = bundle_version
+    for_onnx |= {"bundle-version": bundle_version, "drop-liveness": drop_liveness}
     for_tensorrt = {
         "check": check, "batch": batch, "faces": faces, "hardware-compatible": hardware_compatible,
         "version-compatible": version_compatible, "workspace": workspace, "optimization-level": optimization_level,
@@ -147,6 +155,7 @@ def export(
             version=bundle_version,
             sign=signing_key(sign, passphrase_file),
             drop_signature=drop_signature,
+            drop_liveness=drop_liveness,
         )
         return
     _refuse(for_onnx, "onnx")
@@ -188,7 +197,8 @@ def _to_onnx(bundle: Path, run: Path | None, **options: Any) -> None:
         table.add_row(name, f"{value:.3g}")
     console = Console()
     console.print(table)
-    console.print(f"wrote {bundle} (manifest sha256 {made.sha256[:12]})", highlight=False, soft_wrap=True)
+    kept = "" if made.manifest.liveness is None else ", with the liveness network that was there"
+    console.print(f"wrote {bundle}{kept} (manifest sha256 {made.sha256[:12]})", highlight=False, soft_wrap=True)
 
 
 def _refuse(given: dict[str, Any], target: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from small_liveness import small_graph, small_record
 
 from immunecam.errors import InputError, UsageError
 from immunecam.export.basis_precision import subspace_from_eigenspace
@@ -22,6 +23,7 @@ from immunecam.export.to_onnx import export_bundle, main, run_folder_of
 from immunecam.kernels import mutate, project, uniforms
 from immunecam.models import Eigenspace
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.engines import OnnxRuntimeEngine
 from immunecam.runtime.purifier import Purifier
 from immunecam.training.config import Phase, TrainConfig
@@ -274,6 +276,22 @@ def test_int8_rows_reach_full_scale():
     np.testing.assert_allclose(subspace.dequantized(), basis.numpy(), atol=float(subspace.scale.max()) / 2 * 1.001)
     with pytest.raises(UsageError, match="int4"):
         subspace_from_eigenspace(Eigenspace(torch.zeros(12544), basis, torch.ones(6)), "int4")
+
+
+def test_an_export_over_a_bundle_keeps_its_liveness_network(run, tmp_path):
+    path = tmp_path / "a.immune"
+    export_bundle(run, path)
+    record = put_liveness(path, small_graph(), small_record()).manifest.liveness
+    again, _ = export_bundle(run, path, precision="fp16", overwrite=True)
+    assert again.manifest.liveness == record
+    assert again.files[record.file] == small_graph()
+    network = path / record.file
+    network.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot be kept"):
+        export_bundle(tmp_path / "no run", path, overwrite=True)  # said before anything is done
+    without, _ = export_bundle(run, path, overwrite=True, drop_liveness=True)
+    assert without.manifest.liveness is None
+    assert not network.exists()
 
 
 def test_damaged_runs(run, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from small_liveness import small_graph, small_record
 
 from immunecam.errors import InputError, UsageError
 from immunecam.export.build_options import BuildOptions
@@ -19,6 +20,7 @@ from immunecam.export.to_trt import check_bundle, export_plans
 from immunecam.kernels import project, quantize_faces, uniforms
 from immunecam.kernels.pixels import dequantize_faces
 from immunecam.runtime.bundle import Bundle, read_bundle
+from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.engines import OnnxRuntimeEngine
 
 LIMITS = {"analyzer": 0.05, "restorer": 3.0}
@@ -62,6 +64,21 @@ def test_the_manifest_says_what_was_measured(source, made):
     assert 0 < cost.rms_grey_levels <= cost.max_grey_levels
     assert record["cost"]["rms_grey_levels"] == cost.rms_grey_levels
     assert bundle.files["subspace.safetensors"] == source.files["subspace.safetensors"]
+
+
+def test_the_liveness_network_goes_along(source, tmp_path):
+    pair = [tmp_path / name for name in ("float.immune", "int8.immune")]
+    for path in pair:
+        shutil.copytree(source.path, path)
+    put_liveness(pair[1], small_graph(), small_record(0.3))
+    faces = (smooth_faces(2), smooth_faces(2, 1))
+    # One that has none is written over one that has, and the other way round.
+    kept, _, _ = quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
+    assert kept.manifest.liveness.threshold == 0.3
+    put_liveness(pair[0], small_graph(), small_record(0.6))
+    brought, _, _ = quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
+    assert brought.manifest.liveness.threshold == 0.6
+    assert brought.files[brought.manifest.liveness.file] == small_graph()
 
 
 def test_graphs_are_those_that_tensorrt_takes(made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from importlib import resources
@@ -16,16 +17,19 @@ pytest.importorskip("onnx", reason="needs onnx to build graphs (pip install 'imm
 from small_liveness import LANDMARKS, bundle_with_liveness, small_graph, small_record
 
 from immunecam.errors import InputError, UsageError
-from immunecam.runtime.bundle import Bundle, default_bundle
+from immunecam.runtime.bundle import Bundle, default_bundle, read_bundle
 from immunecam.runtime.bundle_archive import write_archive
 from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.bundle_manifest import BundleManifest
+from immunecam.runtime.bundle_quality import put_quality
+from immunecam.runtime.bundle_signer import sign_bundle
 from immunecam.runtime.bundle_writer import write_bundle
 from immunecam.runtime.faces import TEMPLATE, Face, align, face_finder, paste
 from immunecam.runtime.faces.liveness_crop import liveness_crops, liveness_matrix
 from immunecam.runtime.faces.liveness_mark import mark_liveness
 from immunecam.runtime.liveness import LivenessDetector, LivenessResult
 from immunecam.runtime.liveness_record import LivenessCrop
+from immunecam.runtime.trust import PrivateKey, Trust
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,62 @@ def test_put_in_read_back_and_replaced(tmp_path):
     assert again.manifest.liveness.side == 96
     assert not (path / record.file).exists()
     assert set(again.files) == {*before.files, again.manifest.liveness.file}
+
+
+def rewritten(path: Path, source: Bundle, **settings: object) -> Bundle:
+    """The installed bundle written over what lies there, as an export does."""
+    manifest, plain = source.manifest, json.loads(source.manifest_bytes)
+    parts = {"kind": manifest.kind, "k": manifest.k, "graphs": manifest.graphs, "precision": manifest.precision}
+    settings = {"files": source.files, "options": plain["options"], "overwrite": True, **settings}
+    return write_bundle(path, **parts, **settings)  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_is_replaced_hands_its_network_on(door, tmp_path):
+    path, installed = tmp_path / "c.immune", Bundle.load(default_bundle())
+    shutil.copytree(door, path)
+    record = Bundle.load(path).manifest.liveness
+    kept = rewritten(path, installed)
+    assert kept.manifest.liveness == record
+    assert kept.files[record.file] == small_graph()
+    LivenessDetector(kept)
+    # A bundle that brings one has its own.
+    own = dataclasses.replace(small_record(0.7), file="own.onnx")
+    brought = rewritten(path, installed, files={**installed.files, "own.onnx": small_graph(80)}, liveness=own)
+    assert (brought.manifest.liveness.threshold, record.file in brought.files) == (0.7, False)
+    dropped = rewritten(path, installed, drop_liveness=True)
+    assert dropped.manifest.liveness is None
+    assert set(dropped.files) == set(installed.files)
+    assert rewritten(path, installed).manifest.liveness is None
+
+
+def test_a_damaged_network_is_not_handed_on(door, tmp_path):
+    path, installed = tmp_path / "c.immune", Bundle.load(default_bundle())
+    shutil.copytree(door, path)
+    network = path / Bundle.load(path).manifest.liveness.file
+    for damage in (b"another network", None):
+        network.unlink() if damage is None else network.write_bytes(damage)
+        with pytest.raises(InputError, match=r"cannot be kept .*: put it in again .*, or export with --drop-liveness"):
+            rewritten(path, installed)
+    assert rewritten(path, installed, drop_liveness=True).manifest.liveness is None
+    (path / "manifest.json").write_text("{")  # nothing is known of it, so nothing is kept
+    assert rewritten(path, installed).manifest.liveness is None
+
+
+def test_signing_and_measuring_leave_the_network_in(door, tmp_path):
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[sign]')")
+    path, key = tmp_path / "c.immune", PrivateKey.generate()
+    shutil.copytree(door, path)
+    record = Bundle.load(path).manifest.liveness
+    files = Bundle.load(path).manifest.files
+    report = {"schema": "immunecam.evaluation/1", "rows": [], "bundle_files": {n: f.sha256 for n, f in files.items()}}
+    (tmp_path / "r.json").write_text(json.dumps(report))
+    assert put_quality(path, tmp_path / "r.json").manifest.liveness == record
+    assert sign_bundle(path, key, version=2).manifest.liveness == record
+    with pytest.raises(UsageError, match="is signed and the new one would not be"):
+        rewritten(path, Bundle.load(default_bundle()))
+    signed = rewritten(path, Bundle.load(default_bundle()), sign=key)
+    assert (signed.manifest.liveness, signed.manifest.version) == (record, 2)
+    assert read_bundle(path, Trust((key.public,))).manifest.liveness == record
 
 
 def test_a_changed_network_is_refused(door, tmp_path):
