@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["unsigned_activations"]
+__all__ = ["signed_activations", "unsigned_activations"]
 
-_ZERO = "zero_point.uint8"
+_ZERO, _SIGNED_ZERO = "zero_point.uint8", "zero_point.int8"
 
 
 def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
@@ -43,3 +43,24 @@ def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> l
     unused = replaced.difference(*(node.input for node in nodes))
     more = [numpy_helper.from_array(np.uint8(128), _ZERO)] if quantised else []
     return [*(tensor for tensor in initializers if tensor.name not in unused), *more]
+
+
+def signed_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
+    """The way back, for a card: uint8 with the zero point 128 becomes int8 with the zero point 0.
+
+    Parameters and what is returned are as for :func:`unsigned_activations`; other zero points stay as they are.
+    """
+    from onnx import numpy_helper
+
+    middle = {
+        tensor.name
+        for tensor in initializers
+        if (value := numpy_helper.to_array(tensor)).dtype == np.uint8 and value.size == 1 and int(value.item()) == 128
+    }
+    found = False
+    for node in nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2 and node.input[2] in middle:
+            node.input[2], found = _SIGNED_ZERO, True
+    used = {name for node in nodes for name in node.input}
+    more = [numpy_helper.from_array(np.int8(0), _SIGNED_ZERO)] if found else []
+    return [*(tensor for tensor in initializers if tensor.name not in middle or tensor.name in used), *more]
