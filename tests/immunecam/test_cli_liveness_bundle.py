@@ -159,7 +159,11 @@ def test_analyze_as_a_user_does(run, made, tmp_path):
         (("analyze", "x", "--data", "y", "--json", "no/r.json"), 2, "to write r.json into does not exist"),
         (("analyze", "x", "--data", "y"), 3, "make it anew by `immunecam liveness make`"),
         (("export", "x", "--into", "none.immune", "--data", "y"), 3, "none.immune"),
-        (("train", "--data", "x", "-o", "run", "--adversarial", "0"), 2, "0 grey levels: give 0 to 128"),
+        (
+            ("train", "--data", "x", "-o", "run", "--adversarial", "0"),
+            2,
+            "0 grey levels: give more than 0, and 128 at most",
+        ),
         (("train", "--data", "x", "-o", "r", "--adversarial", "2", "--adversarial-share", "2"), 2, "1 at most"),
     ],
 )

@@ -78,7 +78,12 @@ class LivenessTrainer:
         self.config, self.faces, self.folder = config, faces, Path(folder)
         self.device = torch.device(device)
         self.step, self.seconds = 0, 0.0
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the run folder {str(folder)!r} cannot be made ({error.strerror}): name another"
+            ) from None
         self._held = Hold(self.folder, True)
         try:
             self._claim(resume)
