@@ -20,6 +20,7 @@ from immunecam.runtime.engines.onnxruntime_session import FLOAT, check_tensors, 
 from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
+    from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
     from immunecam.runtime.faces import Face
 
 __all__ = [
@@ -100,12 +101,14 @@ class LivenessDetector:
             raise UsageError(f"liveness runs on {' or '.join(LIVENESS_PROVIDERS)}, but {provider!r} was asked for")
         self.bundle, self.record, self.provider = bundle, record, provider
         self.threshold = record.threshold if threshold is None else float(threshold)
+        self._card: LivenessOnCard | None = None
         self._run = self._on_card() if provider == "tensorrt" else self._on_cpu(threads)
 
     def _on_card(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
 
-        return LivenessOnCard(self.bundle).scores
+        self._card = LivenessOnCard(self.bundle)
+        return self._card.scores
 
     def _on_cpu(self, threads: int | None) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         bundle, record = self.bundle, self.record
@@ -150,6 +153,11 @@ class LivenessDetector:
         else:
             check_signer(bundle, Trust.in_force(trust))
         return cls(bundle, threads=threads, threshold=threshold, provider=provider)
+
+    def close(self) -> None:
+        """Give a card's memory back; without a card there is nothing to give. It judges no more then."""
+        if self._card is not None:
+            self._card.close()
 
     @property
     def side(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from immunecam.errors import UsageError
 from immunecam.kernels.cuda import open_device
 from immunecam.kernels.cuda.memory import allocate
 from immunecam.kernels.cuda.staging import Staging
@@ -47,6 +48,7 @@ class LivenessOnCard:
         self._engine = TensorRTEngine.from_bundle(bundle, device=self._device, roles=(LIVENESS,))
         # A plan for eight faces and more gets eight of which some are not looked at.
         self._most = max(self._engine.min_batch, min(_MOST, self._engine.max_batch))
+        self._least, self._closed = self._engine.min_batch, False
         self._lock, self._stream = threading.Lock(), self._device.create_stream()
         face = 4 * 3 * record.side**2
         advice = "close another user of the card, or use --provider cpu"
@@ -59,10 +61,12 @@ class LivenessOnCard:
         """(N,) of faces (N, 3, side, side) in [-1, 1]; N is 1 or more."""
         found = []
         with self._lock:
+            if self._closed:
+                raise UsageError("This liveness detector was closed, but it was asked to judge: make another.")
             self._device.set_current()
             for start in range(0, len(faces), self._most):
                 part = faces[start : start + self._most]
-                count = max(len(part), self._engine.min_batch)
+                count = max(len(part), self._least)
                 whole = np.zeros((self._most, *faces.shape[1:]), np.float32)
                 whole[: len(part)] = part
                 self._in.put(whole, self._faces, stream=self._stream)
@@ -75,6 +79,9 @@ class LivenessOnCard:
     def close(self) -> None:
         """Give plan and memory back."""
         with self._lock:
+            if self._closed:
+                return
+            self._closed = True
             self._stream.sync()
             self._engine.close()
             for held in (self._in, self._out, self._faces, self._scores, self._stream):

@@ -140,7 +140,7 @@ class AccessGate:
             None takes the bundled one.
         liveness : LivenessDetector, optional
             Judges whether a face is live; one that is not is never granted, but told as "suspected-attack". None asks
-            nobody. It is no certified presentation attack detection.
+            nobody. It is no certified presentation attack detection. It is closed with the gate.
         liveness_view : str
             What it is shown: "camera", faces as they came, or "purified".
         create : bool
@@ -203,6 +203,8 @@ class AccessGate:
         with ExitStack() as held:
             if self.observer.purifier is not None:
                 held.callback(self.observer.purifier.close)
+            if self.observer.liveness is not None:
+                held.callback(self.observer.liveness.close)
             held.callback(self.store.close)
             held.callback(self.audit.close)
 

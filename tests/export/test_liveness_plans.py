@@ -94,6 +94,13 @@ def test_a_plan_says_what_onnx_runtime_does(world, door, faces):
     for count in (1, 3, 4, 11):
         np.testing.assert_allclose(on_card.scores(crops(count)), on_cpu.scores(crops(count)), atol=5e-3)
     assert on_card.scores(crops(0)).shape == (0,)
+    held = len(world.contexts)
+    on_card.close()
+    on_card.close()
+    assert len(world.contexts) < held
+    with pytest.raises(UsageError, match="was closed"):
+        on_card.scores(crops(1))
+    on_cpu.close()
 
 
 def test_batches_that_the_plan_does_not_take_are_filled(world, door, faces):
