@@ -32,7 +32,8 @@ from immunecam.errors import InputError
 from immunecam.kernels import Subspace
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_writer import write_bundle
-from immunecam.runtime.plan_record import PlanKey
+from immunecam.runtime.liveness_record import LivenessCrop, LivenessRecord
+from immunecam.runtime.plan_record import LIVENESS, PlanKey
 from immunecam.runtime.plan_writer import store_plans
 from immunecam.runtime.report import write_report
 from immunecam.runtime.subspace_file import subspace_to_bytes
@@ -174,7 +175,9 @@ def _small_bundle(path: Path, key: PrivateKey, version: int, seed: int) -> Bundl
         "subspace.safetensors": subspace_to_bytes(space),
         "analyzer.onnx": noise.bytes(3000),
         "restorer.onnx": noise.bytes(2000),
+        "liveness.onnx": noise.bytes(1000),
     }
+    liveness = LivenessRecord("liveness.onnx", 64, LivenessCrop("landmarks", 3.3, 0.4), 0.5, "fp32", True)
     bundle = write_bundle(
         path,
         kind="edge",
@@ -182,12 +185,16 @@ def _small_bundle(path: Path, key: PrivateKey, version: int, seed: int) -> Bundl
         files=files,
         graphs={"analyzer": "analyzer.onnx", "restorer": "restorer.onnx"},
         precision={"analyzer": "fp32", "restorer": "fp32", "basis": "fp16"},
+        liveness=liveness,
         version=version,
         sign=key,
     )
-    sha256 = bundle.manifest.files["analyzer.onnx"].sha256
-    plan = PlanKey(sha256, "10.3.0", "Orin (nvgpu)", "8.7", "12.6", "fp16", (1, 8, 32))
-    return store_plans(bundle, [("analyzer", plan, noise.bytes(1500), {})], sign=key)
+    plans = []
+    for role in ("analyzer", LIVENESS):
+        sha256 = str(bundle.manifest.compiled_sha256(role))
+        plan = PlanKey(sha256, "10.3.0", "Orin (nvgpu)", "8.7", "12.6", "fp16", (1, 8, 32))
+        plans.append((role, plan, noise.bytes(1500), {}))
+    return store_plans(bundle, plans, sign=key)
 
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:

@@ -28,12 +28,13 @@ from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.models.liveness_loss import LIVE
 from immunecam.reports.html import write_html
+from immunecam.reports.plot import Plot
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.report import machine, read_report, versions, write_report
 from immunecam.training.liveness import LivenessSet
 from immunecam.training.liveness.errors import live_scores, species_of
 
-__all__ = ["FULL", "MATRIX", "QUICK", "SCHEMA", "analyze", "load_report", "write_page"]
+__all__ = ["FULL", "MATRIX", "QUICK", "SCHEMA", "analyze", "load_report", "page_with_plots", "write_page"]
 
 SCHEMA = "immunecam.liveness/1"
 
@@ -192,6 +193,12 @@ def load_report(path: Path) -> dict[str, Any]:
     return read_report(path, SCHEMA, "immunecam liveness analyze")
 
 
+def page_with_plots(report: dict[str, Any], plots: Sequence[Plot], folder: str) -> str:
+    """Markdown of a report that shows the plots of a folder beside it."""
+    pictures = "".join(f"![{plot.title}]({folder}/{plot.name}.png)\n\n" for plot in plots)
+    return page(report).replace("## Who holds", f"{pictures}## Who holds", 1)
+
+
 def write_page(report: dict[str, Any], markdown: Path | None, html: Path | None = None) -> None:
     """Write the pages of a report; for the one in Markdown also its plots, into a folder of its name beside it.
 
@@ -203,18 +210,16 @@ def write_page(report: dict[str, Any], markdown: Path | None, html: Path | None 
     file = markdown or html
     try:
         plots = liveness_plots(report)
-        text = page(report)
         if markdown is not None:
             folder = markdown.with_suffix("")
             folder.mkdir(parents=True, exist_ok=True)
             for plot in plots:
                 plot.write(folder)
-            pictures = "".join(f"![{plot.title}]({folder.name}/{plot.name}.png)\n\n" for plot in plots)
             with written_whole(markdown) as partial:
-                partial.write_text(text.replace("## Who holds", f"{pictures}## Who holds", 1), encoding="utf-8")
+                partial.write_text(page_with_plots(report, plots, folder.name), encoding="utf-8")
         if html is not None:
             file = html
-            write_html(html, text, plots)
+            write_html(html, page(report), plots)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"the report lacks what a page shows ({type(error).__name__}: {error}): measure again with this version"

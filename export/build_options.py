@@ -82,9 +82,10 @@ class BuildOptions:
         """The precision that a graph is compiled in.
 
         "int8" is the analyzer's; the restorer then computes in fp16, because plain quantisation changes a restored face
-        of the bundled model by 2.8 grey levels (root mean square), and a face is what the recogniser sees.
+        of the bundled model by 2.8 grey levels (root mean square), and a face is what the recogniser sees. So does a
+        liveness network, whose ranges `immunecam liveness export` takes from its own faces.
         """
-        return "fp16" if self.precision == "int8" and role == "restorer" else self.precision
+        return "fp16" if self.precision == "int8" and role != "analyzer" else self.precision
 
     def hardware_level(self, trt: Any) -> Any:
         """TensorRT's name of the hardware compatibility, or None.

@@ -11,19 +11,39 @@ from pathlib import Path
 
 from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.export.quantisation import Feeds, checked_model, is_quantised, quantised
+from immunecam.export.unsigned_activations import signed_activations
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines.external_data import inline_external_data
-from immunecam.runtime.plan_record import PLAN_PRECISIONS, PLAN_ROLES
+from immunecam.runtime.plan_record import LIVENESS, PLAN_PRECISIONS, PLAN_ROLES
 
-__all__ = ["card_graph", "card_roles", "simplified_graph"]
+__all__ = ["card_graph", "card_roles", "compiled_roles", "compiled_source", "simplified_graph"]
 
 # Kept in single precision where the rest is in half: a mean of 12544 values, and probabilities.
-_ALWAYS_FLOAT = ["ReduceMean", "Sigmoid"]
+_ALWAYS_FLOAT = ["ReduceMean", "Sigmoid", "Softmax"]
 
 
 def card_roles(bundle: Bundle) -> tuple[str, ...]:
-    """Graphs of a bundle that run on a card: "analyzer", and "restorer" where there is one."""
+    """Graphs of the purifier that run on a card: "analyzer", and "restorer" where there is one."""
     return tuple(role for role in PLAN_ROLES if bundle.graph(role) is not None)
+
+
+def compiled_roles(bundle: Bundle) -> tuple[str, ...]:
+    """All that is compiled for a card: `card_roles`, and "liveness" where the bundle has such a network."""
+    return card_roles(bundle) + ((LIVENESS,) if bundle.manifest.liveness is not None else ())
+
+
+def compiled_source(bundle: Bundle, role: str) -> bytes:
+    """The ONNX file of a role, as it is stored.
+
+    Raises
+    ------
+    InputError
+        If the bundle has none.
+    """
+    name = bundle.manifest.compiled_file(role)
+    if name is None:
+        raise InputError(f"The bundle {bundle.path} has no {role}: it has {', '.join(compiled_roles(bundle))}.")
+    return bundle.files[name]
 
 
 def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | None = None) -> bytes:
@@ -33,11 +53,12 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
     ----------
     bundle : Bundle
     role : str
-        "analyzer" or "restorer".
+        "analyzer", "restorer" or "liveness".
     precision : str
         "fp32"; "fp16", inputs and outputs still float32; or "int8": Conv and Gemm between explicit
         QuantizeLinear and DequantizeLinear, symmetric, the weights with a scale for every output. A graph that the
-        bundle has in int8 already is compiled as it is, whatever else is asked.
+        bundle has in int8 already is compiled as it is, whatever else is asked; activations that are stored as uint8
+        for a CPU become the int8 that they stand for.
     calibration : Mapping of ndarray, optional
         The graph's inputs (N, 112, 112) of real faces, for "int8", which takes the ranges of its tensors from them.
 
@@ -59,13 +80,11 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
     _require_onnx()
     if precision not in PLAN_PRECISIONS:
         raise UsageError(f"The precision is {precision!r}, but it must be one of {', '.join(PLAN_PRECISIONS)}.")
-    data = bundle.graph(role)
-    if data is None:
-        raise InputError(f"The bundle {bundle.path} has no {role}: it has {', '.join(card_roles(bundle))}.")
-    name = str(bundle.path / bundle.manifest.graphs[role])
+    data = compiled_source(bundle, role)
+    name = str(bundle.path / str(bundle.manifest.compiled_file(role)))
     graph = simplified_graph(inline_external_data(data, bundle.files, name=name), name)
     if is_quantised(graph):
-        return graph
+        return _signed(graph)
     if precision == "fp16":
         return _half(graph)
     if precision == "int8":
@@ -107,6 +126,16 @@ def simplified_graph(graph: bytes, name: str) -> bytes:
     foreign = sorted({node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise InputError(f"{name} has operators that are not ONNX's own ({', '.join(foreign)}): export it again.")
+    return checked_model(model)
+
+
+def _signed(graph: bytes) -> bytes:
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    kept = signed_activations(model.graph.node, list(model.graph.initializer))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
     return checked_model(model)
 
 

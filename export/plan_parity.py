@@ -14,10 +14,12 @@ from immunecam.export.quantisation import Feeds
 from immunecam.kernels import dequantize_faces, mutate, project
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
+from immunecam.runtime.engines.external_data import inline_external_data
+from immunecam.runtime.plan_record import LIVENESS
 
 __all__ = ["LIMITS", "OUTPUTS", "PlanParity", "Reference", "run_graph"]
 
-OUTPUTS = {"analyzer": "probabilities", "restorer": "restored"}
+OUTPUTS = {"analyzer": "probabilities", "restorer": "restored", LIVENESS: "scores"}
 
 # Largest and mean difference allowed, by graph and precision: in a probability, and in grey levels of a restored face.
 # On a CPU the bundled model's fp16 is off by 7e-4 and 8e-6 in p and by 0.9 and 0.03 grey levels, its int8 by 3e-2 and
@@ -27,6 +29,8 @@ LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     # A restorer in int8 is a bundle's own: on a CPU nothing differs, on a card a rounding that goes the other way is a
     # step of int8.
     "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25), "int8": (8.0, 0.5)},
+    # One number a face, from which a face passes or not.
+    LIVENESS: {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 5e-3), "int8": (1e-1, 2e-2)},
 }
 
 
@@ -82,6 +86,12 @@ class Reference:
             projected = dequantize_faces(project(faces, mutate(p, mode="threshold"), bundle.subspace))
             self.feeds["restorer"] = {"faces": faces, "projected": projected}
             self.outputs["restorer"] = engine.restore(faces, projected)
+        if (record := bundle.manifest.liveness) is not None:
+            # The aligned grey face in place of the wide coloured one: it is the rounding that is compared.
+            wide = _as_wide(faces, record.side)
+            self.feeds[LIVENESS] = {"faces": wide}
+            graph = inline_external_data(bundle.files[record.file], {}, name=record.file)
+            self.outputs[LIVENESS] = run_graph(graph, OUTPUTS[LIVENESS])(self.feeds[LIVENESS])
 
     def compare(self, role: str, precision: str, run: Callable[[Feeds], NDArray[np.float32]], what: str) -> PlanParity:
         """Run all faces through something else, and measure how far it is.
@@ -101,7 +111,7 @@ class Reference:
             If it differs by more than `LIMITS`, or gives what is no number.
         """
         found, wanted = run(self.feeds[role]), self.outputs[role]
-        unit, scale = ("probability", 1.0) if role == "analyzer" else ("grey level", 127.5)
+        unit, scale = ("grey level", 127.5) if role == "restorer" else ("probability", 1.0)
         off = np.abs(found.astype(np.float64) - wanted) * scale
         parity = PlanParity(len(wanted), unit, float(off.max()), float(off.mean()))
         largest, mean = LIMITS[role][precision]
@@ -112,6 +122,14 @@ class Reference:
                 "take a finer precision."
             )
         return parity
+
+
+def _as_wide(faces: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(N, 3, side, side) of grey faces (N, 112, 112), all colours alike."""
+    import cv2
+
+    resized = [cv2.resize(face, (side, side), interpolation=cv2.INTER_LINEAR) for face in faces]
+    return np.repeat(np.stack(resized).astype(np.float32)[:, None], 3, 1)
 
 
 def run_graph(graph: bytes, output: str) -> Callable[[Feeds], NDArray[np.float32]]:

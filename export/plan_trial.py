@@ -18,7 +18,8 @@ from immunecam.export.quantisation import Feeds
 from immunecam.kernels.cuda.staging import Staging
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import MANIFEST
-from immunecam.runtime.engines import CardEngine, TensorRTEngine
+from immunecam.runtime.engines import TensorRTEngine
+from immunecam.runtime.plan_record import LIVENESS
 from immunecam.runtime.plan_writer import NewPlan, store_plans
 
 __all__ = ["ExportedPlan", "try_plans"]
@@ -71,7 +72,8 @@ def try_plans(
         # What was verified is what is tried, not what lies in the folder by now.
         for name, data in {**bundle.files, MANIFEST: bundle.manifest_bytes}.items():
             (copy / name).write_bytes(data)
-        engine = TensorRTEngine.from_bundle(store_plans(read_bundle(copy, None), plans), device=device)
+        stored = store_plans(read_bundle(copy, None), plans)
+        engine = TensorRTEngine.from_bundle(stored, device=device, roles=[role for role, _, _, _ in plans])
         try:
             exported = []
             for role, key, data, _ in plans:
@@ -92,9 +94,9 @@ def try_plans(
             engine.close()
 
 
-def _on_card(engine: CardEngine, device: Any, role: str, size: int) -> Callable[[Feeds], NDArray[np.float32]]:
+def _on_card(engine: TensorRTEngine, device: Any, role: str, size: int) -> Callable[[Feeds], NDArray[np.float32]]:
     """A plan as a function of its inputs, in batches of one size; the last is filled with the first faces again."""
-    width = engine.k if role == "analyzer" else _PIXELS
+    width = {"analyzer": engine.k, LIVENESS: 1}.get(role, _PIXELS)
 
     def run(feeds: Feeds) -> NDArray[np.float32]:
         count = len(next(iter(feeds.values())))
@@ -107,7 +109,7 @@ def _on_card(engine: CardEngine, device: Any, role: str, size: int) -> Callable[
             return pinned, rooms[-1]
 
         try:
-            inputs = {name: room(_PIXELS) for name in feeds}
+            inputs = {name: room(array[0].size) for name, array in feeds.items()}
             back, result = room(width)
             addresses = {name: int(buffer.handle) for name, (_, buffer) in inputs.items()}
             outputs = []
@@ -115,12 +117,16 @@ def _on_card(engine: CardEngine, device: Any, role: str, size: int) -> Callable[
                 indices = np.arange(start, start + size) % count
                 for name, (pinned, buffer) in inputs.items():
                     pinned.put(feeds[name][indices], buffer, stream=stream)
-                if role == "analyzer":
+                if role == LIVENESS:
+                    engine.judge_on(size, **addresses, scores=int(result.handle), stream=stream)
+                elif role == "analyzer":
                     engine.analyze_on(size, **addresses, probabilities=int(result.handle), stream=stream)
                 else:
                     engine.restore_on(size, **addresses, restored=int(result.handle), stream=stream)
                 outputs.append(back.get(result, stream=stream).view(np.float32).reshape(size, width))
             found = np.concatenate(outputs)[:count]
+            if role == LIVENESS:
+                return found[:, 0]
             return found if role == "analyzer" else found.reshape(count, 112, 112)
         except ImmuneCamError:
             raise

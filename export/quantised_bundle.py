@@ -231,7 +231,7 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
     basis = source.files["subspace.safetensors"]
     manifest = source.manifest
     if manifest.liveness is not None:  # a network of its own, which stays as it is
-        files[manifest.liveness.file] = source.files[manifest.liveness.file]
+        files |= {name: source.files[name] for name in manifest.liveness.files}
     whole = purifier_graph(files["analyzer.onnx"], source.subspace, basis, files.get("restorer.onnx"))
     plain = json.loads(source.manifest_bytes)
     return {

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from immunecam.errors import BackendMissingError, ImmuneCamError
 from immunecam.export.build_options import HARDWARE, BuildOptions, batch_from_text
-from immunecam.export.card_graph import card_graph, card_roles
+from immunecam.export.card_graph import card_graph, compiled_roles, compiled_source
 from immunecam.export.graph_check import GraphCheck, check_graph
 from immunecam.export.plan_build import build_plan, require_polygraphy
 from immunecam.export.plan_parity import OUTPUTS, Reference, run_graph
@@ -32,8 +32,6 @@ from immunecam.runtime.report import write_report
 from immunecam.runtime.trust import PrivateKey, Trust, TrustedKeys, passphrase_from
 
 __all__ = ["check_bundle", "export_plans", "main", "run", "write_check", "write_plans"]
-
-_FACE = (112, 112)
 
 
 def export_plans(
@@ -93,7 +91,7 @@ def export_plans(
     timings = timing_cache_path(machine, options.timing_cache)
     plans: list[NewPlan] = []
     for role, graph in graphs.items():
-        inputs = dict.fromkeys(reference.feeds[role], _FACE)
+        inputs = {name: array.shape[1:] for name, array in reference.feeds[role].items()}
         data = build_plan(graph, inputs, options, name=f"the {role}", timings=timings, console=console)
         plans.append((role, _key(bundle, role, options, machine), data, {}))
     exported = try_plans(bundle, plans, reference, on_cpu, device)
@@ -133,7 +131,8 @@ def check_bundle(
 def _precisions(bundle: Bundle, options: BuildOptions) -> dict[str, str]:
     """What each graph is compiled in: int8 if it is in int8 already, else what was asked for."""
     return {
-        role: "int8" if is_quantised(bundle.graph(role) or b"") else options.of(role) for role in card_roles(bundle)
+        role: "int8" if is_quantised(compiled_source(bundle, role)) else options.of(role)
+        for role in compiled_roles(bundle)
     }
 
 
@@ -150,7 +149,7 @@ def _machine() -> tuple[Any, Any, PlanMachine]:
 
 def _key(bundle: Bundle, role: str, options: BuildOptions, machine: PlanMachine) -> PlanKey:
     return PlanKey(
-        onnx_sha256=bundle.manifest.files[bundle.manifest.graphs[role]].sha256,
+        onnx_sha256=str(bundle.manifest.compiled_sha256(role)),
         tensorrt=machine.tensorrt,
         gpu=machine.gpu,
         compute_capability=machine.compute_capability,

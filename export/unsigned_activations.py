@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["unsigned_activations"]
+__all__ = ["signed_activations", "unsigned_activations"]
 
-_MIDDLE, _LOWEST = "zero_point.uint8", "zero_point.uint8.lowest"
+_MIDDLE, _LOWEST, _SIGNED_ZERO = "zero_point.uint8", "zero_point.uint8.lowest", "zero_point.int8"
 
 
 def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
@@ -52,3 +52,26 @@ def unsigned_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> l
     values = {_LOWEST: np.uint8(0), _MIDDLE: np.uint8(128)}
     more = [numpy_helper.from_array(values[name], name) for name in sorted(set(zeros.values()))]
     return [*(tensor for tensor in initializers if tensor.name not in unused), *more]
+
+
+def signed_activations(nodes: Sequence[Any], initializers: Sequence[Any]) -> list[Any]:
+    """The way back, for a card: uint8 with the zero point 128, or after a ReLU 0, becomes int8 with the zero point 0.
+
+    Parameters and what is returned are as for :func:`unsigned_activations`; other zero points stay as they are.
+    """
+    from onnx import numpy_helper
+
+    ours = {
+        tensor.name
+        for tensor in initializers
+        if (value := numpy_helper.to_array(tensor)).dtype == np.uint8
+        and value.size == 1
+        and (int(value.item()) == 128 or tensor.name == _LOWEST)
+    }
+    found = False
+    for node in nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2 and node.input[2] in ours:
+            node.input[2], found = _SIGNED_ZERO, True
+    used = {name for node in nodes for name in node.input}
+    more = [numpy_helper.from_array(np.int8(0), _SIGNED_ZERO)] if found else []
+    return [*(tensor for tensor in initializers if tensor.name not in ours or tensor.name in used), *more]

@@ -37,7 +37,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 bad usage, 3 bad input, or a device that a door cannot depend on, "
-    "4 a backend that was asked for is missing, 5 a gate's decision other than granted.",
+    "4 a backend that was asked for is missing, 5 a gate's decision other than granted, or pictures to enrol that are "
+    "not live.",
 )
 app.command("purify")(purify.purify)
 app.command("train")(train.train)

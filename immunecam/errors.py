@@ -6,7 +6,7 @@ what is wrong, the value found, the value wanted, and what to do.
 
 from __future__ import annotations
 
-__all__ = ["BackendMissingError", "ImmuneCamError", "InputError", "UsageError"]
+__all__ = ["BackendMissingError", "ImmuneCamError", "InputError", "NotLiveError", "UsageError"]
 
 
 class ImmuneCamError(Exception):
@@ -25,6 +25,17 @@ class InputError(ImmuneCamError, ValueError):
     """What was given cannot be used: a file, a frame, a face, a bundle, a camera (exit code 3)."""
 
     exit_code = 3
+
+
+class NotLiveError(InputError):
+    """Pictures to enrol that a liveness network takes for pictures of a picture (exit code 5, as of no grant)."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, scores: tuple[float, ...] = ()) -> None:
+        """`scores` are those of the pictures, 0 to 1."""
+        super().__init__(message)
+        self.scores = scores
 
 
 class BackendMissingError(ImmuneCamError, RuntimeError):

@@ -72,7 +72,8 @@ def put_liveness(
         record = dataclasses.replace(record, file=f"liveness.{sha256[:12]}.onnx")
         content = json.loads(before.manifest_bytes)
         old = before.manifest.liveness
-        gone = {old.file} - {record.file} if old is not None else set()
+        # Plans of the old network go with it, even where the new one has the same file: they are of its record.
+        gone = set(old.files) - {record.file} if old is not None else set()
         files = {name: entry for name, entry in content["files"].items() if name not in gone}
         files[record.file] = {"sha256": sha256, "bytes": len(graph)}
         changed = {**content, "files": dict(sorted(files.items())), "liveness": record.to_dict()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from immunecam.errors import InputError
 from immunecam.runtime.liveness_record import LivenessRecord
-from immunecam.runtime.plan_record import PlanRecord
+from immunecam.runtime.plan_record import LIVENESS, PlanRecord
 from immunecam.runtime.trust.signature import SIGNATURE
 
 __all__ = [
@@ -140,6 +140,23 @@ class BundleManifest:
             )
         return _Reader(content, where).manifest()
 
+    def plans_of(self, role: str) -> tuple[PlanRecord, ...]:
+        """Plans of a graph, or of the liveness network."""
+        if role == LIVENESS:
+            return () if self.liveness is None else self.liveness.plans
+        return tuple(plan for plan in self.plans if plan.role == role)
+
+    def compiled_file(self, role: str) -> str | None:
+        """Name of the ONNX file that plans of a role are compiled from; None if there is none."""
+        if role == LIVENESS:
+            return None if self.liveness is None else self.liveness.file
+        return self.graphs.get(role)
+
+    def compiled_sha256(self, role: str) -> str | None:
+        """The hash of that file."""
+        name = self.compiled_file(role)
+        return None if name is None else self.files[name].sha256
+
 
 def check_file_name(name: Any) -> None:
     """Refuse a file name that is not plain, so that no manifest reaches outside its folder.
@@ -266,6 +283,9 @@ class _Reader:
         record = LivenessRecord.from_dict(self.content["liveness"], self.wrong)
         if record.file not in files:
             raise self.wrong("liveness.file", record.file, "the name of a listed file")
+        for index, plan in enumerate(record.plans):
+            if plan.file not in files:
+                raise self.wrong(f"liveness.plans[{index}].file", plan.file, "the name of a listed file")
         return record
 
     def name(self) -> str:

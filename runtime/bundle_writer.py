@@ -161,7 +161,7 @@ def check_signature_kept(path: str | os.PathLike[str], *, sign: PrivateKey | Non
 
 
 def kept_liveness(path: str | os.PathLike[str]) -> tuple[LivenessRecord | None, dict[str, bytes]]:
-    """The liveness network that a bundle's folder hands on to the one that replaces it: its record, and its file.
+    """The liveness network that a bundle's folder hands on to the one that replaces it: its record, and its files.
 
     Raises
     ------
@@ -175,18 +175,21 @@ def kept_liveness(path: str | os.PathLike[str]) -> tuple[LivenessRecord | None, 
         return None, {}  # there is nothing that could be known of
     if (record := old.liveness) is None:
         return None, {}
-    listed = old.files[record.file]
-    try:
-        data = read_regular(target / record.file, listed.bytes)
-        reason = "" if hashlib.sha256(data).hexdigest() == listed.sha256 else "it is not the file that was written"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if reason:
-        raise InputError(
-            f"The liveness network {record.file} of {target} cannot be kept ({reason}): put it in again by `immunecam "
-            "liveness export`, or export with --drop-liveness."
-        )
-    return record, {record.file: data}
+    kept = {}
+    for name in record.files:
+        listed = old.files[name]
+        try:
+            kept[name] = read_regular(target / name, listed.bytes)
+            same = hashlib.sha256(kept[name]).hexdigest() == listed.sha256
+            reason = "" if same else "it is not the file that was written"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise InputError(
+                f"The liveness network's file {name} of {target} cannot be kept ({reason}): put the network in "
+                "again by `immunecam liveness export`, or export with --drop-liveness."
+            )
+    return record, kept
 
 
 def is_signed(path: str | os.PathLike[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Live face or a picture of one: the liveness network of a bundle, run by ONNX Runtime.
+"""Live face or a picture of one: the liveness network of a bundle, run by ONNX Runtime or a TensorRT plan.
 
 No certified presentation attack detection: what it was trained and measured on stands in the bundle's manifest.
 """
@@ -6,7 +6,7 @@ No certified presentation attack detection: what it was trained and measured on 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,22 @@ from immunecam.runtime.engines.onnxruntime_session import FLOAT, check_tensors, 
 from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
+    from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
     from immunecam.runtime.faces import Face
 
-__all__ = ["LIVENESS_VIEWS", "LivenessDetector", "LivenessResult", "check_view"]
+__all__ = [
+    "LIVENESS_PROVIDERS",
+    "LIVENESS_VIEWS",
+    "LivenessDetector",
+    "LivenessResult",
+    "check_view",
+    "liveness_provider",
+]
 
 LIVENESS_VIEWS = ("camera", "purified")
 """What a detector may be shown: faces as the camera gave them, or with purified faces in place."""
+
+LIVENESS_PROVIDERS = ("cpu", "tensorrt")
 
 _BATCH = 8  # as the purifier's
 _ROUNDING = np.float32(1e-5)  # how far a softmax may leave [0, 1]
@@ -58,16 +68,27 @@ class LivenessDetector:
         Threads an operator may use; None leaves it to ONNX Runtime.
     threshold : float, optional
         In place of the bundle's own.
+    provider : str
+        Of `LIVENESS_PROVIDERS`: "cpu", or "tensorrt", which runs a plan of the bundle.
 
     Raises
     ------
     InputError
-        If the bundle has no such part, or its graph is not what the manifest says.
+        If the bundle has no such part, its graph is not what the manifest says, or there is no plan for this machine.
     UsageError
-        If a number is out of its range.
+        If a number is out of its range, or there is no such provider.
+    BackendMissingError
+        If TensorRT or a card is missing that was asked for.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        threshold: float | None = None,
+        provider: str = "cpu",
+    ) -> None:
         record = bundle.manifest.liveness
         if record is None:
             raise InputError(
@@ -76,20 +97,39 @@ class LivenessDetector:
             )
         if threshold is not None and not 0 < threshold <= 1:
             raise UsageError(f"the liveness threshold is {threshold!r}, but it must be above 0, and 1 at most")
-        self.bundle, self.record = bundle, record
+        if provider not in LIVENESS_PROVIDERS:
+            raise UsageError(f"liveness runs on {' or '.join(LIVENESS_PROVIDERS)}, but {provider!r} was asked for")
+        self.bundle, self.record, self.provider = bundle, record, provider
         self.threshold = record.threshold if threshold is None else float(threshold)
+        self._card: LivenessOnCard | None = None
+        self._run = self._on_card() if provider == "tensorrt" else self._on_cpu(threads)
+
+    def _on_card(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
+
+        self._card = LivenessOnCard(self.bundle)
+        return self._card.scores
+
+    def _on_cpu(self, threads: int | None) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        bundle, record = self.bundle, self.record
         name = str(bundle.path / record.file)
         # No external data: its graph is small, and nothing outside of it may be opened.
         model = inline_external_data(bundle.files[record.file], {}, name=name)
-        self._session: Any = open_model(
+        session: Any = open_model(
             model, "CPUExecutionProvider", check_threads(threads), name=name, remedy="export the network again"
         )
         check_tensors(
-            self._session,
+            session,
             bundle,
             {"faces": (FLOAT, (None, 3, record.side, record.side))},
             {"scores": (FLOAT, (None,))},
         )
+
+        def run(faces: NDArray[np.float32]) -> NDArray[np.float32]:
+            scores: NDArray[np.float32] = session.run(["scores"], {"faces": faces})[0]
+            return scores
+
+        return run
 
     @classmethod
     def load(
@@ -98,6 +138,7 @@ class LivenessDetector:
         *,
         threads: int | None = None,
         threshold: float | None = None,
+        provider: str = "cpu",
         trust: TrustedKeys | None = None,
     ) -> LivenessDetector:
         """The detector of a bundle that is read and verified; None takes the installed one.
@@ -111,7 +152,12 @@ class LivenessDetector:
             bundle = Bundle.load(default_bundle() if bundle is None else bundle, trust=trust)
         else:
             check_signer(bundle, Trust.in_force(trust))
-        return cls(bundle, threads=threads, threshold=threshold)
+        return cls(bundle, threads=threads, threshold=threshold, provider=provider)
+
+    def close(self) -> None:
+        """Give a card's memory back; without a card there is nothing to give. It judges no more then."""
+        if self._card is not None:
+            self._card.close()
 
     @property
     def side(self) -> int:
@@ -122,7 +168,8 @@ class LivenessDetector:
     def about(self) -> dict[str, Any]:
         """What a record of a decision has to say of it."""
         sha256 = self.bundle.manifest.files[self.record.file].sha256
-        return {"liveness": self.record.file, "liveness_sha256": sha256, "liveness_synthetic": self.record.synthetic}
+        about = {"liveness": self.record.file, "liveness_sha256": sha256, "liveness_synthetic": self.record.synthetic}
+        return about | ({} if self.provider == "cpu" else {"liveness_provider": self.provider})
 
     def crops(self, frame: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.uint8]:
         """What it looks at of the faces of an (H, W, 3) uint8 BGR frame, (N, side, side, 3) uint8 BGR."""
@@ -185,7 +232,7 @@ class LivenessDetector:
             part = np.ascontiguousarray(crops[start : start + _BATCH, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
             part /= np.float32(127.5)
             part -= np.float32(1)
-            (scores[start : start + len(part)],) = self._session.run(["scores"], {"faces": part})
+            scores[start : start + len(part)] = self._run(part)
         # Not a number compares as neither live nor spoof.
         if not np.isfinite(scores).all() or (np.abs(scores - np.float32(0.5)) > np.float32(0.5) + _ROUNDING).any():
             raise InputError(f"the liveness network of {self.bundle.path} gives no probabilities: export it again")
@@ -204,3 +251,8 @@ def check_view(view: str) -> None:
     """Raise a UsageError unless it is one of :data:`LIVENESS_VIEWS`."""
     if view not in LIVENESS_VIEWS:
         raise UsageError(f"the liveness view is {view!r}, but it must be one of {', '.join(LIVENESS_VIEWS)}")
+
+
+def liveness_provider(asked: str) -> str:
+    """Where liveness runs beside a purifier that was asked for by this name: a plan only where TensorRT was named."""
+    return "tensorrt" if asked == "tensorrt" else "cpu"

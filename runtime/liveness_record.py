@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
+from immunecam.runtime.plan_record import LIVENESS, PlanRecord
+
 __all__ = ["CROPS", "LIVENESS_PRECISIONS", "LivenessCrop", "LivenessRecord"]
 
 CROPS = ("landmarks", "box")
@@ -57,6 +59,8 @@ class LivenessRecord:
         Whether the spoofs that it was trained and measured on were computed; its figures are no certification then.
     provenance, quality, parity : Mapping
         How it was trained, what was measured, and how far the graph is from PyTorch.
+    plans : tuple of PlanRecord
+        TensorRT plans of it, each for one kind of machine.
     """
 
     file: str
@@ -68,12 +72,19 @@ class LivenessRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    plans: tuple[PlanRecord, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that go where the network goes: its own, and those of its plans."""
+        return (self.file, *dict.fromkeys(plan.file for plan in self.plans))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""
         more = {name: dict(getattr(self, name)) for name in ("provenance", "quality", "parity")}
         names = ("file", "side", "threshold", "precision", "synthetic")
-        return {name: getattr(self, name) for name in names} | {"crop": asdict(self.crop)} | more
+        plans = {"plans": [plan.to_dict() for plan in self.plans]} if self.plans else {}
+        return {name: getattr(self, name) for name in names} | {"crop": asdict(self.crop)} | more | plans
 
     @classmethod
     def from_dict(cls, content: Any, wrong: Callable[[str, Any, str], Exception]) -> LivenessRecord:
@@ -109,6 +120,9 @@ class LivenessRecord:
         for name, value in more.items():
             if not isinstance(value, dict):
                 raise wrong(f"liveness.{name}", value, "an object")
+        plans = content.get("plans", [])
+        if not isinstance(plans, list):
+            raise wrong("liveness.plans", plans, "a list")
         return cls(
             file=file,
             side=side,
@@ -117,6 +131,10 @@ class LivenessRecord:
             precision=str(content["precision"]),
             synthetic=bool(content["synthetic"]),
             **{name: MappingProxyType(value) for name, value in more.items()},
+            plans=tuple(
+                PlanRecord.from_dict(plan, f"liveness.plans[{index}]", wrong, (LIVENESS,))
+                for index, plan in enumerate(plans)
+            ),
         )
 
 

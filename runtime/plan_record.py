@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["PLAN_PRECISIONS", "PLAN_ROLES", "PlanKey", "PlanRecord"]
+__all__ = ["LIVENESS", "PLAN_PRECISIONS", "PLAN_ROLES", "PlanKey", "PlanRecord"]
 
 PLAN_ROLES = ("analyzer", "restorer")
 """Graphs that run on a card; mutation and projection between them are kernels."""
+
+LIVENESS = "liveness"
+"""Role of a plan of the liveness network; it stands in the network's own record, which older versions pass over."""
 
 PLAN_PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -74,7 +77,7 @@ class PlanRecord:
     file : str
         Name of a listed file of the bundle.
     role : str
-        "analyzer" or "restorer".
+        "analyzer", "restorer" or "liveness".
     key : PlanKey
     parity : Mapping
         What was measured of it against ONNX Runtime before it was stored.
@@ -90,7 +93,13 @@ class PlanRecord:
         return {"file": self.file, "role": self.role, "key": self.key.to_dict(), "parity": dict(self.parity)}
 
     @classmethod
-    def from_dict(cls, content: Any, where: str, wrong: Callable[[str, Any, str], Exception]) -> PlanRecord:
+    def from_dict(
+        cls,
+        content: Any,
+        where: str,
+        wrong: Callable[[str, Any, str], Exception],
+        roles: Sequence[str] = PLAN_ROLES,
+    ) -> PlanRecord:
         """Read an entry of a manifest's ``plans``.
 
         Parameters
@@ -101,6 +110,8 @@ class PlanRecord:
             What to call the entry, "plans[0]".
         wrong : callable
             Makes the error of a field from its name, what was found and what was wanted.
+        roles : sequence of str
+            That may stand there.
 
         Raises
         ------
@@ -112,8 +123,8 @@ class PlanRecord:
         file, role, parity = content.get("file"), content.get("role"), content.get("parity", {})
         if not isinstance(file, str):
             raise wrong(f"{where}.file", file, "the name of a listed file")
-        if role not in PLAN_ROLES:
-            raise wrong(f"{where}.role", role, f"one of {', '.join(PLAN_ROLES)}")
+        if not isinstance(role, str) or role not in roles:
+            raise wrong(f"{where}.role", role, f"one of {', '.join(roles)}")
         if not isinstance(parity, dict):
             raise wrong(f"{where}.parity", parity, "an object")
         return cls(file, role, _key(content.get("key"), f"{where}.key", wrong), parity)

@@ -12,7 +12,7 @@ from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_changes import alone, change_folder
 from immunecam.runtime.bundle_manifest import BundleManifest, manifest_to_bytes
 from immunecam.runtime.bundle_writer import is_signed
-from immunecam.runtime.plan_record import PlanKey, PlanRecord
+from immunecam.runtime.plan_record import LIVENESS, PlanKey, PlanRecord
 from immunecam.runtime.trust import PrivateKey, Trust
 
 __all__ = ["NewPlan", "check_storable", "store_plans"]
@@ -95,12 +95,13 @@ def store_plans(
         if sign is not None and trust is None and now.sha256 != bundle.sha256:
             raise InputError(f"The bundle {folder} was changed while its plans were built: look at it and build again.")
         for role, key, _, _ in plans:
-            if now.manifest.files[now.manifest.graphs[role]].sha256 != key.onnx_sha256:
+            if now.manifest.compiled_sha256(role) != key.onnx_sha256:
                 raise InputError(f"The bundle {folder} got another {role} while its plan was built: build it again.")
         content = json.loads(now.manifest_bytes)
         fresh = {(role, key) for role, key, _, _ in plans}
-        replaced = [plan for plan in now.manifest.plans if (plan.role, plan.key) in fresh]
-        records = [plan.to_dict() for plan in now.manifest.plans if plan not in replaced]
+        before = [*now.manifest.plans, *now.manifest.plans_of(LIVENESS)]
+        replaced = [plan for plan in before if (plan.role, plan.key) in fresh]
+        records = [plan.to_dict() for plan in before if plan not in replaced]
         files: dict[str, bytes] = {}
         for role, key, data, parity in plans:
             sha256 = hashlib.sha256(data).hexdigest()
@@ -108,7 +109,10 @@ def store_plans(
             files[name] = data
             content["files"][name] = {"sha256": sha256, "bytes": len(data)}
             records.append(PlanRecord(name, role, key, parity).to_dict())
-        content["plans"] = records
+        own = [record for record in records if record["role"] == LIVENESS]
+        if own:
+            content["liveness"]["plans"] = own
+        content["plans"] = [record for record in records if record["role"] != LIVENESS]
         unused = {plan.file for plan in replaced} - {record["file"] for record in records}
         for name in unused:
             del content["files"][name]

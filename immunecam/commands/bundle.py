@@ -210,11 +210,13 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 def _files(bundle: Bundle) -> list[dict[str, Any]]:
     """A row for each file: name, size, hash and what it is."""
+    from immunecam.runtime.plan_record import LIVENESS
+
     manifest = bundle.manifest
     what = {name: role for role, name in manifest.graphs.items()} | {"subspace.safetensors": "mean and eigenfaces"}
     if manifest.liveness is not None:
         what[manifest.liveness.file] = f"liveness network, {manifest.liveness.precision}"
-    for plan in manifest.plans:
+    for plan in (*manifest.plans, *manifest.plans_of(LIVENESS)):
         key = plan.key
         what[plan.file] = f"TensorRT {key.tensorrt} plan of the {plan.role}, {key.precision}, {key.gpu}"
     return [

@@ -25,7 +25,7 @@ from immunecam.commands.gate_options import (
 )
 from immunecam.commands.options import Json, log_to_stderr
 from immunecam.commands.shared_options import with_shared_options
-from immunecam.errors import InputError
+from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from immunecam.runtime.frames import FrameSource
@@ -39,13 +39,21 @@ app = typer.Typer(
     name="gate",
     help="An access gate: who is enrolled, who stands before the camera, and the audit trail of its decisions.",
     no_args_is_help=True,
-    epilog="Exit codes: as everywhere, and 5 for a decision other than granted.",
+    epilog="Exit codes: as everywhere; 5 is a decision other than granted, or pictures to enrol that are not live.",
 )
 app.add_typer(gate_audit.app, name="audit")
 app.command("calibrate")(gate_calibrate.calibrate)
 
 Sources = Annotated[
     list[str], typer.Argument(metavar="SOURCE...", help="Picture, folder, video, camera number, or rtsp/http URL.")
+]
+
+
+AllowNotLive = Annotated[
+    bool,
+    typer.Option(
+        "--allow-not-live", help="Enrol from photos of a person, too, which --liveness refuses; the trail says so."
+    ),
 ]
 
 
@@ -67,12 +75,23 @@ def enrol(
     replace: Annotated[bool, typer.Option("--replace", help="Forget the templates that the person has.")] = False,
     max_templates: Annotated[int, typer.Option(min=1, max=100, help="Best pictures to take.")] = 5,
     limit: Annotated[int, typer.Option(min=1, help="Frames to look at of each source.")] = 100,
+    allow_not_live: AllowNotLive = False,
     json_report: Json = None,
 ) -> None:
-    """Enrol a person from pictures, a folder, a video or a camera. The store is made if there is none."""
+    """Enrol a person from pictures, a folder, a video or a camera. The store is made if there is none.
+
+    With --liveness, pictures that do not look live are refused (exit code 5).
+    """
     log_to_stderr(False)
+    _check_allowed(gate, allow_not_live)
     with gate.open(create=True) as opened:
-        found = opened.enrol(person, _named(sources, limit), replace=replace, max_templates=max_templates)
+        found = opened.enrol(
+            person,
+            _named(sources, limit),
+            replace=replace,
+            max_templates=max_templates,
+            allow_not_live=allow_not_live,
+        )
         _told(found, Console())
         _report(json_report, opened, "enrol", [_plain(found)])
 
@@ -84,10 +103,12 @@ def enrol_all(
     folder: Annotated[Path, typer.Argument(help="Has a folder of pictures for each person, named after the person.")],
     replace: Annotated[bool, typer.Option("--replace", help="Forget the templates that they have.")] = False,
     max_templates: Annotated[int, typer.Option(min=1, max=100, help="Best pictures to take of each.")] = 5,
+    allow_not_live: AllowNotLive = False,
     json_report: Json = None,
 ) -> None:
     """Enrol many people at once. Each is on the disk when it is counted; those with poor pictures are told."""
     log_to_stderr(False)
+    _check_allowed(gate, allow_not_live)
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no folder: give one with a folder of pictures for each person")
     people = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -99,7 +120,13 @@ def enrol_all(
     with gate.open(create=True) as opened, opened.store.backup.deferred(), progress:
         for path in progress.track(people, description="enrolling"):
             try:
-                found = opened.enrol(path.name, _named([str(path)], None), replace=replace, max_templates=max_templates)
+                found = opened.enrol(
+                    path.name,
+                    _named([str(path)], None),
+                    replace=replace,
+                    max_templates=max_templates,
+                    allow_not_live=allow_not_live,
+                )
                 rows.append(_plain(found))
             except InputError as error:
                 rows.append({"person": path.name, "added": 0, "error": str(error)})
@@ -179,6 +206,11 @@ def list_people(store: Store, key_file: KeyFile = None, json_report: Json = None
         if json_report is not None:
             about = {"recognizer": opened.setting.recognizer_name, "purification": opened.setting.purification_name}
             write_report(json_report, "immunecam.gate.list/1", rows, bundle_sha256=None, **about)
+
+
+def _check_allowed(gate: GateOptions, allow_not_live: bool) -> None:
+    if allow_not_live and not gate.liveness:
+        raise UsageError("--allow-not-live is for --liveness, which is not asked for: leave it out, or give both")
 
 
 def _decide(options: GateOptions, decision: DecisionOptions, person: str | None, sources: list[str]) -> None:

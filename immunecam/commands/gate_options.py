@@ -72,7 +72,7 @@ class GateOptions:
         from immunecam.runtime.faces import face_finder
         from immunecam.runtime.gate.access_gate import AccessGate
         from immunecam.runtime.gate.audit_log import Retention
-        from immunecam.runtime.liveness import LivenessDetector
+        from immunecam.runtime.liveness import LivenessDetector, liveness_provider
         from immunecam.runtime.purifier import Purifier
 
         if not self.purify and self.bundle is not None and not self.liveness:
@@ -85,7 +85,8 @@ class GateOptions:
             )
         if self.liveness:
             if purifier is not None:
-                detector = LivenessDetector(purifier.bundle, threads=self.threads)
+                on = liveness_provider(self.provider.value)
+                detector = LivenessDetector(purifier.bundle, threads=self.threads, provider=on)
             else:
                 detector = LivenessDetector.load(self.bundle, threads=self.threads)
         kept = None if self.keep_mib is None else int(self.keep_mib * 2**20)

@@ -159,13 +159,14 @@ def train(
     with _progress() as progress:
         reading = progress.add_task("reading", total=None, state="")
         faces = _read(data, "train", side, limit, seed, maps)
-        held_out = _read(data, "test", side, limit // 4, seed, maps) if data.is_dir() else None
-        if test is not None:
-            held_out = _read(test, "test", side, limit // 4, seed, maps)
-        if held_out is not None and held_out.side != faces.side:
-            raise InputError(
-                f"the test faces are {held_out.side} px wide and the training faces {faces.side}: make both alike"
-            )
+        fewer, held_out = max(2, limit // 4), None
+        if test is not None or data.is_dir():
+            held_out = _read(data if test is None else test, "test", side, fewer, seed, maps)
+            held_out.check(())  # now, and not after the training
+            if held_out.side != faces.side:
+                raise InputError(
+                    f"the test faces are {held_out.side} px wide and the training faces {faces.side}: make both alike"
+                )
         progress.update(reading, description="faces", state=f"{len(faces)}, {faces.origin}")
         config = LivenessConfig(
             backbone=backbone,

@@ -63,6 +63,8 @@ def matrix(
     for file in (json_, docs):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
+    if docs is not None and not docs.suffix:
+        raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     keep_freed_memory()
     learnt, judged = LivenessSet.load(data), LivenessSet.load(test)
@@ -70,7 +72,7 @@ def matrix(
         runs = list(
             matrix_runs(
                 learnt.tasks,
-                backbones=backbone or tuple(TRUNKS),
+                backbones=dict.fromkeys(backbone or TRUNKS),
                 against=AdversarialTraining(adversarial, steps=adversarial_steps) if adversarial else None,
                 steps=steps,
                 batch=batch,

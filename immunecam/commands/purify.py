@@ -177,7 +177,7 @@ def purify(
     """Purify the faces of a picture, folder, video, camera or stream."""
     from immunecam.runtime.faces import FollowingFinder
     from immunecam.runtime.frames import FrameSource, LiveSource
-    from immunecam.runtime.liveness import LivenessDetector
+    from immunecam.runtime.liveness import LivenessDetector, liveness_provider
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
     from immunecam.runtime.shared_analysis import SharedAnalysis
@@ -197,7 +197,10 @@ def purify(
         finder=searching,
         trust=trust_of(trust, bundle_state),
     )
-    judge = _Judge(LivenessDetector(purifier.bundle, threads=threads), liveness_view.value) if liveness else None
+    judge = None
+    if liveness:
+        on = liveness_provider(provider.value)
+        judge = _Judge(LivenessDetector(purifier.bundle, threads=threads, provider=on), liveness_view.value)
     rows: list[dict[str, Any]] = []
     with purifier:
         for text, target in zip(sources, targets, strict=True):

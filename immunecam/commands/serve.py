@@ -101,7 +101,7 @@ def serve(
     log_to_stderr(verbose)
     require_service()
     from immunecam.runtime.faces import face_finder
-    from immunecam.runtime.liveness import LivenessDetector
+    from immunecam.runtime.liveness import LivenessDetector, liveness_provider
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.service.access import read_token
     from immunecam.runtime.service.cameras import CameraDeck
@@ -137,7 +137,8 @@ def serve(
     if liveness:
         if store is None:
             raise UsageError("--liveness is for the gate's decisions, but there is no gate: give --store, too")
-        about["liveness"] = LivenessDetector(purifier.bundle, threads=threads)
+        on = liveness_provider(provider.value)
+        about["liveness"] = LivenessDetector(purifier.bundle, threads=threads, provider=on)
         about["liveness_view"] = liveness_view.value
     gate, embedder = _recognition(recognizer, store, key_file, purifier, found, about)
     deck = CameraDeck(cameras)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,9 @@ class PlanMachine:
         return here == there if version is None else here[:1] == there[:1] and here >= there
 
 
-def choose_plans(bundle: Bundle, machine: PlanMachine, *, exact: bool = False) -> Mapping[str, PlanRecord]:
+def choose_plans(
+    bundle: Bundle, machine: PlanMachine, *, exact: bool = False, roles: Sequence[str] = PLAN_ROLES
+) -> Mapping[str, PlanRecord]:
     """The plan of each graph that this machine is to run.
 
     Of several, one built on a machine just like this goes before a compatible one, and the one stored last before the
@@ -92,11 +94,13 @@ def choose_plans(bundle: Bundle, machine: PlanMachine, *, exact: bool = False) -
     machine : PlanMachine
     exact : bool
         Take none that was built elsewhere, even if it was built to be compatible.
+    roles : sequence of str
+        Whose plans; what the bundle has no graph for is left out.
 
     Returns
     -------
     Mapping of PlanRecord
-        By role; "analyzer", and "restorer" where the bundle has one.
+        By role; "analyzer", and "restorer" where the bundle has one, unless others are asked for.
 
     Raises
     ------
@@ -104,16 +108,12 @@ def choose_plans(bundle: Bundle, machine: PlanMachine, *, exact: bool = False) -
         If a graph has no such plan.
     """
     chosen: dict[str, PlanRecord] = {}
-    for role in PLAN_ROLES:
-        if role not in bundle.manifest.graphs:
+    for role in roles:
+        sha256 = bundle.manifest.compiled_sha256(role)
+        if sha256 is None:
             continue
-        sha256 = bundle.manifest.files[bundle.manifest.graphs[role]].sha256
         fits = machine.built if exact else machine.runs
-        fitting = [
-            plan
-            for plan in bundle.manifest.plans
-            if plan.role == role and plan.key.onnx_sha256 == sha256 and fits(plan.key)
-        ]
+        fitting = [plan for plan in bundle.manifest.plans_of(role) if plan.key.onnx_sha256 == sha256 and fits(plan.key)]
         if not fitting:
             raise _none(bundle, role, machine)
         chosen[role] = max(enumerate(fitting), key=lambda entry: (machine.built(entry[1].key), entry[0]))[1]
@@ -121,8 +121,8 @@ def choose_plans(bundle: Bundle, machine: PlanMachine, *, exact: bool = False) -
 
 
 def _none(bundle: Bundle, role: str, machine: PlanMachine) -> InputError:
-    sha256 = bundle.manifest.files[bundle.manifest.graphs[role]].sha256
-    keys = [plan.key for plan in bundle.manifest.plans if plan.role == role]
+    sha256 = bundle.manifest.compiled_sha256(role)
+    keys = [plan.key for plan in bundle.manifest.plans_of(role)]
     theirs = [
         f"one in {key.precision} for TensorRT {key.tensorrt}, {key.gpu} ({key.compute_capability}), CUDA {key.driver}"
         + ("" if key.onnx_sha256 == sha256 else ", of another graph")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels.cuda import open_device
 from immunecam.runtime.engines.plans import PlanMachine, choose_plans
 from immunecam.runtime.engines.tensorrt_library import TensorRTLogger, import_tensorrt, open_runtime, tensorrt_logger
-from immunecam.runtime.plan_record import PlanRecord
+from immunecam.runtime.plan_record import LIVENESS, PLAN_ROLES, PlanRecord
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
@@ -18,13 +19,26 @@ __all__ = ["TensorRTEngine"]
 
 _FACE = (112, 112)
 
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _tensors(bundle: Bundle, role: str) -> tuple[Shapes, Shapes]:
+    """Inputs and outputs of a plan, of one face."""
+    if role == LIVENESS:
+        record = bundle.manifest.liveness
+        assert record is not None
+        return {"faces": (3, record.side, record.side)}, {"scores": ()}
+    if role == "restorer":
+        return {"faces": _FACE, "projected": _FACE}, {"restored": _FACE}
+    return {"faces": _FACE}, {"probabilities": (bundle.k,)}
+
 
 class TensorRTEngine:
-    """Runs the plans of a bundle's ``analyzer`` and ``restorer``. Made by :meth:`from_bundle`.
+    """Runs the plans of a bundle's ``analyzer`` and ``restorer``, or of its liveness network.
 
-    For one thread at a time, on which the device is current; it may be another at every call, as TensorRT's execution
-    contexts belong to none. They live as long as the engine, for a CUDA graph that holds one of them may be replayed by
-    any thread. Whoever wants threads to run side by side gives each an engine of its own.
+    Made by :meth:`from_bundle`. For one thread at a time, on which the device is current; it may be another at every
+    call, as TensorRT's execution contexts belong to none. They live as long as the engine, for a CUDA graph that holds
+    one of them may be replayed by any thread. Whoever wants threads to run side by side gives each one of its own.
 
     A plan is native code, so it is run only from a bundle that was checked, and from the very bytes that were checked.
     """
@@ -41,7 +55,9 @@ class TensorRTEngine:
         self._plans = {role: _Plan.open(trt, self._runtime, bundle, record) for role, record in records.items()}
 
     @staticmethod
-    def from_bundle(bundle: Bundle, *, device: Any = None, exact: bool = False) -> TensorRTEngine:
+    def from_bundle(
+        bundle: Bundle, *, device: Any = None, exact: bool = False, roles: Sequence[str] = PLAN_ROLES
+    ) -> TensorRTEngine:
         """Engine for a bundle.
 
         Parameters
@@ -52,6 +68,8 @@ class TensorRTEngine:
             From :func:`immunecam.kernels.cuda.open_device`; None opens the first.
         exact : bool
             Take only plans that were built on a machine just like this, not merely compatible ones.
+        roles : sequence of str
+            Whose plans to open; ``("liveness",)`` is the liveness network alone.
 
         Raises
         ------
@@ -63,7 +81,7 @@ class TensorRTEngine:
         """
         trt = import_tensorrt()
         device = open_device() if device is None else device
-        records = dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact))
+        records = dict(choose_plans(bundle, PlanMachine.here(trt, device), exact=exact, roles=roles))
         return TensorRTEngine(bundle, trt, records)
 
     @property
@@ -123,6 +141,10 @@ class TensorRTEngine:
         """Start the restoration of n faces: float32 (n, 112, 112) in all three; else as :meth:`analyze_on`."""
         self._run("restorer", n, {"faces": faces, "projected": projected, "restored": restored}, stream)
 
+    def judge_on(self, n: int, *, faces: int, scores: int, stream: Any) -> None:
+        """Start the liveness network on n faces: float32 (n, 3, side, side) to (n,); else as :meth:`analyze_on`."""
+        self._run(LIVENESS, n, {"faces": faces, "scores": scores}, stream)
+
     def inspect(self, role: str) -> dict[str, Any]:
         """What TensorRT tells of the plan of a graph: its layers, and its inputs and outputs.
 
@@ -160,7 +182,7 @@ class TensorRTEngine:
 class _Plan:
     """A deserialised plan whose tensors were checked."""
 
-    def __init__(self, engine: Any, name: str, inputs: tuple[str, ...], batch: tuple[int, int]) -> None:
+    def __init__(self, engine: Any, name: str, inputs: Shapes, batch: tuple[int, int]) -> None:
         self.engine, self.name, self.inputs, self.batch = engine, name, inputs, batch
 
     @classmethod
@@ -175,10 +197,7 @@ class _Plan:
             if logger.out_of_memory:
                 raise _no_memory(name, logger)
             raise InputError(f"{name} cannot be opened by TensorRT {trt.__version__} ({logger.reason}): {again}.")
-        inputs = {"faces": _FACE}
-        outputs: dict[str, tuple[int, ...]] = {"probabilities": (bundle.k,)}
-        if record.role == "restorer":
-            inputs, outputs = {"faces": _FACE, "projected": _FACE}, {"restored": _FACE}
+        inputs, outputs = _tensors(bundle, record.role)
         found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         if found != {*inputs, *outputs}:
             raise InputError(f"{name} has the tensors {sorted(found)}, but must have {[*inputs, *outputs]}: {again}.")
@@ -192,7 +211,7 @@ class _Plan:
                     f"{list(shape)}, but it must be {mode.name} FLOAT {['N', *wanted]}: {again}."
                 )
         ranges = [engine.get_tensor_profile_shape(tensor, 0) for tensor in inputs]
-        return cls(engine, name, tuple(inputs), (max(r[0][0] for r in ranges), min(r[2][0] for r in ranges)))
+        return cls(engine, name, inputs, (max(r[0][0] for r in ranges), min(r[2][0] for r in ranges)))
 
     def context(self, n: int, logger: TensorRTLogger) -> _Context:
         if not self.batch[0] <= n <= self.batch[1]:
@@ -222,8 +241,8 @@ class _Context:
         self._logger.forget()
         if n != self._n:
             self._n = 0  # until all of it is set: a failure in between must not be taken for done
-            for tensor in plan.inputs:
-                if not self._context.set_input_shape(tensor, (n, *_FACE)):
+            for tensor, face in plan.inputs.items():
+                if not self._context.set_input_shape(tensor, (n, *face)):
                     raise self._failed(f"does not take {n} faces")
             missing = self._context.infer_shapes()
             if missing:

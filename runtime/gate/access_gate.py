@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import UsageError
+from immunecam.errors import NotLiveError, UsageError
 from immunecam.runtime.faces import FaceFinder, FollowingFinder, face_finder
 from immunecam.runtime.gate.audit_log import AuditLog, Retention
 from immunecam.runtime.gate.change_record import recorded
@@ -140,7 +140,7 @@ class AccessGate:
             None takes the bundled one.
         liveness : LivenessDetector, optional
             Judges whether a face is live; one that is not is never granted, but told as "suspected-attack". None asks
-            nobody. It is no certified presentation attack detection.
+            nobody. It is no certified presentation attack detection. It is closed with the gate.
         liveness_view : str
             What it is shown: "camera", faces as they came, or "purified".
         create : bool
@@ -203,6 +203,8 @@ class AccessGate:
         with ExitStack() as held:
             if self.observer.purifier is not None:
                 held.callback(self.observer.purifier.close)
+            if self.observer.liveness is not None:
+                held.callback(self.observer.liveness.close)
             held.callback(self.store.close)
             held.callback(self.audit.close)
 
@@ -255,6 +257,7 @@ class AccessGate:
         replace: bool = False,
         max_templates: int = 5,
         limits: QualityLimits = ENROLMENT,
+        allow_not_live: bool = False,
     ) -> Enrolment:
         """Make templates of a person's pictures.
 
@@ -269,28 +272,49 @@ class AccessGate:
         max_templates : int
             Of many good pictures the best of as many stretches of the sequence are taken.
         limits : QualityLimits
+        allow_not_live : bool
+            Take pictures that the gate's liveness network takes for pictures of a picture, such as photos from a file;
+            the trail says so.
 
         Raises
         ------
+        NotLiveError
+            If the gate has a liveness network and the pictures are not live to it; the trail keeps that.
         InputError
             If no picture is good enough, with the reasons, or the disk fails; nothing is changed then.
         """
         check_name(person)
-        chosen = Portraits.choose(
-            person,
-            frames,
-            self.observer,
-            count=max_templates,
-            limits=limits,
-            point=self.store.operating_point(),
-        )
+        try:
+            chosen = Portraits.choose(
+                person,
+                frames,
+                self.observer,
+                count=max_templates,
+                limits=limits,
+                point=self.store.operating_point(),
+                allow_not_live=allow_not_live,
+            )
+        except NotLiveError as error:
+            self.audit.append(
+                "enrolment-refused",
+                {"person": person, "reason": str(error), **self._liveness(error.scores), **self._models},
+            )
+            raise
         resembles = self._resembles(person, chosen.embeddings)
         added = len(chosen.embeddings)
         about = {"person": person, "templates": added, "refused": len(chosen.refused), "replace": replace}
+        about |= self._liveness(chosen.liveness) | ({"allow_not_live": True} if allow_not_live else {})
         with recorded(self.audit, self.store, "enrolment", {**about, **self._models}) as more:
             total = self.store.enrol(person, chosen.embeddings, qualities=chosen.qualities, replace=replace)
             more["total"] = total
         return Enrolment(person, added, total, chosen.refused, resembles)
+
+    def _liveness(self, scores: Sequence[float]) -> dict[str, float]:
+        """What the trail says of pictures to enrol: their median, and what is wanted."""
+        detector = self.observer.liveness
+        if detector is None or not scores:
+            return {}
+        return {"liveness": float(np.median(scores)), "liveness_threshold": detector.threshold}
 
     def delete(self, person: str) -> None:
         """Forget a person; the audit trail keeps that, and earlier decisions.

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import InputError, NotLiveError, UsageError
 from immunecam.runtime.gate.evidence import suspected
 from immunecam.runtime.gate.matcher import Match
 from immunecam.runtime.gate.observer import FaceObserver
@@ -53,11 +53,14 @@ class Portraits:
         0 to 1, one each.
     refused : tuple of (str, str)
         Pictures that were too poor, and why.
+    liveness : tuple of float
+        Scores of all pictures that liveness was asked of; empty where it was not.
     """
 
     embeddings: NDArray[np.float32] = field(repr=False)
     qualities: list[float]
     refused: tuple[tuple[str, str], ...]
+    liveness: tuple[float, ...] = ()
 
     @classmethod
     def choose(
@@ -69,6 +72,7 @@ class Portraits:
         count: int,
         limits: QualityLimits,
         point: OperatingPoint | None,
+        allow_not_live: bool = False,
     ) -> Portraits:
         """Look at pictures and take the best of as many stretches of them as templates are wanted.
 
@@ -84,9 +88,14 @@ class Portraits:
         limits : QualityLimits
         point : OperatingPoint or None
             Its limits of the evidence tell attacked pictures.
+        allow_not_live : bool
+            Take pictures that are not live to the observer's detector.
 
         Raises
         ------
+        NotLiveError
+            If the median of the pictures does not reach the detector's threshold, as at the door; a single one that
+            does not is left out.
         InputError
             If no picture is good enough, with the reasons.
         UsageError
@@ -94,7 +103,9 @@ class Portraits:
         """
         if count < 1:
             raise UsageError(f"max_templates is {count}, but it must be 1 or more")
+        detector = observer.liveness
         good: list[tuple[NDArray[np.float32], float]] = []
+        live: list[float] = []
         refused: list[tuple[str, str]] = []
         for name, frame in frames:
             sightings = observer.sightings(frame)
@@ -109,12 +120,27 @@ class Portraits:
             if suspected(observed.evidence, point):
                 refused.append((name, "it looks attacked: what purification took away changes who it is"))
                 continue
+            if observed.liveness is not None and detector is not None:
+                live.append(float(observed.liveness[0]))
+                if not live[-1] >= detector.threshold and not allow_not_live:
+                    refused.append(
+                        (name, f"no live face: liveness {live[-1]:.3f}, at least {detector.threshold:.3f} wanted")
+                    )
+                    continue
             good.append((observed.embeddings[0], quality.score))
+        if detector is not None and live and not allow_not_live and not np.median(live) >= detector.threshold:
+            raise NotLiveError(
+                f"{person!r} was not enrolled, because the pictures do not show a live face (liveness "
+                f"{np.median(live):.3f}, median of {len(live)}, at least {detector.threshold:.3f} wanted): take "
+                "pictures of the person, or give --allow-not-live if they are photos of somebody you know",
+                tuple(live),
+            )
         if not good:
             said = "; ".join(f"{name}: {reason}" for name, reason in refused[:3]) or "there was no picture"
             raise InputError(f"{person!r} was not enrolled, because no picture is good enough ({said}): take others")
         chosen = [good[i] for i in chosen_spread([score for _, score in good], count)]
-        return cls(np.stack([embedding for embedding, _ in chosen]), [score for _, score in chosen], tuple(refused))
+        embeddings = np.stack([embedding for embedding, _ in chosen])
+        return cls(embeddings, [score for _, score in chosen], tuple(refused), tuple(live))
 
 
 def chosen_spread(scores: Sequence[float], count: int) -> list[int]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from immunecam.benchmarks import evidence as evidence_rates
-from immunecam.benchmarks import readme, robustness, selection
+from immunecam.benchmarks import liveness_analysis, readme, robustness, selection
+from immunecam.benchmarks.liveness.plots import liveness_plots
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.gate import evidence
 
@@ -64,6 +65,15 @@ def test_undefended_recognisers_are_broken_by_every_grey_box_attack():
 def test_robustness_page_is_that_of_its_report():
     report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
     assert (ROOT / "docs" / "robustness.md").read_text() == robustness.page_with_plots(report, "robustness")
+
+
+def test_liveness_page_is_that_of_its_report():
+    file = ROOT / "benchmarks" / "results" / "liveness.json"
+    if not file.is_file():
+        pytest.skip("the matrix of liveness networks has not been run to its end yet")
+    report = liveness_analysis.load_report(file)
+    page = ROOT / "docs" / "liveness-report.md"
+    assert page.read_text() == liveness_analysis.page_with_plots(report, liveness_plots(report), page.stem)
 
 
 def test_selection_benchmark_compares_equal_losses(tmp_path):

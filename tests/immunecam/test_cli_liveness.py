@@ -14,6 +14,9 @@ pytest.importorskip("torch")
 
 from small_liveness_run import striped_faces
 
+from immunecam.cli import _run
+from immunecam.models.liveness_loss import LivenessLabels
+
 
 @pytest.fixture
 def aligned(tmp_path: Path) -> Path:
@@ -64,6 +67,7 @@ def test_from_pictures_to_errors(run, aligned, tmp_path):
         (("train", "--data", "x", "-o", "run", "--backbone", "heat"), 2, "unknown backbone 'heat'"),
         (("train", "--data", "x", "-o", "run", "--precision", "heat"), 2, "unknown precision 'heat'"),
         (("matrix", "--data", "x", "--test", "y", "-o", "m"), 3, "make it anew by `immunecam liveness make`"),
+        (("matrix", "--data", ".", "--test", "y", "-o", "m"), 3, "is a folder, but a set of `immunecam liveness make`"),
         (("train", "--data", ".", "-o", "run"), 3, "give the folder of CelebA-Spoof that holds metas/"),
     ],
 )
@@ -73,6 +77,38 @@ def test_bad_input_is_one_sentence(run, arguments, code, said):
     # The bar of a command that was under way may come before; the sentence is the last line.
     assert done.stderr.splitlines()[-1].startswith("immunecam: ")
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_bad_sets_are_one_sentence_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    faces = striped_faces(12)
+    faces.save("both.safetensors")
+    faces.at(faces.labels.live == 0).save("live.safetensors")
+    dataclasses.replace(faces, labels=LivenessLabels(faces.labels.live)).save("bare.safetensors")
+    striped_faces(12, side=80).save("wide.safetensors")
+    (tmp_path / "file").write_text("x")
+    common = ["liveness", "train", "--backbone", "vgg", "--steps", "1", "--device", "cpu"]
+    for arguments, said in (
+        (("--data", "live.safetensors", "-o", "r"), "6 faces, all of them live faces: add spoofs"),
+        (("--data", "both.safetensors", "--test", "live.safetensors", "-o", "r"), "all of them live faces: add spoofs"),
+        (
+            ("--data", "both.safetensors", "--test", "wide.safetensors", "-o", "r"),
+            "80 px wide and the training faces 64",
+        ),
+        (
+            ("--data", "bare.safetensors", "--tasks", "depth", "-o", "r"),
+            "has no labels for depth: leave these tasks out",
+        ),
+        (("--data", "both.safetensors", "-o", "file"), "the run folder 'file' cannot be made (File exists)"),
+    ):
+        assert _run([*common, *arguments]) == 3
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("immunecam: ")
+        assert said in last
+    assert not (tmp_path / "r" / "checkpoint.safetensors").exists()
+    make = ["liveness", "make", "--data", ".", "--points", "file", "-o", "a.safetensors"]
+    assert _run(make) == 3
+    assert "points 'file' are no .npz file" in capsys.readouterr().err
 
 
 def test_the_matrix_is_one_command_that_goes_on(run, tmp_path):

@@ -113,6 +113,18 @@ def test_the_gate_refuses_who_is_not_live(run, recognizer, people, tmp_path):
     assert "no live face: liveness 0." in done.stdout
     (row,) = json.loads((tmp_path / "g.json").read_text())["rows"]
     assert (row["event"], row["person"], row["liveness_threshold"]) == ("suspected-attack", None, 0.999)
+    print_of_bob = ("gate", "enrol", "bob", people / "bob" / "0.png", *common)
+    refused = run(*print_of_bob, "--liveness")
+    assert refused.returncode == 5, refused.stderr
+    assert refused.stderr.startswith("immunecam: 'bob' was not enrolled, because the pictures do not show a live face")
+    many = run("gate", "enrol-all", people, *common, "--liveness")
+    assert many.returncode == 3
+    assert "people were not enrolled" in many.stderr
+    assert run("gate", "list", "--store", "s.gate", "--key-file", "k").stdout.startswith("ann: 1 templates")
+    assert run(*print_of_bob, "--liveness", "--allow-not-live").returncode == 0
+    without = run(*print_of_bob, "--allow-not-live")
+    assert without.returncode == 2
+    assert "--allow-not-live is for --liveness" in without.stderr
     refused = run(*seen, *bare, "--liveness")
     assert refused.returncode == 3
     assert "has no liveness network" in refused.stderr
@@ -147,7 +159,11 @@ def test_analyze_as_a_user_does(run, made, tmp_path):
         (("analyze", "x", "--data", "y", "--json", "no/r.json"), 2, "to write r.json into does not exist"),
         (("analyze", "x", "--data", "y"), 3, "make it anew by `immunecam liveness make`"),
         (("export", "x", "--into", "none.immune", "--data", "y"), 3, "none.immune"),
-        (("train", "--data", "x", "-o", "run", "--adversarial", "0"), 2, "0 grey levels: give 0 to 128"),
+        (
+            ("train", "--data", "x", "-o", "run", "--adversarial", "0"),
+            2,
+            "0 grey levels: give more than 0, and 128 at most",
+        ),
         (("train", "--data", "x", "-o", "r", "--adversarial", "2", "--adversarial-share", "2"), 2, "1 at most"),
     ],
 )

@@ -106,7 +106,9 @@ def test_a_damaged_network_is_not_handed_on(door, tmp_path):
     network = path / Bundle.load(path).manifest.liveness.file
     for damage in (b"another network", None):
         network.unlink() if damage is None else network.write_bytes(damage)
-        with pytest.raises(InputError, match=r"cannot be kept .*: put it in again .*, or export with --drop-liveness"):
+        with pytest.raises(
+            InputError, match=r"cannot be kept .*: put the network in again .*, or export with --drop-liveness"
+        ):
             rewritten(path, installed)
     assert rewritten(path, installed, drop_liveness=True).manifest.liveness is None
     (path / "manifest.json").write_text("{")  # nothing is known of it, so nothing is kept

@@ -38,7 +38,9 @@ class AdversarialTraining:
 
     def __post_init__(self) -> None:
         if not 0 < self.level <= 128:
-            raise ValueError(f"the budget of adversarial training is {self.level:g} grey levels: give 0 to 128")
+            raise ValueError(
+                f"the budget of adversarial training is {self.level:g} grey levels: give more than 0, and 128 at most"
+            )
         if not 0 < self.share <= 1:
             raise ValueError(f"the share of attacked faces is {self.share:g}, but it must be above 0, and 1 at most")
         if self.steps < 1:

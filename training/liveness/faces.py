@@ -156,6 +156,8 @@ class LivenessSet:
         InputError
             If it is something else, or damaged.
         """
+        if Path(path).is_dir():
+            raise InputError(f"{str(path)!r} is a folder, but a set of `immunecam liveness make` is a file: give that")
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads((file.metadata() or {})["about"])

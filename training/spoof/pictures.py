@@ -119,6 +119,8 @@ class FacePictures:
 
 
 def _read_points(path: Path) -> dict[str, NDArray[np.float64]]:
+    if path.is_file() and not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
+        raise InputError(f"points {str(path)!r} are no .npz file: give one of names and points (N, 5, 2)")
     try:
         with np.load(path, allow_pickle=False) as content:
             names, points = content["names"], np.asarray(content["points"], np.float64)

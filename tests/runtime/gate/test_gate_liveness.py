@@ -14,7 +14,7 @@ from importlib import resources
 
 from small_liveness import bundle_with_liveness
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import InputError, NotLiveError, UsageError
 from immunecam.runtime.faces import align, face_finder
 from immunecam.runtime.gate.access_gate import AccessGate
 from immunecam.runtime.gate.quality import QualityLimits
@@ -84,6 +84,47 @@ def test_a_spoof_is_never_granted(opened, frame, options):
             assert record["reasons"] == list(event.reasons)
             assert record["models"]["liveness_sha256"] == gate.observer.liveness.about["liveness_sha256"]
             assert record["models"]["liveness_view"] == options.get("liveness_view", "camera")
+
+
+def trail_of(gate):
+    (file,) = sorted(gate.audit.folder.glob("*.jsonl"))
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_who_shows_a_print_is_not_enrolled(opened, frame):
+    with opened(1e-6) as gate:
+        score = gate.verify("ada", [frame]).liveness
+    with opened(min(1.0, score + 0.01)) as gate:
+        before = gate.store.generation
+        with pytest.raises(NotLiveError, match=r"'eve' was not enrolled, because .* median of 2, at least") as caught:
+            gate.enrol("eve", [("a", frame), ("b", frame)], limits=LOOSE)
+        assert caught.value.exit_code == 5
+        assert [person.person for person in gate.store.people()] == ["ada"]
+        assert gate.store.generation == before
+        refused = trail_of(gate)[-1]
+        assert (refused["type"], refused["person"]) == ("enrolment-refused", "eve")
+        assert refused["liveness"] == pytest.approx(score, abs=0.02)
+        assert refused["liveness_threshold"] == pytest.approx(min(1.0, score + 0.01))
+        assert refused["models"]["liveness_sha256"] == gate.observer.liveness.about["liveness_sha256"]
+        # A photo of somebody who is known may be let in, and the trail says so.
+        assert gate.enrol("eve", [("a", frame)], limits=LOOSE, allow_not_live=True).added == 1
+        begun, done = trail_of(gate)[-2:]
+        for record, kind in ((begun, "enrolment-begun"), (done, "enrolment")):
+            assert (record["type"], record["allow_not_live"]) == (kind, True)
+            assert record["liveness"] < record["liveness_threshold"]
+
+
+def test_one_picture_that_is_not_live_is_left_out(opened, frame):
+    with opened(1e-6) as gate:
+        detector, scores = gate.observer.liveness, iter([0.9, 0.1, 0.8])
+        detector.scores = lambda crops: np.array([next(scores)], np.float32)
+        detector.threshold = 0.5
+        done = gate.enrol("eve", [(name, frame) for name in "abc"], limits=LOOSE)
+        assert done.added == 2
+        assert done.refused == (("b", "no live face: liveness 0.100, at least 0.500 wanted"),)
+        record = trail_of(gate)[-1]
+        assert record["liveness"] == pytest.approx(0.8)
+        assert "allow_not_live" not in record
 
 
 def test_a_gate_without_it_says_nothing_of_it(opened, frame):

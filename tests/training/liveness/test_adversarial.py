@@ -59,7 +59,7 @@ def test_a_run_says_what_it_was_trained_against(small_set, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"level": 0.0}, "0 grey levels: give 0 to 128"),
+        ({"level": 0.0}, "0 grey levels: give more than 0, and 128 at most"),
         ({"level": float("nan")}, "nan grey levels"),
         ({"share": 0.0}, "must be above 0, and 1 at most"),
         ({"steps": 0}, "takes 0 steps: give 1 or more"),
