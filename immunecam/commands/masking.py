@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from immunecam.commands import masking_export
 from immunecam.commands.gate_options import KeyFile, gate_key
 from immunecam.commands.options import Json
 from immunecam.commands.requirements import require_device, require_training
@@ -26,6 +27,7 @@ app = typer.Typer(
     help="Recognise faces by some of their frequencies, shuffled by a key: train such recognisers and measure them.",
     no_args_is_help=True,
 )
+app.command("export")(masking_export.export)
 
 
 class Mixing(str, Enum):
