@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from immunecam.benchmarks.kept import kept
 from immunecam.benchmarks.masked_privacy import attack
 from immunecam.benchmarks.masked_recognition import measure
-from immunecam.files import written_whole
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig
 from immunecam.training.faces import FaceSet
@@ -105,11 +105,11 @@ def compare(
         collapse = trainer.write_choices()
         trainer.close()
         choices = json.loads((run / "strategy.json").read_text())["last_mixes"]
-        (recognised,) = _kept(run / "recognition.json", trainer.step, lambda run=run: measure([run], key, data, fold))
+        (recognised,) = kept(run / "recognition.json", trainer.step, lambda run=run: measure([run], key, data, fold))
         methods = ("linear",) if recovery is None else ("linear", "network")
         for method in methods:
             tell(f"{name}: attack by {method}", 0, 1)
-            attacked = _kept(
+            attacked = kept(
                 run / f"attack.{method}.json",
                 [trainer.step, people, None if recovery is None else recovery.to_dict()],
                 lambda run=run, method=method: (
@@ -130,16 +130,3 @@ def compare(
             more = {f"{k}_percent": round(100 * share, 2) for k, share in choices.items()}
             rows.append({"way": name, **recognised, **more, "collapse": collapse} | {**attacked, "run": run.name})
     return rows
-
-
-def _kept(file: Path, of: Any, make: Callable[[], Any]) -> Any:
-    """What was found before, if it is of the same; else found now, and kept."""
-    of = json.loads(json.dumps(of))  # as it comes back from the file
-    if file.is_file():
-        found = json.loads(file.read_text())
-        if found["of"] == of:
-            return found["what"]
-    made = make()
-    with written_whole(file) as partial:
-        partial.write_text(json.dumps({"of": of, "what": made}))
-    return made

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands import masking_compare, masking_export, masking_invert
+from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
 from immunecam.commands.gate_options import KeyFile, gate_key
 from immunecam.commands.masking_material import bar, bars, training_material
 from immunecam.commands.options import Json
@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Recognise faces by some of their frequencies, shuffled by a key: train such recognisers and measure them.",
     no_args_is_help=True,
 )
+app.command("evaluate")(masking_evaluate.evaluate)
 app.command("export")(masking_export.export)
 app.command("compare")(masking_compare.compare)
 app.command("invert")(masking_invert.invert)
@@ -217,39 +218,6 @@ def _train(
     )
     if collapse:
         console.print(collapse, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `immunecam masking train`.")],
-    data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
-    key_file: KeyFile = None,
-    fold: Annotated[int, typer.Option(help="Fold of the pairs that are judged.")] = 8,
-    json_report: Json = None,
-) -> None:
-    """Measure recognition on LFW's pairs, at a threshold from people that the run held out."""
-    require_training()
-    from immunecam.benchmarks.masked_recognition import SCHEMA, measure
-    from immunecam.runtime.report import write_report
-    from immunecam.training.masking.trained import is_masked
-
-    key = _mask_key(key_file) if any(is_masked(run) for run in runs) else None
-    rows = measure(runs, key, data, fold)
-    table = Table("run", "channels", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %")
-    for row in rows:
-        sees = f"{row['channels']} at {row['positions']}" if row["masked"] else "plain"
-        table.add_row(
-            row["run"],
-            sees,
-            row["mixing"],
-            f"{row['threshold_cosine']:.3f}",
-            f"{row['accuracy_percent']:.1f} ({row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f})",
-            f"{row['same_accepted_percent']:.1f}",
-            f"{row['different_rejected_percent']:.1f}",
-        )
-    Console().print(table)
-    if json_report is not None:
-        write_report(json_report, SCHEMA, rows, bundle_sha256=None, fold=fold)
 
 
 @app.command()
