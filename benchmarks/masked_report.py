@@ -42,6 +42,8 @@ def evaluate(
     recovery: RecoveryConfig | None = None,
     gan: GanConfig | None = None,
     inverted: int = 20,
+    search_steps: int = 100,
+    queries: int = 2000,
     pictures: Path | None = None,
     tell: _Tell = lambda what, done, total: None,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -71,6 +73,8 @@ def evaluate(
         Of the generator.
     inverted : int
         People whose templates are inverted.
+    search_steps, queries : int
+        Of the searches, see `masked_inversion.invert`.
     pictures : Path, optional
         Folder for sheets of originals above what was seen. They show real people.
     tell : callable, optional
@@ -137,13 +141,14 @@ def evaluate(
                 made.append(attackers_gan(trained, data, own, work / "attacker", on_step=on_step))
             rows = []
             told = lambda what, done, total: tell(f"{run.name}: {what}", done, total)  # noqa: E731
-            for done in invert(run, key, data, judge, made[0], people=inverted, tell=told):
+            more: dict[str, Any] = {"people": inverted, "steps": search_steps, "queries": queries}
+            for done in invert(run, key, data, judge, made[0], tell=told, **more):
                 rows.append(done.row)
                 if pictures is not None:
                     write_sheet(done, pictures / f"{run.name}.{done.row['box']}-box.png")
             return rows
 
-        of = [weights[run], judge.sha256, own.sha256, inverted, trained.to_dict()]
+        of = [weights[run], judge.sha256, own.sha256, inverted, search_steps, queries, trained.to_dict()]
         found["inversion"] += kept(work / run.name / "inversion.json", of, inversion)
     return found
 

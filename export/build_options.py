@@ -84,7 +84,7 @@ class BuildOptions:
         "int8" is the analyzer's; the restorer then computes in fp16, because plain quantisation changes a restored face
         of the bundled model by 2.8 grey levels (root mean square), and a face is what the recogniser sees.
         """
-        return "fp16" if self.precision == "int8" and role == "restorer" else self.precision
+        return "fp16" if self.precision == "int8" and role != "analyzer" else self.precision
 
     def hardware_level(self, trt: Any) -> Any:
         """TensorRT's name of the hardware compatibility, or None.

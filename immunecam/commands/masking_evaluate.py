@@ -45,6 +45,8 @@ def evaluate(
     ] = 1500,
     gan_steps: Annotated[int, typer.Option(min=1, help="Batches of the generator's training.")] = 3000,
     inverted: Annotated[int, typer.Option(min=2, help="People whose templates are inverted.")] = 20,
+    search_steps: Annotated[int, typer.Option(min=1, help="Steps of a white-box search.")] = 100,
+    queries: Annotated[int, typer.Option(min=40, help="Faces that a black-box search shows at most.")] = 2000,
     mixing: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="JSON report of `masking compare`, to be part of this one."),
@@ -106,6 +108,8 @@ def evaluate(
             recovery=RecoveryConfig(steps=network_steps) if network_steps else None,
             gan=GanConfig(steps=gan_steps),
             inverted=inverted,
+            search_steps=search_steps,
+            queries=queries,
             pictures=pictures,
             tell=tell,
         )

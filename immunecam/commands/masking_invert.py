@@ -59,10 +59,12 @@ def invert(
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.gan_trainer import GanConfig
-    from immunecam.training.masking.trained import is_masked
+    from immunecam.training.masking.trained import is_masked, load_trained
     from immunecam.training.recognizer import Recognizer
 
     key = MaskKey(gate_key(key_file).derive("masking")) if any(is_masked(run) for run in runs) else None
+    for run in runs:
+        load_trained(run, key)  # a wrong key is said now, not after the generator's training
     judge, attackers = Recognizer.load(recognizer), Recognizer.load(own)
     keep_freed_memory()
     found = []
