@@ -210,12 +210,22 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"Pairs of LFW's fold {report['fold']}, at a threshold from people held out of the training.",
         "",
         *_table(
-            ("run", "sees", "mixing", "accuracy, %", "95 % interval", "same accepted, %", "different rejected, %"),
+            (
+                "run",
+                "sees",
+                "mixing",
+                "steps",
+                "accuracy, %",
+                "95 % interval",
+                "same accepted, %",
+                "different rejected, %",
+            ),
             (
                 (
                     row["run"],
                     f"{row['channels']} channels at {row['positions']}" if row["masked"] else "plain faces",
                     row["mixing"],
+                    f"{row['steps']:,}",
                     f"{row['accuracy_percent']:.1f}",
                     f"{row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f}",
                     f"{row['same_accepted_percent']:.1f}",

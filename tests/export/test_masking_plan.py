@@ -1,4 +1,4 @@
-"""Graphs of masked faces go through the exporter to TensorRT, on the stand-in: no TensorRT is tested here, and no GPU."""
+"""Graphs of masked faces through the exporter to TensorRT, on the stand-in: no TensorRT and no GPU is tested here."""
 
 from __future__ import annotations
 
