@@ -153,7 +153,7 @@ def attack(
         own_orders = torch.rand(len(batch), count, generator=draws).argsort(1) if per_enrolment else None
         channels: Tensor = mask(batch, own_orders)
         if mixer is not None:
-            return mixed_with_others(channels, pool, mixer.counts(channels)[0], draws)
+            return mixed_with_others(channels, pool, mixer.counts(channels, draws)[0], draws)
         if k == 1:
             return channels
         mixes = (mixed_with_others(channels, pool, k, draws) for _ in range(encodings))

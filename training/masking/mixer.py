@@ -70,7 +70,7 @@ class Mixer(nn.Module):
         self.scale = RewardScale() if adaptive else None
         self.optimizer = torch.optim.Adam(self.strategy.parameters(), config.strategy_lr) if self.strategy else None
 
-    def counts(self, channels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def counts(self, channels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
         """Of how many faces each one's mix is to be, (N,) int64, and what the strategy said, where there is one."""
         count, config = len(channels), self.config
         if config.mixing == "none":
@@ -78,9 +78,9 @@ class Mixer(nn.Module):
         if config.mixing == "fixed":
             return torch.full((count,), config.k), None
         if config.mixing == "uniform" or self.strategy is None:
-            return torch.randint(MIXED[0], MIXED[-1] + 1, (count,)), None
+            return torch.randint(MIXED[0], MIXED[-1] + 1, (count,), generator=generator), None
         found = self.strategy(channels.detach())
-        return torch.multinomial(found.detach().exp().cpu(), 1).squeeze(1) + MIXED[0], found
+        return torch.multinomial(found.detach().exp().cpu(), 1, generator=generator).squeeze(1) + MIXED[0], found
 
     def draw(self, channels: Tensor) -> Mix:
         """A mix for every face of a batch, from PyTorch's generator; `channels` (N, C, H, W) are the faces unmixed."""
