@@ -19,14 +19,24 @@ from immunecam.errors import InputError
 from immunecam.files import written_whole
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.disentangling import disentangled, mixed_with_others
-from immunecam.training.attacks.inversion import LinearRecovery, recovery_scores
+from immunecam.training.attacks.inversion import LinearRecovery, RecoveryScores, recovery_scores
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig, RecoveryTrainer
 from immunecam.training.faces import FaceSet, from_uint8, to_uint8
 from immunecam.training.masking.mask_file import MaskFile
 from immunecam.training.masking.people import person_of
+from immunecam.training.masking.trained import load_mixer
 from immunecam.training.recognizer import Recognizer
 
-__all__ = ["METHODS", "SCHEMA", "Attacked", "attack", "write_sheet"]
+__all__ = [
+    "METHODS",
+    "SCHEMA",
+    "Attacked",
+    "attack",
+    "judge_threshold",
+    "one_of_each",
+    "score_columns",
+    "write_sheet",
+]
 
 METHODS = ("mean", "linear", "network")
 SCHEMA = "immunecam.masking-attack/1"
@@ -62,6 +72,7 @@ def attack(
     per_enrolment: bool = False,
     k: int = 1,
     encodings: int = 1,
+    as_trained: bool = False,
     faces: int = 300,
     people: int = 100,
     work: Path | None = None,
@@ -88,6 +99,9 @@ def attack(
         Every face in an order of its own, which the attacker does not know.
     k : int
         What the attacker sees of a face is mixed with k - 1 others.
+    as_trained : bool
+        What the attacker sees of a face is mixed as the run mixed its training faces, its strategy included, in place
+        of `k`: what somebody sees who comes by the training set. Of a run that mixes a part of a batch, that part.
     encodings : int
         So many mixes of every face are seen, and disentangled first.
     faces : int
@@ -112,6 +126,8 @@ def attack(
     ValueError
         If the method is unknown, the network has no folder, or mixes were to be in several orders.
     """
+    if as_trained and (per_enrolment or k > 1 or encodings > 1):
+        raise ValueError("mixes as of the training have their own numbers of faces, one order, and are seen once")
     if per_enrolment and k > 1:
         raise ValueError("mixes are of faces in one order: attack either orders by enrolment or mixes")
     if method not in METHODS or (method == "network" and work is None):
@@ -125,16 +141,19 @@ def attack(
     lfw = data / "lfw"
     known, others = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     own = known.pixels[:: max(1, len(known) // faces)][:faces]
-    judged = _one_each(others, people)
+    judged = one_of_each(others, people)
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         pool = torch.cat([mask(from_uint8(part)) for part in own.split(_BATCH)])
     centre = pool.mean(0)
+    mixer = load_mixer(run) if as_trained else None
 
     @torch.no_grad()
     def seen(batch: Tensor) -> Tensor:
         own_orders = torch.rand(len(batch), count, generator=draws).argsort(1) if per_enrolment else None
         channels: Tensor = mask(batch, own_orders)
+        if mixer is not None:
+            return mixed_with_others(channels, pool, mixer.counts(channels, draws)[0], draws)
         if k == 1:
             return channels
         mixes = (mixed_with_others(channels, pool, k, draws) for _ in range(encodings))
@@ -151,14 +170,14 @@ def attack(
         trainer = RecoveryTrainer(
             config or RecoveryConfig(),
             seen,
-            f"{mask_file.identity} {orders}, {encodings} mixes of {k}",
+            f"{mask_file.identity} {orders}, " + (f"as {run.name}" if as_trained else f"{encodings} mixes of {k}"),
             known,
             work or Path(),
             resume=resume,
         )
         trainer.run(on_step=on_step)
         recover = trainer.recover
-    threshold = _threshold(judge, lfw / "pairs.csv", known)
+    threshold = judge_threshold(judge, lfw / "pairs.csv", known)
     scores = recovery_scores(recover, seen, (from_uint8(part) for part in judged.split(_BATCH)), judge, threshold)
     with torch.no_grad():
         shown = to_uint8(recover(seen(from_uint8(judged[:_SHOWN]))))[:, 0]
@@ -167,19 +186,28 @@ def attack(
         "channels": count,
         "positions": mask_file.spec.positions,
         "orders": orders,
-        "mixes_of": k,
+        "mixes_of": "as trained" if as_trained else k,
         "encodings": encodings if k > 1 else 1,
         "attack": method,
         "attacker_faces": len(known) if method == "network" else len(own),
         "judge": judge.name,
         "threshold_cosine": round(threshold, 4),
+        **score_columns(scores),
+    }
+    return Attacked(row, judged[:_SHOWN].numpy(), shown.numpy())
+
+
+def score_columns(scores: RecoveryScores) -> dict[str, float]:
+    """Scores as a table has them."""
+    return {
         "people": scores.faces,
         "ssim": round(scores.ssim, 4),
         "psnr_db": round(scores.psnr_db, 2),
         "cosine": round(scores.cosine, 4),
         "verified_percent": round(100 * scores.verified, 2),
+        "identified_percent": round(100 * scores.identified, 2),
+        "privacy": round(scores.privacy, 4),
     }
-    return Attacked(row, judged[:_SHOWN].numpy(), shown.numpy())
 
 
 def write_sheet(attacked: Attacked, file: Path) -> None:
@@ -199,7 +227,7 @@ def write_sheet(attacked: Attacked, file: Path) -> None:
         raise InputError(f"the sheet {str(file)!r} cannot be written ({error.strerror}): name another") from None
 
 
-def _one_each(faces: FaceSet, most: int) -> Tensor:
+def one_of_each(faces: FaceSet, most: int) -> Tensor:
     """The first picture of each of so many people."""
     first: dict[str, int] = {}
     for number, name in enumerate(faces.names):
@@ -207,7 +235,7 @@ def _one_each(faces: FaceSet, most: int) -> Tensor:
     return faces.pixels[list(first.values())[:most]]
 
 
-def _threshold(judge: Recognizer, table: Path, faces: FaceSet) -> float:
+def judge_threshold(judge: Recognizer, table: Path, faces: FaceSet) -> float:
     """The judge's cosine of best accuracy on pairs of plain faces of the training folds."""
     pairs = load_pairs(table, faces, range(1, 8))
     each = min(_PAIRS // 2, int(pairs.same.sum()), int((~pairs.same).sum()))

@@ -20,6 +20,7 @@ from immunecam.errors import InputError
 from immunecam.mask_key import MaskKey
 from immunecam.models.masked_recognizer import MaskedRecognizer
 from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.masking.mask_file import steps_of
 from immunecam.training.masking.people import person_of
 from immunecam.training.masking.trained import load_trained
 
@@ -140,6 +141,7 @@ def _row(
     return {
         "run": run.name,
         "masked": mask is not None,
+        "steps": steps_of(run / "checkpoint.safetensors"),
         "channels": recognizer.network.inputs,
         "positions": recognizer.network.positions,
         "mixing": config["mixing"],

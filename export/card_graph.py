@@ -16,7 +16,14 @@ from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.plan_record import LIVENESS, PLAN_PRECISIONS, PLAN_ROLES
 
-__all__ = ["card_graph", "card_roles", "compiled_roles", "compiled_source", "simplified_graph"]
+__all__ = [
+    "card_graph",
+    "card_roles",
+    "compiled_roles",
+    "compiled_source",
+    "masking_card_graphs",
+    "simplified_graph",
+]
 
 # Kept in single precision where the rest is in half: a mean of 12544 values, and probabilities.
 _ALWAYS_FLOAT = ["ReduceMean", "Sigmoid", "Softmax"]
@@ -85,13 +92,39 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
     graph = simplified_graph(inline_external_data(data, bundle.files, name=name), name)
     if is_quantised(graph):
         return _signed(graph)
-    if precision == "fp16":
-        return _half(graph)
     if precision == "int8":
         if not calibration:
             raise UsageError("The precision int8 takes its ranges from real faces, but none were given.")
         return quantised(graph, calibration)
-    return graph
+    return _in_precision(graph, precision)
+
+
+def masking_card_graphs(bundle: Bundle, precision: str) -> dict[str, bytes]:
+    """The graphs of a bundle's masking part as a card would run them, by role; none where there is no such part.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    precision : str
+        "fp32" or "fp16"; int8 is "fp16" here, for embeddings of masked faces were not tried in less.
+
+    Raises
+    ------
+    InputError, BackendMissingError
+        As :func:`card_graph`.
+    """
+    _require_onnx()
+    record = bundle.manifest.masking
+    found = {}
+    for role, file in ({} if record is None else record.graphs).items():
+        name = str(bundle.path / file)
+        graph = simplified_graph(inline_external_data(bundle.files[file], {}, name=name), name)
+        found[role] = _in_precision(graph, "fp16" if precision == "int8" else precision)
+    return found
+
+
+def _in_precision(graph: bytes, precision: str) -> bytes:
+    return _half(graph) if precision == "fp16" else graph
 
 
 def _require_onnx() -> None:

@@ -3,7 +3,7 @@
 Randomness stays outside: the uniforms are an input. The networks' weights are referred to where they lie inside
 `analyzer.onnx` and `restorer.onnx`, mean, basis and scale where they lie inside `subspace.safetensors`, as ONNX
 external data (file, offset, length), so a bundle stores nothing twice. Networks that compute in int8 do so with uint8
-activations here, which stand for the same numbers, and PReLU is split.
+activations here, which stand for the same numbers, and PReLU is written as convolutions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from immunecam.export.active_rows import projection_nodes
 from immunecam.export.integer_projection import integer_constants, integer_product
-from immunecam.export.split_prelu import split_prelu
+from immunecam.export.quick_slopes import quick_slopes
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.kernels import Subspace
@@ -130,8 +130,9 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     grey = node("Cast", [rounded], "grey", to=TensorProto.UINT8)
     node("Reshape", [grey, "purifier.square"], "purified")
 
+    nodes, initializers = quick_slopes(nodes, unsigned_activations(nodes, initializers))
     graph = helper.make_graph(
-        split_prelu(nodes),
+        nodes,
         "purifier",
         [
             helper.make_tensor_value_info("faces", TensorProto.FLOAT, ["N", _SIDE, _SIDE]),
@@ -142,7 +143,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
             helper.make_tensor_value_info("purified", TensorProto.UINT8, ["N", _SIDE, _SIDE]),
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", subspace.k]),
         ],
-        unsigned_activations(nodes, initializers),
+        initializers,
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=model.ir_version)
     return bytes(whole.SerializeToString(deterministic=True))

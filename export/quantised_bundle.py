@@ -232,6 +232,8 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
     manifest = source.manifest
     if manifest.liveness is not None:  # a network of its own, which stays as it is
         files |= {name: source.files[name] for name in manifest.liveness.files}
+    if manifest.masking is not None:  # likewise
+        files |= {name: source.files[name] for name in manifest.masking.graphs.values()}
     whole = purifier_graph(files["analyzer.onnx"], source.subspace, basis, files.get("restorer.onnx"))
     plain = json.loads(source.manifest_bytes)
     return {
@@ -244,6 +246,7 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
         "provenance": plain.get("provenance") or {},
         "parity": plain.get("parity"),
         "liveness": manifest.liveness,
+        "masking": manifest.masking,
     }
 
 

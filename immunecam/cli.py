@@ -18,6 +18,7 @@ from immunecam.commands import (
     export,
     gate,
     liveness,
+    mask,
     masking,
     purify,
     serve,
@@ -49,6 +50,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(gate.app, name="gate")
 app.add_typer(liveness.app, name="liveness")
+app.command("mask")(mask.mask)
 app.add_typer(masking.app, name="masking")
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)

@@ -12,13 +12,13 @@ it, and mixing masked faces is masking a mixed face.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from immunecam.mask_matrix import mask_matrix
 from immunecam.models.block_dct import FREQUENCIES, block_inverse, block_kernels, block_margin, block_stride
 from immunecam.models.mask_spec import COLOURS, MaskSpec
 
@@ -154,12 +154,11 @@ class FrequencyMask(nn.Module):
 
     def matrix(self) -> Tensor:
         """(C, C) float64 orthogonal: mixing in pairs, then the order."""
-        matrix = torch.eye(self.spec.channels, dtype=torch.float64)
-        half = math.sqrt(0.5)
-        for first, second in zip(self.pairing[::2], self.pairing[1::2], strict=False):
-            matrix[first, first], matrix[first, second] = half, half
-            matrix[second, first], matrix[second, second] = half, -half
-        return matrix[list(self.order)]
+        return torch.from_numpy(mask_matrix(self.spec.channels, self.pairing, self.order))
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """(C,) float64 mean and standard deviation of the kept channels in their own order; 1 where nothing varies."""
+        return self._mean, self._std
 
     def forward(self, faces: Tensor, orders: Tensor | None = None) -> Tensor:
         """Masked channels.

@@ -11,6 +11,7 @@ from typing import Any
 
 from immunecam.errors import InputError
 from immunecam.runtime.liveness_record import LivenessRecord
+from immunecam.runtime.masking_record import MaskingRecord
 from immunecam.runtime.plan_record import LIVENESS, PlanRecord
 from immunecam.runtime.trust.signature import SIGNATURE
 
@@ -81,6 +82,8 @@ class BundleManifest:
     liveness : LivenessRecord or None
         The liveness network, where the bundle has one. It stands beside the graphs, so that what was made before there
         was such a part reads the bundle all the same.
+    masking : MaskingRecord or None
+        A mask and a recogniser of masked faces, where the bundle has them; likewise.
     name : str
         What the bundle is called wherever it lies, for rollback protection; "" if it was never signed.
     version : int
@@ -102,6 +105,7 @@ class BundleManifest:
     graphs: Mapping[str, str]
     plans: tuple[PlanRecord, ...]
     liveness: LivenessRecord | None
+    masking: MaskingRecord | None
     name: str
     version: int
     provenance: Mapping[str, Any]
@@ -230,6 +234,7 @@ class _Reader:
             graphs=graphs,
             plans=self.plans(files, graphs),
             liveness=self.liveness(files),
+            masking=self.masking(files),
             name=self.name(),
             version=self.version(),
             provenance=self.mapping("provenance", optional=True),
@@ -286,6 +291,15 @@ class _Reader:
         for index, plan in enumerate(record.plans):
             if plan.file not in files:
                 raise self.wrong(f"liveness.plans[{index}].file", plan.file, "the name of a listed file")
+        return record
+
+    def masking(self, files: Mapping[str, FileRecord]) -> MaskingRecord | None:
+        if "masking" not in self.content:
+            return None
+        record = MaskingRecord.from_dict(self.content["masking"], self.wrong)
+        for role, name in record.graphs.items():
+            if name not in files:
+                raise self.wrong(f"masking.graphs.{role}", name, "the name of a listed file")
         return record
 
     def name(self) -> str:

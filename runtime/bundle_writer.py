@@ -23,6 +23,7 @@ from immunecam.runtime.bundle_manifest import (
     manifest_to_bytes,
 )
 from immunecam.runtime.liveness_record import LivenessRecord
+from immunecam.runtime.masking_record import MaskingRecord
 from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
 __all__ = ["check_free", "check_signature_kept", "is_signed", "kept_liveness", "put_folder", "write_bundle"]
@@ -41,6 +42,7 @@ def write_bundle(
     quality: Mapping[str, Any] | None = None,
     parity: Mapping[str, Any] | None = None,
     liveness: LivenessRecord | None = None,
+    masking: MaskingRecord | None = None,
     name: str | None = None,
     version: int | None = None,
     sign: PrivateKey | None = None,
@@ -57,7 +59,7 @@ def write_bundle(
     ----------
     path : str or path
         The new folder; its name must end in ``.immune`` and its parent must exist.
-    kind, k, graphs, precision, options, provenance, quality, parity, liveness
+    kind, k, graphs, precision, options, provenance, quality, parity, liveness, masking
         Fields of the manifest, see :class:`immunecam.runtime.bundle_manifest.BundleManifest`.
     files : Mapping of str to bytes
         Content of every file but the manifest; sizes and hashes are filled in here.
@@ -120,6 +122,7 @@ def write_bundle(
         "quality": dict(quality or {}),
         "parity": dict(parity or {}),
         **({} if liveness is None else {"liveness": liveness.to_dict()}),
+        **({} if masking is None else {"masking": masking.to_dict()}),
     }
     try:
         raw = manifest_to_bytes(manifest)

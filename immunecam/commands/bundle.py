@@ -118,6 +118,7 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
         "signature": signature,
         "plans": [plan.to_dict() for plan in manifest.plans],
         "liveness": None if manifest.liveness is None else manifest.liveness.to_dict(),
+        "masking": None if manifest.masking is None else manifest.masking.to_dict(),
     }
     console = Console()
     named = f"{manifest.name} version {manifest.version}" if manifest.name else f"version {manifest.version}"
@@ -129,6 +130,7 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
     )  # fmt: skip
     console.print(f"signature: {signature['says']}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"liveness: {_liveness(found)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"masking: {_masking(found)}", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("file", "bytes", "sha256", "is"):
         table.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=heading != "is")
@@ -216,6 +218,9 @@ def _files(bundle: Bundle) -> list[dict[str, Any]]:
     what = {name: role for role, name in manifest.graphs.items()} | {"subspace.safetensors": "mean and eigenfaces"}
     if manifest.liveness is not None:
         what[manifest.liveness.file] = f"liveness network, {manifest.liveness.precision}"
+    if manifest.masking is not None:
+        says = {"mask": "mask", "picture": "what a mask keeps", "recognizer": "recogniser of masked faces"}
+        what |= {name: says[role] for role, name in manifest.masking.graphs.items()}
     for plan in (*manifest.plans, *manifest.plans_of(LIVENESS)):
         key = plan.key
         what[plan.file] = f"TensorRT {key.tensorrt} plan of the {plan.role}, {key.precision}, {key.gpu}"
@@ -236,6 +241,19 @@ def _liveness(bundle: Bundle) -> str:
     return (
         f"{trained} in {record.precision}, {record.side} px, a face passes from {record.threshold:.3f} on; trained and "
         f"measured on {where}{errors}; no certified presentation attack detection"
+    )
+
+
+def _masking(bundle: Bundle) -> str:
+    """What can be said of its mask, in half a sentence."""
+    record = bundle.manifest.masking
+    if record is None:
+        return "none"
+    measured = record.quality.get("accuracy_percent")
+    accuracy = "" if measured is None else f", {measured:.1f} % of LFW's pairs of fold {record.quality['fold']} right"
+    return (
+        f"{record.channels} frequencies at {record.positions} positions, a recogniser of masked faces{accuracy}; a "
+        "mask is no encryption"
     )
 
 

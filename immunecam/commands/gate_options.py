@@ -47,8 +47,18 @@ class GateOptions:
 
     store: Store
     recognizer: Annotated[
-        Path, typer.Option(help="TOML that describes the recogniser's ONNX file.", envvar="IMMUNECAM_GATE_RECOGNIZER")
-    ]
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="TOML that describes the recogniser's ONNX file; needed without --masked.",
+            envvar="IMMUNECAM_GATE_RECOGNIZER",
+        ),
+    ] = None
+    masked: Annotated[
+        bool,
+        typer.Option(
+            "--masked", help="Recognise faces masked, by the bundle's own recogniser; no visible face is ever stored."
+        ),
+    ] = False
     key_file: KeyFile = None
     purify: Annotated[bool, typer.Option("--purify/--no-purify", help="Purify faces of gallery and probe alike.")] = (
         True
@@ -75,7 +85,9 @@ class GateOptions:
         from immunecam.runtime.liveness import LivenessDetector, liveness_provider
         from immunecam.runtime.purifier import Purifier
 
-        if not self.purify and self.bundle is not None and not self.liveness:
+        if self.recognizer is None and not self.masked:
+            raise UsageError("no recogniser was given: give --recognizer FILE.toml, or --masked for the bundle's own")
+        if not self.purify and self.bundle is not None and not self.liveness and not self.masked:
             raise UsageError("--bundle names a purifier, but --no-purify leaves purification out: give one of both")
         key = gate_key(self.key_file)
         purifier = detector = None
@@ -89,11 +101,19 @@ class GateOptions:
                 detector = LivenessDetector(purifier.bundle, threads=self.threads, provider=on)
             else:
                 detector = LivenessDetector.load(self.bundle, threads=self.threads)
+        if self.masked:
+            from immunecam.mask_key import MaskKey
+            from immunecam.runtime.masking import MaskedEmbedder
+
+            own = self.bundle if purifier is None else purifier.bundle
+            recognizer: Any = MaskedEmbedder.load(own, MaskKey(key.derive("masking")), threads=self.threads)
+        else:
+            recognizer = self.recognizer
         kept = None if self.keep_mib is None else int(self.keep_mib * 2**20)
         return AccessGate.open(
             self.store,
             key,
-            self.recognizer,
+            recognizer,
             purify=self.purify,
             purifier=purifier,
             finder=face_finder(self.finder),

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
 from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.masking_material import bar, bars, training_material
 from immunecam.commands.options import Json
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
@@ -26,6 +27,10 @@ app = typer.Typer(
     help="Recognise faces by some of their frequencies, shuffled by a key: train such recognisers and measure them.",
     no_args_is_help=True,
 )
+app.command("evaluate")(masking_evaluate.evaluate)
+app.command("export")(masking_export.export)
+app.command("compare")(masking_compare.compare)
+app.command("invert")(masking_invert.invert)
 
 
 class Mixing(str, Enum):
@@ -165,50 +170,35 @@ def _train(
     resume: bool,
     device: str,
 ) -> None:
-    from immunecam.benchmarks.masked_recognition import people_of_fold
     from immunecam.training.allocator import keep_freed_memory
-    from immunecam.training.faces import FaceSet
-    from immunecam.training.masking import MaskingTrainer, TeacherEmbeddings
-    from immunecam.training.masking.people import without
-    from immunecam.training.masking.starting import StartingWeights
-    from immunecam.training.recognizer import Recognizer
+    from immunecam.training.masking import MaskingTrainer
 
     keep_freed_memory()
-    with Progress(
-        TextColumn("{task.description:11}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as progress:
-
-        def bar(name: str) -> Any:
-            task = progress.add_task(name, total=None, state="")
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        held_out = people_of_fold(pairs, hold_out) if pairs is not None else set()
-        faces = FaceSet.load(data, colour=settings.colours == "ycbcr", progress=bar("reading"))
-        if held_out:
-            faces = without(faces, held_out)
-        seen = None
-        if settings.distilled and teacher is not None:
-            _folder(out)
-            kept = out / "teacher.safetensors" if embeddings is None else embeddings
-            seen = TeacherEmbeddings.of(
-                Recognizer.load(teacher, device=device), faces, kept, device=device, progress=bar("teacher")
-            )
+    with bars() as progress:
+        _folder(out)
+        kept = out / "teacher.safetensors" if embeddings is None else embeddings
+        material = training_material(
+            settings,
+            data,
+            teacher,
+            start_from,
+            pairs,
+            hold_out,
+            kept,
+            device=device,
+            bar=lambda name: bar(progress, name),
+        )
         trainer = MaskingTrainer(
             settings,
-            faces,
-            seen,
+            material.faces,
+            material.teacher,
             key,
             out,
-            start=None if start_from is None else StartingWeights.load(start_from),
-            held_out=held_out,
+            start=material.start,
+            held_out=material.held_out,
             resume=resume,
             device=device,
-            progress=bar("frequencies") if settings.masked else None,
+            progress=bar(progress, "frequencies") if settings.masked else None,
         )
         task = progress.add_task("training", total=settings.steps, completed=trainer.step, state="")
 
@@ -222,45 +212,12 @@ def _train(
     console = Console()
     kind = f"masked faces, mixing {settings.mixing}" if settings.masked else "plain faces"
     console.print(
-        f"trained on {kind}, {len(faces)} faces, in {trainer.seconds:.0f} s; run folder {out}",
+        f"trained on {kind}, {len(material.faces)} faces, in {trainer.seconds:.0f} s; run folder {out}",
         highlight=False,
         soft_wrap=True,
     )
     if collapse:
         console.print(collapse, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `immunecam masking train`.")],
-    data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
-    key_file: KeyFile = None,
-    fold: Annotated[int, typer.Option(help="Fold of the pairs that are judged.")] = 8,
-    json_report: Json = None,
-) -> None:
-    """Measure recognition on LFW's pairs, at a threshold from people that the run held out."""
-    require_training()
-    from immunecam.benchmarks.masked_recognition import SCHEMA, measure
-    from immunecam.runtime.report import write_report
-    from immunecam.training.masking.trained import is_masked
-
-    key = _mask_key(key_file) if any(is_masked(run) for run in runs) else None
-    rows = measure(runs, key, data, fold)
-    table = Table("run", "channels", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %")
-    for row in rows:
-        sees = f"{row['channels']} at {row['positions']}" if row["masked"] else "plain"
-        table.add_row(
-            row["run"],
-            sees,
-            row["mixing"],
-            f"{row['threshold_cosine']:.3f}",
-            f"{row['accuracy_percent']:.1f} ({row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f})",
-            f"{row['same_accepted_percent']:.1f}",
-            f"{row['different_rejected_percent']:.1f}",
-        )
-    Console().print(table)
-    if json_report is not None:
-        write_report(json_report, SCHEMA, rows, bundle_sha256=None, fold=fold)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from immunecam.runtime.faces import FaceFinder, FollowingFinder, face_finder
 from immunecam.runtime.gate.audit_log import AuditLog, Retention
 from immunecam.runtime.gate.change_record import recorded
 from immunecam.runtime.gate.decision import Decider, Decision
-from immunecam.runtime.gate.embedder import Embedder
+from immunecam.runtime.gate.embedder import Embedder, FaceEmbedder
 from immunecam.runtime.gate.enrolment import Enrolment, Portraits
 from immunecam.runtime.gate.event import GateEvent
 from immunecam.runtime.gate.images import ImageArchive
@@ -33,6 +33,7 @@ from immunecam.runtime.gate.quality import ENROLMENT, PROBE, QualityLimits
 from immunecam.runtime.gate.recognizer import RecognizerSpec
 from immunecam.runtime.gate.store import TemplateStore
 from immunecam.runtime.gate.track import FaceTracker, Sighting, Track
+from immunecam.runtime.masking import MaskedEmbedder
 from immunecam.runtime.report import versions
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class AccessGate:
         cls,
         store: str | os.PathLike[str],
         key: GateKey,
-        recognizer: RecognizerSpec | str | os.PathLike[str],
+        recognizer: RecognizerSpec | FaceEmbedder | str | os.PathLike[str],
         *,
         purify: bool = True,
         purifier: Purifier | None = None,
@@ -131,7 +132,9 @@ class AccessGate:
         store : path
             Of the template store.
         key : GateKey
-        recognizer : RecognizerSpec or path of its TOML
+        recognizer : RecognizerSpec or path of its TOML, or FaceEmbedder
+            A :class:`~immunecam.runtime.masking.MaskedEmbedder` recognises faces masked: after purification, before
+            anything is compared or stored.
         purify : bool
             Whether faces are purified, of gallery and probe alike. A store belongs to one of both.
         purifier : Purifier, optional
@@ -173,10 +176,17 @@ class AccessGate:
 
         if purifier is not None and not purify:
             raise UsageError("a purifier was given, but purify is False: leave one of both out")
-        spec = recognizer if isinstance(recognizer, RecognizerSpec) else RecognizerSpec.load(recognizer)
+        if isinstance(recognizer, (str, os.PathLike)):
+            recognizer = RecognizerSpec.load(recognizer)
+        if save_images and isinstance(recognizer, MaskedEmbedder):
+            raise UsageError(
+                "faces are recognised masked so that no visible one is stored, but pictures of decisions were to be "
+                "kept: leave one of both out"
+            )
         if purify and purifier is None:
             purifier = Purifier.load(threads=threads)
-        embedder = Embedder(spec, threads=threads)
+        embedder: FaceEmbedder
+        embedder = Embedder(recognizer, threads=threads) if isinstance(recognizer, RecognizerSpec) else recognizer
         observer = FaceObserver(
             embedder, finder or face_finder(), purifier, liveness=liveness, liveness_view=liveness_view
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,12 +12,38 @@ from immunecam.runtime.engines.external_data import inline_external_data
 from immunecam.runtime.engines.onnxruntime_session import FLOAT, check_threads, open_model
 from immunecam.runtime.gate.recognizer import RecognizerSpec
 
-__all__ = ["Embedder"]
+__all__ = ["Embedder", "FaceEmbedder", "RecognizerName"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _BATCH = 8  # as the purifier's: a larger one takes more memory, and the same time for a face
 # How far from 1 the length of an embedding may be that the description calls normalised.
 _UNIT = 1e-2
+
+
+class RecognizerName(Protocol):
+    """What store and audit trail say of a recogniser: its name, its file's hash, and what embeddings depend on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+
+
+class FaceEmbedder(Protocol):
+    """What a gate recognises faces by: `Embedder`, or `immunecam.runtime.masking.MaskedEmbedder`."""
+
+    @property
+    def spec(self) -> RecognizerName:
+        """Of the recogniser."""
+
+    @property
+    def size(self) -> int:
+        """Length of an embedding, E."""
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, E) of unit length for aligned faces (N, 112, 112) grey or (N, 112, 112, 3) BGR."""
 
 
 class Embedder:

@@ -15,7 +15,7 @@ from immunecam.errors import InputError, UsageError
 from immunecam.kernels import dequantize_faces, quantize_faces
 from immunecam.runtime.bundle_manifest import SUBSPACE
 from immunecam.runtime.faces import AlignedFaces, Face, FaceFinder, align
-from immunecam.runtime.gate.embedder import Embedder
+from immunecam.runtime.gate.embedder import FaceEmbedder
 from immunecam.runtime.gate.evidence import Evidence, residual_energy
 from immunecam.runtime.gate.store_header import Setting
 from immunecam.runtime.gate.track import Sighting
@@ -57,7 +57,7 @@ class FaceObserver:
 
     Parameters
     ----------
-    embedder : Embedder
+    embedder : FaceEmbedder
     finder : FaceFinder
     purifier : Purifier, optional
         None leaves purification out, and with it all evidence.
@@ -74,7 +74,7 @@ class FaceObserver:
 
     def __init__(
         self,
-        embedder: Embedder,
+        embedder: FaceEmbedder,
         finder: FaceFinder,
         purifier: Purifier | None,
         *,

@@ -11,7 +11,7 @@ from immunecam.kernels import dequantize_faces, quantize_faces
 from immunecam.runtime.faces import AlignedFaces, ColourMode, Face, FaceFinder, align, paste
 from immunecam.runtime.frames.picture import decode_picture
 from immunecam.runtime.frames.picture_header import read_header
-from immunecam.runtime.gate.embedder import Embedder
+from immunecam.runtime.gate.embedder import FaceEmbedder
 from immunecam.runtime.gate.evidence import Evidence, residual_energy
 from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.results import PurifiedFaces, Stopwatch
@@ -49,14 +49,14 @@ class Purification:
     ----------
     purifier : Purifier
     finder : FaceFinder
-    embedder : Embedder, optional
+    embedder : FaceEmbedder, optional
         Without one there are no embeddings, and no cosine in the evidence.
     max_pixels : int
         Of a picture.
     """
 
     def __init__(
-        self, purifier: Purifier, finder: FaceFinder, embedder: Embedder | None = None, *, max_pixels: int
+        self, purifier: Purifier, finder: FaceFinder, embedder: FaceEmbedder | None = None, *, max_pixels: int
     ) -> None:
         self.purifier, self.embedder = purifier, embedder
         self.finder, self._max_pixels = finder, max_pixels

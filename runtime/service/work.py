@@ -30,7 +30,7 @@ from immunecam.runtime.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from immunecam.runtime.gate.access_gate import AccessGate
-    from immunecam.runtime.gate.embedder import Embedder
+    from immunecam.runtime.gate.embedder import FaceEmbedder
     from immunecam.runtime.gate.event import GateEvent
 
 __all__ = ["ServiceWork"]
@@ -51,7 +51,7 @@ class ServiceWork:
         Shared by all requests, the gate's too; closed with this.
     finder : FaceFinder
         Safe to use from several threads.
-    embedder : Embedder, optional
+    embedder : FaceEmbedder, optional
         For embeddings and the cosine of the evidence.
     gate : AccessGate, optional
         Made with the same purifier; closed with this.
@@ -64,7 +64,7 @@ class ServiceWork:
         purifier: Purifier,
         finder: FaceFinder,
         *,
-        embedder: Embedder | None = None,
+        embedder: FaceEmbedder | None = None,
         gate: AccessGate | None = None,
         cameras: CameraDeck | None = None,
     ) -> None:

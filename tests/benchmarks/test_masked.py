@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_lfw import write_lfw  # noqa: E402
+
 from immunecam.benchmarks.evaluation.pairs import Pairs  # noqa: E402
 from immunecam.benchmarks.masked_privacy import attack, write_sheet  # noqa: E402
 from immunecam.benchmarks.masked_recognition import (  # noqa: E402
@@ -35,26 +37,8 @@ KEY = MaskKey(bytes(range(32)))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn faces of six people, and pairs of folds 7 and 8."""
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    root = tmp_path_factory.mktemp("data")
-    lfw = root / "lfw"
-    for part, people in (("train_112.zip", "abcd"), ("dev_112.zip", "ef")):
-        for person in people:
-            folder = lfw / part / person
-            folder.mkdir(parents=True)
-            face = cv2.resize(rng.integers(0, 255, (8, 8), dtype=np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC)
-            for number in range(3):
-                noise = rng.integers(-20, 20, face.shape)
-                cv2.imwrite(str(folder / f"{number}.png"), (face + noise).clip(0, 255).astype(np.uint8))
-    rows = ["fold,left,right,same"]
-    for fold, (one, other) in {6: "ac", 7: "cd", 8: "ef"}.items():
-        for number in range(3):
-            rows.append(f"{fold},{one}/{number}.png,{one}/{(number + 1) % 3}.png,1")
-            rows.append(f"{fold},{one}/{number}.png,{other}/{number}.png,0")
-    (lfw / "pairs.csv").write_text("\n".join(rows) + "\n")
-    return root
+    return write_lfw(tmp_path_factory.mktemp("data"), {6: "ac", 7: "cd", 8: "ef"})
 
 
 @pytest.fixture(scope="module")

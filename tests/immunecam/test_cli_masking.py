@@ -12,27 +12,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("cryptography")
 
+from small_lfw import write_lfw  # noqa: E402
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A folder laid out as LFW is: drawn faces of six people, and pairs of folds 7 and 8."""
-    rng = np.random.default_rng(0)
-    lfw = tmp_path / "data" / "lfw"
-    for part, people in (("train_112.zip", "abcd"), ("dev_112.zip", "ef")):
-        for person in people:
-            folder = lfw / part / person
-            folder.mkdir(parents=True)
-            face = cv2.resize(rng.integers(0, 255, (8, 8), dtype=np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC)
-            for number in range(3):
-                noise = rng.integers(-20, 20, face.shape)
-                cv2.imwrite(str(folder / f"{number}.png"), (face + noise).clip(0, 255).astype(np.uint8))
-    rows = ["fold,left,right,same"]
-    for fold, (one, other) in {7: "cd", 8: "ef"}.items():
-        for number in range(3):
-            rows.append(f"{fold},{one}/{number}.png,{one}/{(number + 1) % 3}.png,1")
-            rows.append(f"{fold},{one}/{number}.png,{other}/{number}.png,0")
-    (lfw / "pairs.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "data"
+    return write_lfw(tmp_path / "data", {7: "cd", 8: "ef"})
 
 
 def test_from_faces_to_a_table(run, data, tmp_path):

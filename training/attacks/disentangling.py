@@ -16,7 +16,9 @@ from immunecam.models.masking import mixing_shares
 __all__ = ["disentangled", "mixed_with_others"]
 
 
-def mixed_with_others(channels: Tensor, others: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
+def mixed_with_others(
+    channels: Tensor, others: Tensor, k: int | Tensor, generator: torch.Generator | None = None
+) -> Tensor:
     """One encoding of each face: mixed with k - 1 others, in shares as in training.
 
     Parameters
@@ -25,8 +27,8 @@ def mixed_with_others(channels: Tensor, others: Tensor, k: int, generator: torch
         (N, C, H, W).
     others : Tensor
         (R, C, H, W), drawn from with replacement.
-    k : int
-        Faces in a mix; 1 leaves them alone.
+    k : int or Tensor
+        Faces in a mix, or (N,) int64 those in each; 1 leaves them alone.
     generator : torch.Generator, optional
 
     Returns
@@ -35,9 +37,11 @@ def mixed_with_others(channels: Tensor, others: Tensor, k: int, generator: torch
         (N, C, H, W).
     """
     count = len(channels)
-    shares = mixing_shares(torch.randn(count, k, generator=generator), torch.full((count,), k)).to(channels)
+    counts = k if isinstance(k, Tensor) else torch.full((count,), k)
+    most = int(counts.max()) if count else 1
+    shares = mixing_shares(torch.randn(count, most, generator=generator), counts).to(channels)
     mix = channels * shares[:, 0].reshape(-1, 1, 1, 1)
-    for place in range(1, k):
+    for place in range(1, most):
         drawn = others[torch.randint(len(others), (count,), generator=generator)]
         mix = mix + drawn * shares[:, place].reshape(-1, 1, 1, 1)
     return mix

@@ -68,7 +68,9 @@ class MaskingConfig:
         The network starts from a recogniser of plain faces, behind an unmasking layer where faces are masked
         (`StartingWeights`), and keeps its normalisation as it is. Its order of channels is fixed.
     strategy_lr, entropy : float
-        Of the strategy network: rate of Adam, and weight of the bonus for spread choices.
+        Of the strategy network: rate of Adam, and weight of the bonus for spread choices. Advantages have a deviation
+        of 1, so what is learnt tends to choices in proportion to ``exp(advantage / entropy)``: with 0.01, 96 %
+        of the mixes were of five or six faces after 40 steps.
     strategy_every : int
         Steps of the recogniser for one of the strategy.
     steps, batch : int
@@ -105,7 +107,7 @@ class MaskingConfig:
     width: float = 1.0
     started: bool = False
     strategy_lr: float = 1e-3
-    entropy: float = 0.01
+    entropy: float = 0.5
     strategy_every: int = 1
     steps: int = 8000
     batch: int = 64

@@ -17,7 +17,7 @@ from immunecam.mask_key import MaskKey
 from immunecam.models.frequency import FrequencyMask
 from immunecam.models.mask_spec import MaskSpec
 
-__all__ = ["MaskFile", "trained_with"]
+__all__ = ["MaskFile", "steps_of", "trained_with"]
 
 _FORMAT = "immunecam-mask-1"
 
@@ -105,6 +105,13 @@ class MaskFile:
             raise InputError(
                 f"{str(path)!r} is no mask ({reason}): give one that `immunecam masking train` made"
             ) from None
+
+
+def steps_of(checkpoint: str | Path) -> int:
+    """How many steps the weights of a checkpoint were trained for; raises as `trained_with`."""
+    trained_with(checkpoint)
+    with safe_open(checkpoint, "pt") as file:
+        return int(file.metadata()["step"])
 
 
 def trained_with(checkpoint: str | Path) -> str:

@@ -70,19 +70,22 @@ class Mixer(nn.Module):
         self.scale = RewardScale() if adaptive else None
         self.optimizer = torch.optim.Adam(self.strategy.parameters(), config.strategy_lr) if self.strategy else None
 
+    def counts(self, channels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """Of how many faces each one's mix is to be, (N,) int64, and what the strategy said, where there is one."""
+        count, config = len(channels), self.config
+        if config.mixing == "none":
+            return torch.ones(count, dtype=torch.int64), None
+        if config.mixing == "fixed":
+            return torch.full((count,), config.k), None
+        if config.mixing == "uniform" or self.strategy is None:
+            return torch.randint(MIXED[0], MIXED[-1] + 1, (count,), generator=generator), None
+        found = self.strategy(channels.detach())
+        return torch.multinomial(found.detach().exp().cpu(), 1, generator=generator).squeeze(1) + MIXED[0], found
+
     def draw(self, channels: Tensor) -> Mix:
         """A mix for every face of a batch, from PyTorch's generator; `channels` (N, C, H, W) are the faces unmixed."""
         count, config = len(channels), self.config
-        found = None
-        if config.mixing == "none":
-            counts = torch.ones(count, dtype=torch.int64)
-        elif config.mixing == "fixed":
-            counts = torch.full((count,), config.k)
-        elif config.mixing == "uniform" or self.strategy is None:
-            counts = torch.randint(MIXED[0], MIXED[-1] + 1, (count,))
-        else:
-            found = self.strategy(channels.detach())
-            counts = torch.multinomial(found.detach().exp().cpu(), 1).squeeze(1) + MIXED[0]
+        counts, found = self.counts(channels)
         if config.mixing != "none" and config.mixed < 1:
             alone = torch.randperm(count)[math.ceil(config.mixed * count) :]
             counts[alone] = 1

@@ -57,14 +57,13 @@ class StartingWeights:
             If it cannot be read or is no such network.
         """
         import onnx
-        from google.protobuf.message import DecodeError
 
         path = Path(path)
         try:
             data = path.read_bytes()
             model = onnx.load_from_string(data)
             tensors = tuple(_in_order(model.graph, onnx.numpy_helper.to_array))
-        except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
+        except Exception as error:  # onnx has no common base of its errors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"a recogniser cannot start from {str(path)!r} ({reason}): give a MobileFaceNet as ONNX"
@@ -109,7 +108,9 @@ class StartingWeights:
         faces = nn.functional.avg_pool2d(faces, 9, 1, 4)
         before = network.training
         network.eval()
-        planes = faces.unsqueeze(1).expand(-1, network.trunk[0].in_channels, -1, -1)  # type: ignore[arg-type, union-attr]
+        first = network.trunk[0]
+        assert isinstance(first, nn.Conv2d)
+        planes = faces.unsqueeze(1).expand(-1, first.in_channels, -1, -1)
         ours = network.leave(network.trunk(planes)).flatten(1)
         network.train(before)
         alike = nn.functional.cosine_similarity(ours, Recognizer.load(self.path)(faces), dim=1)

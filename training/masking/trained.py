@@ -17,8 +17,9 @@ from immunecam.models.mobile_face import MobileFace
 from immunecam.training.loop import reason_of
 from immunecam.training.masking.config import MaskingConfig
 from immunecam.training.masking.mask_file import MaskFile, trained_with
+from immunecam.training.masking.mixer import Mixer
 
-__all__ = ["is_masked", "load_trained"]
+__all__ = ["is_masked", "load_mixer", "load_trained"]
 
 
 def load_trained(
@@ -63,6 +64,27 @@ def load_trained(
     made = found.mask(key, f"the mask of the recogniser {str(run)!r}")
     found.check(trained_with(run / "checkpoint.safetensors"), f"the recogniser {str(run)!r}")
     return _ready(MaskedRecognizer(made, network)), about
+
+
+def load_mixer(run: str | Path) -> Mixer:
+    """How a run mixed its training faces, its strategy included.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such run.
+    """
+    run = Path(run)
+    _, config = _about(run)
+    try:
+        weights = load_file(run / "checkpoint.safetensors")
+        own = {name.removeprefix("mixer."): value for name, value in weights.items() if name.startswith("mixer.")}
+        first = own.get("strategy.body.1.weight")
+        mixer = Mixer(config, 1 if first is None else first.shape[1])
+        mixer.load_state_dict(own)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _no_run(run, error) from None
+    return mixer.eval().requires_grad_(False)
 
 
 def is_masked(run: str | Path) -> bool:

@@ -36,7 +36,7 @@ def test_one_frequency_is_not(faces, recognizer):
     )
     assert scores.ssim < 0.5
     assert scores.verified == 0
-    assert set(scores.to_dict()) == {"ssim", "psnr_db", "cosine", "verified", "faces"}
+    assert set(scores.to_dict()) == {"ssim", "psnr_db", "cosine", "verified", "identified", "faces", "privacy"}
 
 
 def test_what_must_raise(recognizer):

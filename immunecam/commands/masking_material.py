@@ -1,0 +1,80 @@
+"""What masked training is made of, read once for the commands that train: faces, people held out, teacher, start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from immunecam.training.faces import FaceSet
+    from immunecam.training.masking import TeacherEmbeddings
+    from immunecam.training.masking.starting import StartingWeights
+
+__all__ = ["TrainingMaterial", "bar", "bars", "training_material"]
+
+_Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingMaterial:
+    """Arguments of a `MaskingTrainer`."""
+
+    faces: FaceSet
+    teacher: TeacherEmbeddings | None
+    start: StartingWeights | None
+    held_out: set[str]
+
+
+def bars() -> Progress:
+    """Progress on stderr; tasks have a `state`."""
+    return Progress(
+        TextColumn("{task.description:11}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def bar(progress: Progress, name: str) -> _Step:
+    """A new bar, moved by (done, total)."""
+    task = progress.add_task(name, total=None, state="")
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def training_material(
+    settings: Any,
+    data: Path,
+    teacher: Path | None,
+    start_from: Path | None,
+    pairs: Path | None,
+    hold_out: int,
+    embeddings: Path,
+    *,
+    device: str,
+    bar: Callable[[str], _Step],
+) -> TrainingMaterial:
+    """Read it; `settings` are a `MaskingConfig`, `embeddings` the file that keeps the teacher's."""
+    from immunecam.benchmarks.masked_recognition import people_of_fold
+    from immunecam.training.faces import FaceSet
+    from immunecam.training.masking import TeacherEmbeddings
+    from immunecam.training.masking.people import without
+    from immunecam.training.masking.starting import StartingWeights
+    from immunecam.training.recognizer import Recognizer
+
+    start = None if start_from is None else StartingWeights.load(start_from)
+    held_out = people_of_fold(pairs, hold_out) if pairs is not None else set[str]()
+    faces = FaceSet.load(data, colour=settings.colours == "ycbcr", progress=bar("reading"))
+    if held_out:
+        faces = without(faces, held_out)
+    seen = None
+    if settings.distilled and teacher is not None:
+        recognizer = Recognizer.load(teacher, device=device)
+        seen = TeacherEmbeddings.of(recognizer, faces, embeddings, device=device, progress=bar("teacher"))
+    return TrainingMaterial(faces, seen, start, held_out)

@@ -1,0 +1,111 @@
+"""What a manifest says of a bundle's mask and its recogniser: files, channels, and which key they are of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["MASKING_GRAPHS", "MaskingRecord"]
+
+MASKING_GRAPHS = ("mask", "picture", "recognizer")
+"""Roles of the graphs, see :class:`MaskingRecord`."""
+
+_POSITIONS = (14, 28, 56, 112)
+_FREQUENCIES = 64
+_CHECK = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class MaskingRecord:
+    """A frequency mask of grey faces and a recogniser of masked ones.
+
+    Attributes
+    ----------
+    graphs : Mapping of str
+        Names of listed ONNX files. "mask": `faces` (N, 112, 112) float32 in [-1, 1] to `channels` (N, C, P, P), not yet
+        in the key's order. "picture": `channels` to `faces`, what those channels show by themselves. "recognizer":
+        `channels`, in the key's order, to `embedding` (N, E).
+    frequencies : tuple of int
+        The C that are kept, ascending, of 1 to 63.
+    positions : int
+        Blocks a side, P.
+    size : int
+        Length of an embedding, E.
+    key_check : str
+        32 hex digits that tell the masking key from others. The key is not in the bundle. What the recogniser has
+        learnt is, though, and its first layer undoes the order: the bundle is as secret as the key.
+    provenance, quality, parity : Mapping
+        How the recogniser was trained, what was measured, and how far the graphs are from PyTorch.
+    """
+
+    graphs: Mapping[str, str]
+    frequencies: tuple[int, ...]
+    positions: int
+    size: int
+    key_check: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Of a masked face, C."""
+        return len(self.frequencies)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        more = {name: dict(getattr(self, name)) for name in ("graphs", "provenance", "quality", "parity")}
+        return {
+            "frequencies": list(self.frequencies),
+            "positions": self.positions,
+            "size": self.size,
+            "key_check": self.key_check,
+        } | more
+
+    @classmethod
+    def from_dict(cls, content: Any, wrong: Callable[[str, Any, str], Exception]) -> MaskingRecord:
+        """Read a manifest's ``masking``.
+
+        Parameters
+        ----------
+        content : object
+            From JSON.
+        wrong : callable
+            Makes the error of a field from its name, what was found and what was wanted.
+
+        Raises
+        ------
+        Exception
+            What ``wrong`` gives, if a field is missing or not of its kind.
+        """
+        if not isinstance(content, dict):
+            raise wrong("masking", content, "an object with graphs, frequencies, positions, size and key_check")
+        graphs, frequencies = content.get("graphs"), content.get("frequencies")
+        named = isinstance(graphs, dict) and all(isinstance(graphs.get(role), str) for role in MASKING_GRAPHS)
+        if not isinstance(graphs, dict) or not named or len(graphs) != len(MASKING_GRAPHS):
+            raise wrong("masking.graphs", graphs, f"an object with a file for each of {', '.join(MASKING_GRAPHS)}")
+        known = isinstance(frequencies, list) and all(type(f) is int and 0 < f < _FREQUENCIES for f in frequencies)
+        if not isinstance(frequencies, list) or not frequencies or not known or sorted(set(frequencies)) != frequencies:
+            raise wrong("masking.frequencies", frequencies, f"different numbers of 1 to {_FREQUENCIES - 1}, ascending")
+        positions, size, check = content.get("positions"), content.get("size"), content.get("key_check")
+        if positions not in _POSITIONS or isinstance(positions, bool):
+            raise wrong("masking.positions", positions, f"one of {', '.join(map(str, _POSITIONS))}")
+        if not isinstance(size, int) or isinstance(size, bool) or not 8 <= size <= 8192:
+            raise wrong("masking.size", size, "a whole number from 8 to 8192")
+        if not isinstance(check, str) or not _CHECK.fullmatch(check):
+            raise wrong("masking.key_check", check, "32 lower-case hexadecimal digits")
+        more = {name: content.get(name, {}) for name in ("provenance", "quality", "parity")}
+        for name, value in more.items():
+            if not isinstance(value, dict):
+                raise wrong(f"masking.{name}", value, "an object")
+        return cls(
+            graphs=MappingProxyType(graphs),
+            frequencies=tuple(frequencies),
+            positions=int(positions),
+            size=size,
+            key_check=check,
+            **{name: MappingProxyType(value) for name, value in more.items()},
+        )
