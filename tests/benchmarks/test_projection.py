@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immunecam.benchmarks import projection
 from immunecam.benchmarks.in_turn import in_turn
-from immunecam.export.active_rows import SHARE
+from immunecam.export.active_rows import SHARE_OF_INTEGERS
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -30,15 +30,15 @@ def test_the_benchmark(tmp_path):
     assert 200 < drawn["rows"] < 400
     # 26 rows of 512 are read instead of all: five times faster here, so less than one and a half is a defect.
     assert few["dense_by_chosen"] > 1.5
-    assert content["share"] == SHARE
+    assert content["share"] == SHARE_OF_INTEGERS
 
 
 def test_the_committed_figures_are_of_this_constant():
     """Few rows pay, and where they do not the chosen form is the dense one up to noise."""
     content = json.loads((RESULTS / "projection.json").read_text())
-    assert content["share"] == SHARE
+    assert content["share"] == SHARE_OF_INTEGERS
     for row in content["rows"]:
-        if row["rows"] < int(SHARE * row["k"]):
+        if row["rows"] < int(SHARE_OF_INTEGERS * row["k"]):
             assert row["dense_by_chosen"] > 1.3, row
         else:
             assert row["dense_by_chosen"] > 0.9, row
