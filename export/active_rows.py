@@ -21,7 +21,7 @@ With K = 512 rows of float32 both forms take the same at 0.4 to 0.6, for 1 to 8 
 faster at 0.2 (``python -m immunecam.benchmarks.projection``).
 """
 
-SHARE_OF_INTEGERS = 0.25
+SHARE_OF_INTEGERS = 0.2
 """The same beside integer products (:func:`immunecam.export.integer_projection.integer_product`), for an int8 basis."""
 
 
