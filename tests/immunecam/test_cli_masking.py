@@ -40,7 +40,7 @@ def test_from_faces_to_a_table(run, data, tmp_path):
     )
     assert told.returncode == 0, told.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["schema"] == "immunecam.masking/1"
+    assert report["schema"] == "immunecam.masking/2"
     assert [row["masked"] for row in report["rows"]] == [True, False]
     for row in report["rows"]:
         assert row["pairs"] == 6

@@ -138,5 +138,5 @@ def test_what_must_raise(pictures, tmp_path):
     with pytest.raises(InputError, match=r"shape \(1, 4, 2\)"):
         FacePictures.load(tmp_path / "bad", tmp_path / "points.npz")
     (tmp_path / "points.npz").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"give an \.npz"):
+    with pytest.raises(InputError, match=r"are no \.npz file"):
         FacePictures.load(tmp_path / "bad", tmp_path / "points.npz")
