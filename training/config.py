@@ -274,14 +274,15 @@ PRESETS["pin", "fast"] = PRESETS["pin", "paper"].replace(
     schedule="cosine",
 )
 # "full": restoration, against a bank of strong attackers who do not know the defence, most of whose faces have been in
-# a camera's frame since. The shipped bundles are the ends of chains of such runs (see benchmarks/results/training.md),
-# this is one from scratch: some two hours on two cores, a sixth of it for the bank.
+# a camera's frame since, and for int8. The shipped bundles are the ends of chains of such runs (see
+# benchmarks/results/training.md), this is one from scratch: some two hours on two cores, a sixth of it for the bank.
 for _kind, _k in (("ais", 1000), ("edge", 512)):
     PRESETS[_kind, "full"] = PRESETS[_kind, "fast"].replace(
         k=_k,
         model_options={
             "prior": (4.0, 1.0),
-            "restorer": {"widths": [48, 64], "depths": [2, 2], "base": "face", "sees_noise": True},
+            "act": "relu",
+            "restorer": {"widths": [48, 64], "depths": [2, 2], "base": "face", "sees_noise": True, "act": "relu"},
         }
         | ({"pooled": True} if _kind == "ais" else {}),
         phases=(Phase("restore", steps=6000, clean=1.0, bank=0.75),),
@@ -294,9 +295,22 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
         cross_recognizer=0.1,
         precision="bf16",
         bank=BankConfig(
-            attacks=("PGD-10", "PGD-10", "MI-FGSM-10", "APGD-10", "FGSM"), epsilon=(3.0, 10.0), zoom=(0.7, 1.5)
+            attacks=(
+                "PGD-10",
+                "PGD-10",
+                "MI-FGSM-10",
+                "APGD-10",
+                "FGSM",
+                "DI-FGSM-10",
+                "TI-FGSM-10",
+                "TI-FGSM-10",
+                "L2-PGD-10",
+            ),
+            epsilon=(3.0, 10.0),
+            zoom=(0.7, 1.5),
         ),
         ema_decay=0.995,
+        quantisation_aware=True,
         resampled=0.7,
     )
 # "robust": against attackers who know the defence. The restorer sees the projected face only, so nothing gets past the
@@ -312,6 +326,7 @@ PRESETS["edge", "robust"] = PRESETS["edge", "full"].replace(
         Phase("robust", steps=4000, adversarial=1.0, clean=0.25, bank=0.2),
     ),
     cross_recognizer=0.0,
+    quantisation_aware=False,
     attack=Attack(
         steps=(1, 2),
         epsilon=(1.0, 9.0),

@@ -148,7 +148,8 @@ def test_the_page_says_what_training_met(whole, bundle):
     report, _ = whole
     assert robustness.trained_on(bundle) == ""
     said = robustness.trained_on(Bundle.load(default_bundle()))
-    assert said.startswith("PGD-10, MI-FGSM-10, APGD-10, FGSM at 3 to 10/255 on the bare recognisers; 70 % of steps")
+    attacks = "PGD-10, MI-FGSM-10, APGD-10, FGSM, DI-FGSM-10, TI-FGSM-10, L2-PGD-10"
+    assert said.startswith(f"{attacks} at 3 to 10/255 on the bare recognisers; 70 % of steps")
     known = {**report, "trained_on": {"small": said}}
     assert f"Attacks met in the last run of training (small: {said})." in robustness.page_with_plots(known, "page")
 
