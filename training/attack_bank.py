@@ -7,7 +7,6 @@ at every step.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -167,7 +166,7 @@ class AttackBank:
             {
                 "format": 4,
                 "config": asdict(config),
-                "faces": hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest(),
+                "faces": faces.sha256,
                 "recognizers": [recognizer.sha256 for recognizer in recognizers],
             },
             indent=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -48,6 +49,11 @@ class FaceSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels, computed anew each time: what a run or a bank says that it was made of."""
+        return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Float faces in [-1, 1], `size` at a time, in order."""

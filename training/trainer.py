@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -270,7 +269,7 @@ class Trainer(TrainingLoop[StepValues]):
 
     def _claim_for(self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None) -> None:
         """Write, or compare with, what this folder is a run of."""
-        digest = hashlib.sha256(self.faces.pixels.numpy().tobytes()).hexdigest()
+        digest = self.faces.sha256
         identity = {
             "config": self.config.to_dict(),
             "faces": {"count": len(self.faces), "sha256": digest},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -245,7 +244,7 @@ def baselines(eigenspace: Eigenspace, sizes: tuple[int, ...], origin: str) -> li
 def fitted_eigenspace(faces: FaceSet, k: int, store: Store) -> tuple[Eigenspace, str]:
     """The first `k` eigenfaces of the training faces, kept in the store, and a name for what they were fitted on."""
     k = min(k, len(faces) - 1)
-    origin = hashlib.sha256(faces.pixels.numpy().tobytes()).hexdigest()
+    origin = faces.sha256
 
     def fit() -> dict[str, NDArray[np.float32]]:
         space = Eigenspace.fit(faces.batches(500), k)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class GanConfig:
         return dataclasses.asdict(self)
 
 
-class GanTrainer(TrainingLoop):
+class GanTrainer(TrainingLoop[dict[str, float]]):
     """Trains a generator and its critic in a run folder.
 
     Parameters
@@ -102,7 +101,7 @@ class GanTrainer(TrainingLoop):
         super().__init__(folder, config.steps)
         self.config, self.faces, self.embeddings = config, faces, embeddings
         try:
-            digest = hashlib.sha256(faces.pixels.contiguous().numpy().tobytes()).hexdigest()
+            digest = faces.sha256
             about = {"count": len(faces), "sha256": digest}
             self.claim({"config": config.to_dict(), "faces": about, "recognizer": recognizer}, resume)
             torch.manual_seed(seed_of(f"gan start/{config.seed}"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ class RecoveryTrainer(TrainingLoop[dict[str, float]]):
         super().__init__(folder, config.steps)
         self.config, self.mask, self.faces, self.device = config, mask, faces, torch.device(device)
         try:
-            digest = hashlib.sha256(faces.pixels.contiguous().numpy().tobytes()).hexdigest()
+            digest = faces.sha256
             self.claim(
                 {"config": config.to_dict(), "target": target, "faces": {"count": len(faces), "sha256": digest}}, resume
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ class TeacherEmbeddings:
             raise InputError(f"the folder of the embeddings {str(kept)!r} does not exist: make it first")
         about = {
             "teacher": f"{teacher.name} {teacher.sha256}",
-            "faces": hashlib.sha256(faces.pixels.contiguous().numpy().tobytes()).hexdigest(),
+            "faces": faces.sha256,
         }
         if kept is not None and (found := _read(Path(kept), about)) is not None:
             return cls(*found, about)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -292,7 +291,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         return made
 
     def _identity(self, held_out: Collection[str]) -> dict[str, Any]:
-        digest = hashlib.sha256(self.faces.pixels.contiguous().numpy().tobytes()).hexdigest()
+        digest = self.faces.sha256
         return {
             "config": self.config.to_dict(),
             "faces": {"count": len(self.faces), "people": self.people.count, "sha256": digest},
