@@ -14,6 +14,7 @@ import numpy as np
 
 from immunecam.export.active_rows import projection_nodes
 from immunecam.export.integer_projection import integer_constants, integer_product
+from immunecam.export.integer_shuffles import integer_shuffles
 from immunecam.export.quick_slopes import quick_slopes
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
@@ -50,7 +51,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
         where `expected` holds; ``p > 1/2`` is had from uniforms of 1/2.
     """
     import onnx
-    from onnx import TensorProto, compose, helper, numpy_helper
+    from onnx import TensorProto, compose, helper, numpy_helper, shape_inference
 
     model = onnx.load_from_string(analyzer)
     base = model.graph
@@ -76,6 +77,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
         constant("white", np.float32(255)),
     ]
     nodes = list(base.node)
+    shapes: dict[str, list[int]] = {}
 
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         name = output if output in ("purified",) else "purifier." + output
@@ -117,7 +119,8 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     if restorer is not None:
         projected = node("Reshape", [rounded, "purifier.square"], "projected_pixels")
         projected = node("Sub", [node("Div", [projected, "purifier.half_range"], "ratio"), "purifier.one"], "projected")
-        part = compose.add_prefix(onnx.load_from_string(restorer), "restorer.").graph
+        part = shape_inference.infer_shapes(compose.add_prefix(onnx.load_from_string(restorer), "restorer.")).graph
+        shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in part.value_info}
         initializers += _referring(part.initializer, restorer, "restorer.onnx")
         renamed = {"restorer.faces": "faces", "restorer.projected": projected}
         for copied in part.node:
@@ -131,6 +134,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
     node("Reshape", [grey, "purifier.square"], "purified")
 
     nodes, initializers = quick_slopes(nodes, unsigned_activations(nodes, initializers))
+    nodes, initializers = integer_shuffles(nodes, initializers, shapes)
     graph = helper.make_graph(
         nodes,
         "purifier",
