@@ -50,6 +50,7 @@ def test_probabilities(kind):
 def test_sizes():
     assert mmac(build_model("ais", 1500).eval()) == pytest.approx(2640, rel=0.02)
     assert mmac(build_model("edge", 1500).eval()) <= 150
+    assert mmac(build_model("edge", 1500, {"input_size": 56}).eval()) <= 50
 
 
 def test_unknown_names_are_refused():
@@ -57,6 +58,8 @@ def test_unknown_names_are_refused():
         build_model("gan", 4)
     with pytest.raises(ValueError, match="no such option"):
         build_model("edge", 4, {"depth": 3})
+    with pytest.raises(ValueError, match="56 or 112 pixels, not of 64"):
+        build_model("edge", 4, {"input_size": 64})
 
 
 def test_prior_sets_where_training_starts():
