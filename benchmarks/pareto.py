@@ -55,10 +55,13 @@ def _row(bundle: Bundle, evaluation: ShortEvaluation, milliseconds: Mapping[str,
     restorer = manifest.options.get("restorer") or {}
     return {
         "bundle": bundle.name,
+        "networks": manifest.precision["analyzer"],
         "analyzer_width": manifest.options.get("width"),
+        "analyzer_input": manifest.options.get("input_size", 112),
         "k": bundle.k,
         "restorer_widths": list(restorer.get("widths", [])),
         "restorer_depths": list(restorer.get("depths", [])),
+        "separable": bool(restorer.get("separable", False)),
         "megabytes": round(sum(record.bytes for record in manifest.files.values()) / 1e6, 2),
         "steps": manifest.provenance.get("steps_done"),
         "trained_with": trained_with(bundle, evaluation.victims),
@@ -69,30 +72,33 @@ def _row(bundle: Bundle, evaluation: ShortEvaluation, milliseconds: Mapping[str,
 
 
 def pareto_plot(report: _Report) -> Plot:
-    """Accuracy under attack over time a face, a line for each recogniser."""
+    """Accuracy under attack over time a face, a line for each recogniser and precision."""
     rows = sorted(report["rows"], key=lambda row: float(row["face_cpu_p50_ms"]))
     with house_style():
         figure, ((axis,),) = new_figure(7.0, 3.8)
         for number, recognizer in enumerate(rows[0]["accuracy"]):
             seen = "" if recognizer in rows[0]["trained_with"] else " (never seen)"
-            values = [row["accuracy"][recognizer]["attacked"] for row in rows]
-            axis.errorbar(
-                [row["face_cpu_p50_ms"] for row in rows],
-                [value[0] for value in values],
-                yerr=[[value[0] - value[1] for value in values], [value[2] - value[0] for value in values]],
-                color=COLOURS[number],
-                marker=MARKERS[number],
-                markeredgecolor=PAPER,
-                capsize=3,
-                label=recognizer + seen,
-            )
+            for networks, line in dict(zip(dict.fromkeys(row["networks"] for row in rows), "-:", strict=False)).items():
+                alike = [row for row in rows if row["networks"] == networks]
+                values = [row["accuracy"][recognizer]["attacked"] for row in alike]
+                axis.errorbar(
+                    [row["face_cpu_p50_ms"] for row in alike],
+                    [value[0] for value in values],
+                    yerr=[[value[0] - value[1] for value in values], [value[2] - value[0] for value in values]],
+                    color=COLOURS[number],
+                    linestyle=line,
+                    marker=MARKERS[number],
+                    markeredgecolor=PAPER,
+                    capsize=3,
+                    label=f"{recognizer}{seen}, {networks}",
+                )
         for row in rows:
             best = max(found["attacked"][2] for found in row["accuracy"].values())
             place = (row["face_cpu_p50_ms"], best)
-            axis.annotate(row["bundle"], place, (0, 4), textcoords="offset points", ha="center", color=INK)
+            axis.annotate(row["bundle"], place, (0, 4), textcoords="offset points", ha="center", color=INK, rotation=60)
         axis.set_xlabel("time of the processor for one face, milliseconds (one thread)")
         axis.set_ylabel("right decisions under attack, %")
-        figure.legend(loc="outside upper left", ncols=3)
+        figure.legend(loc="outside upper left", ncols=2)
     return Plot(
         "pareto",
         "What a faster network costs",
@@ -104,7 +110,7 @@ def pareto_plot(report: _Report) -> Plot:
 
 def page(report: _Report, picture: str) -> str:
     """The page of `docs/`: plot, table, and how it was measured."""
-    head = ["bundle", "analyzer width", "K", "restorer", "MB", "steps", "ms a face", "ms of the processor"]
+    head = ["bundle", "networks", "analyzer", "K", "restorer", "MB", "steps", "ms a face", "ms of the processor"]
     names = list(report["rows"][0]["accuracy"])
     for name in names:
         seen = "" if name in report["rows"][0]["trained_with"] else " (never seen)"
@@ -114,7 +120,9 @@ def page(report: _Report, picture: str) -> str:
         shape = ", ".join(
             f"{width} x {depth}" for width, depth in zip(row["restorer_widths"], row["restorer_depths"], strict=True)
         )
-        line = [row["bundle"], str(row["analyzer_width"]), str(row["k"]), shape, f"{row['megabytes']:.1f}"]
+        shape += " separable" * row["separable"]
+        analyzer = f"{row['analyzer_width']} at {row['analyzer_input']}"
+        line = [row["bundle"], row["networks"], analyzer, str(row["k"]), shape, f"{row['megabytes']:.1f}"]
         line += [str(row["steps"]), f"{row['face_p50_ms']:.1f}", f"{row['face_cpu_p50_ms']:.1f}"]
         for name in names:
             for kind in ("clean", "attacked"):
@@ -133,9 +141,11 @@ def page(report: _Report, picture: str) -> str:
             *markdown_table(head, lines),
             "",
             f"Times on {machine['processor']} ({machine['architecture']}, {machine['cores']} cores), one thread, all "
-            "bundles in turn. The restorer is given as channels x blocks of each level. Except for the shipped "
-            f"bundle (`{report['shipped']}`), which has a longer history, all were trained alike and from nothing, for "
-            "as many steps as the table says: what they would be worth after as long a training, it does not say. "
+            "bundles in turn. The analyzer is given as width at the side of the face that it looks at, the restorer as "
+            "channels x blocks of each level; int8 is after `immunecam bundle quantize`. Except for the shipped bundle "
+            f"({' and '.join(f'`{name}`' for name in report['shipped'])}), which has a longer history, all were "
+            "trained alike and from nothing, for as many steps as the table says: what they would be worth after as "
+            "long a training, it does not say. "
             f"{report['pairs']} pairs of LFW fold 8; attacks as in `immunecam.benchmarks.short_evaluation`, none of "
             "them through the purifier.",
             "",
@@ -171,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recognizer", type=Path, action="append", default=[])
     parser.add_argument("--pairs", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--shipped", default="edge", help="which of the bundles has a longer history")
+    parser.add_argument("--shipped", action="append", default=[], help="bundle that has a longer history, by name")
     parser.add_argument("--work", type=Path, default=Path(".immunecam-evaluation"))
     parser.add_argument("--json", type=Path, default=_RESULTS)
     parser.add_argument("--page", type=Path, help="page to write, with pareto.png beside it")
