@@ -18,6 +18,7 @@ from immunecam.export.integer_shuffles import integer_shuffles
 from immunecam.export.quick_slopes import quick_slopes
 from immunecam.export.torch_graph import OPSET
 from immunecam.export.unsigned_activations import unsigned_activations
+from immunecam.export.whole_channels import whole_channels
 from immunecam.kernels import Subspace
 from immunecam.runtime.subspace_file import tensor_spans
 
@@ -135,6 +136,7 @@ def purifier_graph(analyzer: bytes, subspace: Subspace, subspace_file: bytes, re
 
     nodes, initializers = quick_slopes(nodes, unsigned_activations(nodes, initializers))
     nodes, initializers = integer_shuffles(nodes, initializers, shapes)
+    nodes, initializers = whole_channels(nodes, initializers)
     graph = helper.make_graph(
         nodes,
         "purifier",
