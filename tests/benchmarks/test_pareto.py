@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from immunecam.benchmarks import pareto
+from immunecam.runtime.report import read_report
 
 
 def test_bundles_side_by_side(tmp_path, data, recognizers, bundle):
@@ -25,3 +27,10 @@ def test_bundles_side_by_side(tmp_path, data, recognizers, bundle):
     assert f"{found['attacked'][0]:.1f} ({found['attacked'][1]:.1f} to {found['attacked'][2]:.1f})" in text
     assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "pareto.svg").exists()
+
+
+def test_the_committed_page_says_what_the_committed_figures_say():
+    root = Path(__file__).resolve().parents[2]
+    report = read_report(root / "benchmarks" / "results" / "pareto.json", "immunecam.pareto/1", "pareto")
+    assert pareto.page(report, "pareto.png") == (root / "docs" / "pareto.md").read_text(encoding="utf-8")
+    assert {"fp16", "int8"} <= {row["networks"] for row in report["rows"]}
