@@ -185,7 +185,7 @@ def _small_bundle(path: Path, key: PrivateKey, version: int, seed: int) -> Bundl
         files=files,
         graphs={"analyzer": "analyzer.onnx", "restorer": "restorer.onnx"},
         precision={"analyzer": "fp32", "restorer": "fp32", "basis": "fp16"},
-        liveness=liveness,
+        parts={liveness.KEY: liveness},
         version=version,
         sign=key,
     )

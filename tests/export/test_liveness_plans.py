@@ -24,7 +24,7 @@ from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.bundle_manifest import BundleManifest
-from immunecam.runtime.bundle_writer import kept_liveness
+from immunecam.runtime.bundle_parts import kept_parts
 from immunecam.runtime.liveness import LivenessDetector, liveness_provider
 
 SIDE = 64
@@ -144,13 +144,14 @@ def test_plans_go_where_the_network_goes(world, door, faces, tmp_path):
     stored, _ = export_plans(door.path, options, faces=faces)
     again, _ = export_plans(door.path, options, faces=faces)
     assert len(again.manifest.liveness.plans) == 1  # the same key is replaced
-    record, files = kept_liveness(door.path)
+    parts, files = kept_parts(door.path)
+    record = parts["liveness"]
     assert set(files) == {record.file, record.plans[0].file}
     (door.path / record.plans[0].file).write_bytes(b"other")
     with pytest.raises(InputError, match="cannot be kept"):
-        kept_liveness(door.path)
+        kept_parts(door.path)
     shutil.rmtree(door.path)
-    assert kept_liveness(door.path) == (None, {})
+    assert kept_parts(door.path) == ({}, {})
     content = json.loads(stored.manifest_bytes)
     content["liveness"]["plans"][0]["role"] = "analyzer"
     with pytest.raises(InputError, match=r"liveness.plans\[0\].role is 'analyzer', but it must be one of liveness"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("onnx", reason="needs onnx (pip install 'immunecam[train]')"
 pytest.importorskip("cryptography")
 
 from small_gate import write_people  # noqa: E402
+from small_liveness import small_graph, small_record  # noqa: E402
 from small_masking import (  # noqa: E402
     FREQUENCIES,
     GATE_KEY,
@@ -27,8 +29,10 @@ from small_masking import (  # noqa: E402
 from immunecam.errors import InputError, UsageError  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.runtime.bundle import Bundle, default_bundle  # noqa: E402
+from immunecam.runtime.bundle_liveness import put_liveness  # noqa: E402
 from immunecam.runtime.bundle_manifest import BundleManifest  # noqa: E402
 from immunecam.runtime.bundle_masking import put_masking  # noqa: E402
+from immunecam.runtime.bundle_writer import write_bundle  # noqa: E402
 from immunecam.runtime.frames import FrameSource  # noqa: E402
 from immunecam.runtime.gate.access_gate import AccessGate  # noqa: E402
 from immunecam.runtime.masking import FaceMask, MaskedEmbedder  # noqa: E402
@@ -100,6 +104,39 @@ def test_put_in_signed_and_replaced(door, pixels, tmp_path):
     file.write_bytes(data)
     with pytest.raises(InputError, match="was changed or damaged"):
         MaskedEmbedder.load(path, KEY)
+
+
+def rewritten(path: Path, **settings: object) -> Bundle:
+    """The installed bundle written over what lies there, as an export does."""
+    source = Bundle.load(default_bundle())
+    manifest = source.manifest
+    parts = {"kind": manifest.kind, "k": manifest.k, "graphs": manifest.graphs, "precision": manifest.precision}
+    settings = {"files": source.files, "overwrite": True, **settings}
+    return write_bundle(path, **parts, **settings)  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_is_replaced_hands_all_its_parts_on(door, pixels, tmp_path):
+    path = tmp_path / "door.immune"
+    shutil.copytree(door, path)
+    put_liveness(path, small_graph(), small_record())
+    before = Bundle.load(path)
+    kept = rewritten(path)
+    assert set(kept.manifest.parts) == {"liveness", "masking"}
+    assert kept.manifest.parts == before.manifest.parts
+    wanted = MaskedEmbedder.load(door, KEY, threads=1).embed(pixels)
+    assert np.array_equal(MaskedEmbedder(FaceMask(kept, KEY, threads=1), threads=1).embed(pixels), wanted)
+    # A bundle that brings one part has the other all the same.
+    own = dataclasses.replace(kept.manifest.liveness, threshold=0.7)
+    network = {own.file: kept.files[own.file]}
+    brought = rewritten(path, files={**Bundle.load(default_bundle()).files, **network}, parts={"liveness": own})
+    assert brought.manifest.liveness.threshold == 0.7
+    assert brought.manifest.masking == before.manifest.masking
+    (path / before.manifest.masking.graphs["mask"]).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"masking part's file .* cannot be kept .*`immunecam export --drop-masking`"):
+        rewritten(path)
+    dropped = rewritten(path, drop_parts=["masking"])
+    assert set(dropped.manifest.parts) == {"liveness"}
+    assert not set(before.manifest.masking.files) & set(dropped.files)
 
 
 def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
