@@ -101,7 +101,8 @@ def serve(
     log_to_stderr(verbose)
     require_service()
     from immunecam.runtime.faces import face_finder
-    from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+    from immunecam.runtime.liveness import LivenessDetector
+    from immunecam.runtime.part_network import part_provider
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.service.access import read_token
     from immunecam.runtime.service.cameras import CameraDeck
@@ -137,7 +138,7 @@ def serve(
     if liveness:
         if store is None:
             raise UsageError("--liveness is for the gate's decisions, but there is no gate: give --store, too")
-        on = liveness_provider(provider.value)
+        on = part_provider(provider.value)
         about["liveness"] = LivenessDetector(purifier.bundle, threads=threads, provider=on)
         about["liveness_view"] = liveness_view.value
     gate, embedder = _recognition(recognizer, store, key_file, purifier, found, about)

@@ -25,7 +25,8 @@ from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.bundle_manifest import BundleManifest
 from immunecam.runtime.bundle_parts import kept_parts
-from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+from immunecam.runtime.liveness import LivenessDetector
+from immunecam.runtime.part_network import part_provider
 
 SIDE = 64
 
@@ -179,7 +180,7 @@ def test_what_is_asked_for_is_what_runs(door, monkeypatch):
         LivenessDetector(door, provider="tensorrt")
     with pytest.raises(UsageError, match="cpu or tensorrt, but 'cuda' was asked for"):
         LivenessDetector(door, provider="cuda")
-    assert [liveness_provider(name) for name in ("auto", "cpu", "cuda", "tensorrt")] == [
+    assert [part_provider(name) for name in ("auto", "cpu", "cuda", "tensorrt")] == [
         "cpu",
         "cpu",
         "cpu",

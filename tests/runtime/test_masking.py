@@ -148,6 +148,13 @@ def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
         put_masking(path, {**exported.graphs, "recognizer": b"nothing"}, record, KEY)
     with pytest.raises(InputError, match="a masking part has the graphs mask, picture, recognizer, got mask"):
         put_masking(path, {"mask": exported.graphs["mask"]}, record, KEY)
+    # A recogniser of other channels than the mask's, by number and by size.
+    others, _ = small_export(small_recognizer(28, unmasking=False))
+    with pytest.raises(InputError, match=r"the recognizer's input 'channels' is .* 28, 28\], but it must .* 14, 14\]"):
+        put_masking(path, {**exported.graphs, "recognizer": others.graphs["recognizer"]}, record, KEY)
+    fewer = dataclasses.replace(record, frequencies=FREQUENCIES[:-1])
+    with pytest.raises(InputError, match=r"the picture's input 'channels' is .* 6, 14, 14\], but it must .* 5, 14"):
+        put_masking(path, exported.graphs, fewer, KEY)
     assert (path / "manifest.json").read_bytes() == raw
 
 
