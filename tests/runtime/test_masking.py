@@ -50,6 +50,12 @@ def pixels() -> np.ndarray:
     return np.asarray(((small_faces() + 1) * 127.5).round(), np.uint8)
 
 
+@pytest.fixture(scope="module")
+def others():
+    """Graphs and record of another mask, which take a while."""
+    return small_export(small_recognizer(28, unmasking=False))
+
+
 def test_a_device_masks_and_sees_as_training_does(door, pixels):
     embedder = MaskedEmbedder.load(door, KEY, threads=1)
     recognizer = small_recognizer()
@@ -80,14 +86,13 @@ def test_what_is_seen_with_the_key_and_without(door, pixels):
     assert (sheet[:112, :112] == pixels[0]).all()
 
 
-def test_put_in_signed_and_replaced(door, pixels, tmp_path):
+def test_put_in_signed_and_replaced(door, others, tmp_path):
     path = tmp_path / "door.immune"
     shutil.copytree(door, path)
     before = Bundle.load(path)
     assert before.manifest.masking.frequencies == FREQUENCIES
     assert before.manifest.masking.channels == 6
-    other = small_recognizer(28, unmasking=False)
-    exported, record = small_export(other)
+    exported, record = others
     private = PrivateKey.generate()
     after = put_masking(path, exported.graphs, record, KEY, sign=private)
     assert after.manifest.masking.positions == 28
@@ -139,7 +144,7 @@ def test_a_bundle_that_is_replaced_hands_all_its_parts_on(door, pixels, tmp_path
     assert not set(before.manifest.masking.files) & set(dropped.files)
 
 
-def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
+def test_a_graph_that_does_not_run_changes_nothing(door, others, tmp_path):
     path = tmp_path / "door.immune"
     shutil.copytree(door, path)
     raw = (path / "manifest.json").read_bytes()
@@ -149,9 +154,8 @@ def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
     with pytest.raises(InputError, match="a masking part has the graphs mask, picture, recognizer, got mask"):
         put_masking(path, {"mask": exported.graphs["mask"]}, record, KEY)
     # A recogniser of other channels than the mask's, by number and by size.
-    others, _ = small_export(small_recognizer(28, unmasking=False))
     with pytest.raises(InputError, match=r"the recognizer's input 'channels' is .* 28, 28\], but it must .* 14, 14\]"):
-        put_masking(path, {**exported.graphs, "recognizer": others.graphs["recognizer"]}, record, KEY)
+        put_masking(path, {**exported.graphs, "recognizer": others[0].graphs["recognizer"]}, record, KEY)
     fewer = dataclasses.replace(record, frequencies=FREQUENCIES[:-1])
     with pytest.raises(InputError, match=r"the picture's input 'channels' is .* 6, 14, 14\], but it must .* 5, 14"):
         put_masking(path, exported.graphs, fewer, KEY)
