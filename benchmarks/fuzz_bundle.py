@@ -33,7 +33,8 @@ from immunecam.kernels import Subspace
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_writer import write_bundle
 from immunecam.runtime.liveness_record import LivenessCrop, LivenessRecord
-from immunecam.runtime.plan_record import LIVENESS, PlanKey
+from immunecam.runtime.masking_record import MASKING_GRAPHS, MaskingRecord
+from immunecam.runtime.plan_record import LIVENESS, MASK, PlanKey
 from immunecam.runtime.plan_writer import store_plans
 from immunecam.runtime.report import write_report
 from immunecam.runtime.subspace_file import subspace_to_bytes
@@ -176,8 +177,10 @@ def _small_bundle(path: Path, key: PrivateKey, version: int, seed: int) -> Bundl
         "analyzer.onnx": noise.bytes(3000),
         "restorer.onnx": noise.bytes(2000),
         "liveness.onnx": noise.bytes(1000),
+        **{f"{role}.onnx": noise.bytes(700) for role in MASKING_GRAPHS},
     }
     liveness = LivenessRecord("liveness.onnx", 64, LivenessCrop("landmarks", 3.3, 0.4), 0.5, "fp32", True)
+    masking = MaskingRecord({role: f"{role}.onnx" for role in MASKING_GRAPHS}, (1, 2, 3), 14, 16, "0" * 32)
     bundle = write_bundle(
         path,
         kind="edge",
@@ -185,12 +188,12 @@ def _small_bundle(path: Path, key: PrivateKey, version: int, seed: int) -> Bundl
         files=files,
         graphs={"analyzer": "analyzer.onnx", "restorer": "restorer.onnx"},
         precision={"analyzer": "fp32", "restorer": "fp32", "basis": "fp16"},
-        liveness=liveness,
+        parts={part.KEY: part for part in (liveness, masking)},
         version=version,
         sign=key,
     )
     plans = []
-    for role in ("analyzer", LIVENESS):
+    for role in ("analyzer", LIVENESS, MASK):
         sha256 = str(bundle.manifest.compiled_sha256(role))
         plan = PlanKey(sha256, "10.3.0", "Orin (nvgpu)", "8.7", "12.6", "fp16", (1, 8, 32))
         plans.append((role, plan, noise.bytes(1500), {}))

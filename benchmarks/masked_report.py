@@ -316,11 +316,18 @@ immunecam masking export masked.run --into mine.immune --faces train_112.zip --k
 immunecam mask photo.jpg -o kept.png --bundle mine.immune --key-file door.key
 immunecam gate enrol ann ann/ --store door.gate --key-file door.key --bundle mine.immune --masked
 immunecam gate identify photo.jpg --store door.gate --key-file door.key --bundle mine.immune --masked
+immunecam serve --store door.gate --key-file door.key --bundle mine.immune --masked
+immunecam bench --bundle mine.immune
 ```
 
 Faces are purified, then masked, then recognised. `--start-from` takes over a MobileFaceNet's weights behind a layer
 that was fitted to undo the mask, so that the recogniser works before it is trained; `--config` and the other options
-are told by `immunecam masking train --help`. The report on this page is made by
+are told by `immunecam masking train --help`. `bench` measures masking and recognising as stages, and needs no key.
+Mask and recogniser run on ONNX Runtime's CPU provider, or on TensorRT plans, which `immunecam export mine.immune
+--target tensorrt` makes beside the purifier's, where `--provider tensorrt` is asked for; no such plan has run on a card
+yet, only on [stand-ins](exporting.md#what-has-run-where). A bundle that is written over another keeps that one's mask
+and recogniser unless it brings its own; `immunecam export --drop-masking` leaves them behind. The report on this page
+is made by
 
 ```sh
 immunecam masking compare --data data --recognizer r2.pt --teacher r1.pt --start-from r1.onnx --work mixes \\

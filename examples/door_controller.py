@@ -16,10 +16,12 @@ from fresh_frames import FreshFrames
 from relays import Relay, relay_from
 
 from immunecam.errors import ImmuneCamError, UsageError
+from immunecam.mask_key import MaskKey
 from immunecam.runtime.frame_interrupt import FrameInterrupt
 from immunecam.runtime.frames import FrameSource
 from immunecam.runtime.gate.access_gate import AccessGate
 from immunecam.runtime.gate.keys import GateKey
+from immunecam.runtime.masking import MaskedEmbedder
 from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.service_manager import ServiceManager
 
@@ -51,8 +53,11 @@ def control(options: argparse.Namespace, relay: Relay, interrupt: FrameInterrupt
     if manager.watchdog_s is not None and options.open_seconds >= manager.watchdog_s / 2:
         raise UsageError(f"--open-seconds is {options.open_seconds:g}, but must be below half of WatchdogSec")
     key, purifier = GateKey.from_file(options.key_file), Purifier.load(options.bundle, threads=options.threads)
+    recognizer: Path | MaskedEmbedder = options.recognizer
+    if options.masked:
+        recognizer = MaskedEmbedder.load(purifier.bundle, MaskKey(key.derive("masking")), threads=options.threads)
     with (
-        AccessGate.open(options.store, key, options.recognizer, purifier=purifier, threads=options.threads) as gate,
+        AccessGate.open(options.store, key, recognizer, purifier=purifier, threads=options.threads) as gate,
         FrameSource.open(options.source) as camera,
     ):
         gate.threshold()  # better missed now than when the first person waits
@@ -83,6 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--source", default="0", help="camera number, or rtsp:// or http:// address")
     add("--store", type=Path, default=Path("door.gate"), help="template store")
     add("--recognizer", type=Path, default=Path("recogniser.toml"), help="description of the recogniser")
+    add("--masked", action="store_true", help="recognise faces masked, by the bundle's own recogniser")
     add("--key-file", type=Path, default=Path("door.key"), help="the gate's key")
     add("--bundle", type=Path, help="bundle, NAME.immune; default: the bundled one")
     add("--threads", type=int, help="threads of ONNX Runtime")

@@ -83,7 +83,8 @@ class BuildOptions:
 
         "int8" is the analyzer's; the restorer then computes in fp16, because plain quantisation changes a restored face
         of the bundled model by 2.8 grey levels (root mean square), and a face is what the recogniser sees. So does a
-        liveness network, whose ranges `immunecam liveness export` takes from its own faces.
+        liveness network, whose ranges `immunecam liveness export` takes from its own faces, and a recogniser of masked
+        faces, which was not tried in less.
         """
         return "fp16" if self.precision == "int8" and role != "analyzer" else self.precision
 

@@ -14,14 +14,13 @@ from immunecam.export.quantisation import Feeds, checked_model, is_quantised, qu
 from immunecam.export.unsigned_activations import signed_activations
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines.external_data import inline_external_data
-from immunecam.runtime.plan_record import LIVENESS, PLAN_PRECISIONS, PLAN_ROLES
+from immunecam.runtime.plan_record import PLAN_PRECISIONS, PLAN_ROLES
 
 __all__ = [
     "card_graph",
     "card_roles",
     "compiled_roles",
     "compiled_source",
-    "masking_card_graphs",
     "simplified_graph",
 ]
 
@@ -35,8 +34,8 @@ def card_roles(bundle: Bundle) -> tuple[str, ...]:
 
 
 def compiled_roles(bundle: Bundle) -> tuple[str, ...]:
-    """All that is compiled for a card: `card_roles`, and "liveness" where the bundle has such a network."""
-    return card_roles(bundle) + ((LIVENESS,) if bundle.manifest.liveness is not None else ())
+    """All that is compiled for a card: `card_roles`, and the networks of optional parts."""
+    return card_roles(bundle) + tuple(role for part in bundle.manifest.parts.values() for role in part.COMPILED)
 
 
 def compiled_source(bundle: Bundle, role: str) -> bytes:
@@ -60,7 +59,7 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
     ----------
     bundle : Bundle
     role : str
-        "analyzer", "restorer" or "liveness".
+        Of `compiled_roles`.
     precision : str
         "fp32"; "fp16", inputs and outputs still float32; or "int8": Conv and Gemm between explicit
         QuantizeLinear and DequantizeLinear, symmetric, the weights with a scale for every output. A graph that the
@@ -96,34 +95,6 @@ def card_graph(bundle: Bundle, role: str, precision: str, calibration: Feeds | N
         if not calibration:
             raise UsageError("The precision int8 takes its ranges from real faces, but none were given.")
         return quantised(graph, calibration)
-    return _in_precision(graph, precision)
-
-
-def masking_card_graphs(bundle: Bundle, precision: str) -> dict[str, bytes]:
-    """The graphs of a bundle's masking part as a card would run them, by role; none where there is no such part.
-
-    Parameters
-    ----------
-    bundle : Bundle
-    precision : str
-        "fp32" or "fp16"; int8 is "fp16" here, for embeddings of masked faces were not tried in less.
-
-    Raises
-    ------
-    InputError, BackendMissingError
-        As :func:`card_graph`.
-    """
-    _require_onnx()
-    record = bundle.manifest.masking
-    found = {}
-    for role, file in ({} if record is None else record.graphs).items():
-        name = str(bundle.path / file)
-        graph = simplified_graph(inline_external_data(bundle.files[file], {}, name=name), name)
-        found[role] = _in_precision(graph, "fp16" if precision == "int8" else precision)
-    return found
-
-
-def _in_precision(graph: bytes, precision: str) -> bytes:
     return _half(graph) if precision == "fp16" else graph
 
 

@@ -15,11 +15,24 @@ from immunecam.kernels import dequantize_faces, mutate, project
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
 from immunecam.runtime.engines.external_data import inline_external_data
-from immunecam.runtime.plan_record import LIVENESS
+from immunecam.runtime.plan_record import LIVENESS, MASK, MASKED_RECOGNIZER
 
 __all__ = ["LIMITS", "OUTPUTS", "PlanParity", "Reference", "run_graph"]
 
-OUTPUTS = {"analyzer": "probabilities", "restorer": "restored", LIVENESS: "scores"}
+OUTPUTS = {
+    "analyzer": "probabilities",
+    "restorer": "restored",
+    LIVENESS: "scores",
+    MASK: "channels",
+    MASKED_RECOGNIZER: "embedding",
+}
+
+# What differences are told in, and how much of that 1 is; of all others it is a probability.
+_UNITS = {
+    "restorer": ("grey level", 127.5),
+    MASK: ("standard deviation of a channel", 1.0),
+    MASKED_RECOGNIZER: ("component of a unit embedding", 1.0),
+}
 
 # Largest and mean difference allowed, by graph and precision: in a probability, and in grey levels of a restored face.
 # On a CPU the bundled model's fp16 is off by 7e-4 and 8e-6 in p and by 0.9 and 0.03 grey levels, its int8 by 3e-2 and
@@ -31,6 +44,9 @@ LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25), "int8": (8.0, 0.5)},
     # One number a face, from which a face passes or not.
     LIVENESS: {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 5e-3), "int8": (1e-1, 2e-2)},
+    # Channels of faces reach some tens of deviations, of which half precision keeps three digits.
+    MASK: {"fp32": (1e-3, 1e-4), "fp16": (5e-2, 2e-3), "int8": (5e-1, 5e-2)},
+    MASKED_RECOGNIZER: {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 2e-3), "int8": (1e-1, 1e-2)},
 }
 
 
@@ -43,7 +59,7 @@ class PlanParity:
     faces : int
         How many were compared.
     unit : str
-        "probability" or "grey level".
+        "probability", "grey level", "standard deviation of a channel" or "component of a unit embedding".
     largest, mean : float
         Of the absolute difference from ONNX Runtime on the bundle's own graph, in that unit.
     """
@@ -90,8 +106,19 @@ class Reference:
             # The aligned grey face in place of the wide coloured one: it is the rounding that is compared.
             wide = _as_wide(faces, record.side)
             self.feeds[LIVENESS] = {"faces": wide}
-            graph = inline_external_data(bundle.files[record.file], {}, name=record.file)
-            self.outputs[LIVENESS] = run_graph(graph, OUTPUTS[LIVENESS])(self.feeds[LIVENESS])
+            self._run(LIVENESS)
+        if bundle.manifest.masking is not None:
+            # The recogniser is given channels that no key has ordered, for no key is at hand: likewise.
+            self.feeds[MASK] = {"faces": faces}
+            self._run(MASK)
+            self.feeds[MASKED_RECOGNIZER] = {"channels": self.outputs[MASK]}
+            self._run(MASKED_RECOGNIZER)
+
+    def _run(self, role: str) -> None:
+        """What a part's network gives for its feed."""
+        name = str(self._bundle.manifest.compiled_file(role))
+        graph = inline_external_data(self._bundle.files[name], {}, name=name)
+        self.outputs[role] = run_graph(graph, OUTPUTS[role])(self.feeds[role])
 
     def compare(self, role: str, precision: str, run: Callable[[Feeds], NDArray[np.float32]], what: str) -> PlanParity:
         """Run all faces through something else, and measure how far it is.
@@ -111,7 +138,9 @@ class Reference:
             If it differs by more than `LIMITS`, or gives what is no number.
         """
         found, wanted = run(self.feeds[role]), self.outputs[role]
-        unit, scale = ("grey level", 127.5) if role == "restorer" else ("probability", 1.0)
+        if role == MASKED_RECOGNIZER:  # only directions are compared at work
+            found, wanted = _directions(found), _directions(wanted)
+        unit, scale = _UNITS.get(role, ("probability", 1.0))
         off = np.abs(found.astype(np.float64) - wanted) * scale
         parity = PlanParity(len(wanted), unit, float(off.max()), float(off.mean()))
         largest, mean = LIMITS[role][precision]
@@ -122,6 +151,11 @@ class Reference:
                 "take a finer precision."
             )
         return parity
+
+
+def _directions(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(embeddings / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _as_wide(faces: NDArray[np.float32], side: int) -> NDArray[np.float32]:

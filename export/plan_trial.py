@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,9 @@ from immunecam.kernels.cuda.staging import Staging
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import MANIFEST
 from immunecam.runtime.engines import TensorRTEngine
-from immunecam.runtime.plan_record import LIVENESS
 from immunecam.runtime.plan_writer import NewPlan, store_plans
 
 __all__ = ["ExportedPlan", "try_plans"]
-
-_PIXELS = 112 * 112
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def try_plans(
 
 def _on_card(engine: TensorRTEngine, device: Any, role: str, size: int) -> Callable[[Feeds], NDArray[np.float32]]:
     """A plan as a function of its inputs, in batches of one size; the last is filled with the first faces again."""
-    width = {"analyzer": engine.k, LIVENESS: 1}.get(role, _PIXELS)
+    ((output, shape),) = engine.tensors(role)[1].items()
 
     def run(feeds: Feeds) -> NDArray[np.float32]:
         count = len(next(iter(feeds.values())))
@@ -110,24 +108,17 @@ def _on_card(engine: TensorRTEngine, device: Any, role: str, size: int) -> Calla
 
         try:
             inputs = {name: room(array[0].size) for name, array in feeds.items()}
-            back, result = room(width)
+            back, result = room(math.prod(shape))
             addresses = {name: int(buffer.handle) for name, (_, buffer) in inputs.items()}
+            addresses[output] = int(result.handle)
             outputs = []
             for start in range(0, count, size):
                 indices = np.arange(start, start + size) % count
                 for name, (pinned, buffer) in inputs.items():
                     pinned.put(feeds[name][indices], buffer, stream=stream)
-                if role == LIVENESS:
-                    engine.judge_on(size, **addresses, scores=int(result.handle), stream=stream)
-                elif role == "analyzer":
-                    engine.analyze_on(size, **addresses, probabilities=int(result.handle), stream=stream)
-                else:
-                    engine.restore_on(size, **addresses, restored=int(result.handle), stream=stream)
-                outputs.append(back.get(result, stream=stream).view(np.float32).reshape(size, width))
-            found = np.concatenate(outputs)[:count]
-            if role == LIVENESS:
-                return found[:, 0]
-            return found if role == "analyzer" else found.reshape(count, 112, 112)
+                engine.run_on(role, size, addresses, stream=stream)
+                outputs.append(back.get(result, stream=stream).view(np.float32).reshape(size, *shape))
+            return np.concatenate(outputs)[:count]
         except ImmuneCamError:
             raise
         except Exception as error:  # CUDAError of an allocation or a copy

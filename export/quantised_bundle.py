@@ -25,6 +25,7 @@ from immunecam.export.quantisation import is_quantised
 from immunecam.export.weight_precision import with_stored_weights
 from immunecam.kernels import dequantize_faces, project, quantize_faces, uniforms
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle_parts import kept_parts
 from immunecam.runtime.bundle_writer import check_free, check_signature_kept, write_bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine, WholePurifier
 from immunecam.runtime.engines.external_data import inline_external_data
@@ -153,6 +154,7 @@ def quantize_bundle(
             raise UsageError(f"{len(faces)} faces to {what} on are too few: give two or more")
     check_free(path, overwrite=overwrite)
     check_signature_kept(path, sign=None, drop_signature=drop_signature)
+    kept_parts(path, drop=source.manifest.parts)  # whether they can be, said now and not after the slow work
     if limits is None:
         trained_for_it = bool((source.manifest.provenance.get("config") or {}).get("quantisation_aware"))
         limits = dict.fromkeys(LIMITS) if trained_for_it and judge is not None else LIMITS
@@ -230,10 +232,8 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
         precision[role] = "int8" if is_quantised(graph) else stored
     basis = source.files["subspace.safetensors"]
     manifest = source.manifest
-    if manifest.liveness is not None:  # a network of its own, which stays as it is
-        files |= {name: source.files[name] for name in manifest.liveness.files}
-    if manifest.masking is not None:  # likewise
-        files |= {name: source.files[name] for name in manifest.masking.graphs.values()}
+    for part in manifest.parts.values():  # networks of their own, which stay as they are
+        files |= {name: source.files[name] for name in part.files}
     whole = purifier_graph(files["analyzer.onnx"], source.subspace, basis, files.get("restorer.onnx"))
     plain = json.loads(source.manifest_bytes)
     return {
@@ -245,8 +245,7 @@ def _content(source: Bundle, graphs: Mapping[str, bytes]) -> dict[str, Any]:
         "options": plain.get("options"),
         "provenance": plain.get("provenance") or {},
         "parity": plain.get("parity"),
-        "liveness": manifest.liveness,
-        "masking": manifest.masking,
+        "parts": manifest.parts,
     }
 
 

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from immunecam.export.restorer_graph import restorer_graph
 from immunecam.export.run_folder import TrainedNetwork
 from immunecam.export.weight_precision import WEIGHT_PRECISIONS, with_stored_weights
 from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.bundle_parts import kept_parts
 from immunecam.runtime.bundle_quality import measured_quality
-from immunecam.runtime.bundle_writer import check_signature_kept, kept_liveness, write_bundle
+from immunecam.runtime.bundle_writer import check_signature_kept, write_bundle
 from immunecam.runtime.subspace_file import subspace_to_bytes
 from immunecam.runtime.trust import PrivateKey
 
@@ -43,7 +44,7 @@ def export_bundle(
     version: int | None = None,
     sign: PrivateKey | None = None,
     drop_signature: bool = False,
-    drop_liveness: bool = False,
+    drop_parts: Collection[str] = (),
 ) -> tuple[Bundle, Parity]:
     """Export the graphs and the subspace, compare them with PyTorch, and write the bundle.
 
@@ -62,18 +63,17 @@ def export_bundle(
         be the hashes of the very files that are exported here.
     overwrite : bool
         Replace a bundle of that name.
-    version, sign, drop_signature, drop_liveness
+    version, sign, drop_signature, drop_parts
         See :func:`immunecam.runtime.bundle_writer.write_bundle`.
 
     Raises
     ------
     InputError
-        If the run cannot be read, the liveness network of the bundle that is replaced is damaged, or ONNX Runtime and
+        If the run cannot be read, a part of the bundle that is replaced is damaged, or ONNX Runtime and
         PyTorch differ by more than the limits of `export.parity`.
     """
     check_signature_kept(path, sign=sign, drop_signature=drop_signature)
-    if not drop_liveness:
-        kept_liveness(path)  # whether it can be, said now and not after the slow work
+    kept_parts(path, drop=drop_parts)  # whether they can be, said now and not after the slow work
     trained = TrainedNetwork.load(run)
     subspace = subspace_from_eigenspace(trained.eigenspace, precision)
     basis = subspace_to_bytes(subspace)
@@ -114,7 +114,7 @@ def export_bundle(
         sign=sign,
         overwrite=overwrite,
         drop_signature=drop_signature,
-        drop_liveness=drop_liveness,
+        drop_parts=drop_parts,
     )
     return written, parity
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from immunecam.errors import BackendMissingError, ImmuneCamError
 from immunecam.export.build_options import HARDWARE, BuildOptions, batch_from_text
-from immunecam.export.card_graph import card_graph, compiled_roles, compiled_source, masking_card_graphs
+from immunecam.export.card_graph import card_graph, compiled_roles, compiled_source
 from immunecam.export.graph_check import GraphCheck, check_graph
 from immunecam.export.plan_build import build_plan, require_polygraphy
 from immunecam.export.plan_parity import OUTPUTS, Reference, run_graph
@@ -110,8 +110,6 @@ def check_bundle(
 ) -> dict[str, GraphCheck]:
     """What can be said of a bundle's graphs without TensorRT, by role; ``faces`` give int8 its ranges.
 
-    Those of a masking part are among them. Plans are not stored for them: on a device ONNX Runtime runs them.
-
     Raises
     ------
     InputError
@@ -124,8 +122,6 @@ def check_bundle(
         role: card_graph(bundle, role, precision, feeds.get(role))
         for role, precision in _precisions(bundle, options).items()
     }
-    masking = masking_card_graphs(bundle, options.precision)
-    graphs |= {f"masking {role}": graph for role, graph in masking.items()}
     return {
         role: check_graph(graph, options.batch[2], f"The {role} of {bundle.path}") for role, graph in graphs.items()
     }
@@ -181,7 +177,7 @@ def write_plans(path: str | Path, bundle: Bundle, exported: Sequence[ExportedPla
         }
         for made in exported
     ]
-    keys = [plan.to_dict() for plan in bundle.manifest.plans]
+    keys = [plan.to_dict() for plan in bundle.manifest.all_plans]
     write_report(path, "immunecam.export-tensorrt/1", rows, bundle_sha256=bundle.sha256, plans=plans, stored=keys)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from immunecam.errors import InputError
 from immunecam.runtime.liveness_record import LivenessRecord
 from immunecam.runtime.masking_record import MaskingRecord
-from immunecam.runtime.plan_record import LIVENESS, PlanRecord
+from immunecam.runtime.part_record import PartRecord
+from immunecam.runtime.plan_record import PlanRecord
 from immunecam.runtime.trust.signature import SIGNATURE
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "KINDS",
     "MANIFEST",
     "MOST_VERSION",
+    "PARTS",
     "READ_AGAIN",
     "SUBSPACE",
     "BundleManifest",
@@ -37,6 +39,8 @@ FORMAT_VERSION = 1
 KINDS = ("edge", "ais", "pin")
 MOST_VERSION = 2**53 - 1  # what every reader of JSON holds exactly
 READ_AGAIN = "copy the bundle again from where it was made"
+PARTS: tuple[type[LivenessRecord] | type[MaskingRecord], ...] = (LivenessRecord, MaskingRecord)
+"""Optional parts that a bundle may have, besides what it purifies by."""
 
 _SIDE = 112
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -79,11 +83,8 @@ class BundleManifest:
         restorer purifies by projection and restoration.
     plans : tuple of PlanRecord
         Compiled plans of the graphs, each for one kind of machine; a bundle need not have any.
-    liveness : LivenessRecord or None
-        The liveness network, where the bundle has one. It stands beside the graphs, so that what was made before there
-        was such a part reads the bundle all the same.
-    masking : MaskingRecord or None
-        A mask and a recogniser of masked faces, where the bundle has them; likewise.
+    parts : Mapping of PartRecord
+        Optional parts that the bundle has, by the `KEY` of their records.
     name : str
         What the bundle is called wherever it lies, for rollback protection; "" if it was never signed.
     version : int
@@ -104,8 +105,7 @@ class BundleManifest:
     files: Mapping[str, FileRecord]
     graphs: Mapping[str, str]
     plans: tuple[PlanRecord, ...]
-    liveness: LivenessRecord | None
-    masking: MaskingRecord | None
+    parts: Mapping[str, PartRecord]
     name: str
     version: int
     provenance: Mapping[str, Any]
@@ -144,17 +144,31 @@ class BundleManifest:
             )
         return _Reader(content, where).manifest()
 
+    @property
+    def liveness(self) -> LivenessRecord | None:
+        """The liveness network, where the bundle has one."""
+        found = self.parts.get(LivenessRecord.KEY)
+        return found if isinstance(found, LivenessRecord) else None
+
+    @property
+    def masking(self) -> MaskingRecord | None:
+        """A mask and a recogniser of masked faces, where the bundle has them."""
+        found = self.parts.get(MaskingRecord.KEY)
+        return found if isinstance(found, MaskingRecord) else None
+
+    @property
+    def all_plans(self) -> tuple[PlanRecord, ...]:
+        """Those of the graphs, and those of the parts."""
+        return (*self.plans, *(plan for part in self.parts.values() for plan in part.plans))
+
     def plans_of(self, role: str) -> tuple[PlanRecord, ...]:
-        """Plans of a graph, or of the liveness network."""
-        if role == LIVENESS:
-            return () if self.liveness is None else self.liveness.plans
-        return tuple(plan for plan in self.plans if plan.role == role)
+        """Plans of a graph, or of a part's network."""
+        return tuple(plan for plan in self.all_plans if plan.role == role)
 
     def compiled_file(self, role: str) -> str | None:
         """Name of the ONNX file that plans of a role are compiled from; None if there is none."""
-        if role == LIVENESS:
-            return None if self.liveness is None else self.liveness.file
-        return self.graphs.get(role)
+        own = (part.networks[role] for part in self.parts.values() if role in part.networks)
+        return self.graphs.get(role) or next(own, None)
 
     def compiled_sha256(self, role: str) -> str | None:
         """The hash of that file."""
@@ -233,8 +247,7 @@ class _Reader:
             files=files,
             graphs=graphs,
             plans=self.plans(files, graphs),
-            liveness=self.liveness(files),
-            masking=self.masking(files),
+            parts=self.parts(files),
             name=self.name(),
             version=self.version(),
             provenance=self.mapping("provenance", optional=True),
@@ -282,25 +295,9 @@ class _Reader:
                 raise self.wrong(f"plans[{index}].role", plan.role, "the role of a graph of this bundle")
         return tuple(plans)
 
-    def liveness(self, files: Mapping[str, FileRecord]) -> LivenessRecord | None:
-        if "liveness" not in self.content:
-            return None
-        record = LivenessRecord.from_dict(self.content["liveness"], self.wrong)
-        if record.file not in files:
-            raise self.wrong("liveness.file", record.file, "the name of a listed file")
-        for index, plan in enumerate(record.plans):
-            if plan.file not in files:
-                raise self.wrong(f"liveness.plans[{index}].file", plan.file, "the name of a listed file")
-        return record
-
-    def masking(self, files: Mapping[str, FileRecord]) -> MaskingRecord | None:
-        if "masking" not in self.content:
-            return None
-        record = MaskingRecord.from_dict(self.content["masking"], self.wrong)
-        for role, name in record.graphs.items():
-            if name not in files:
-                raise self.wrong(f"masking.graphs.{role}", name, "the name of a listed file")
-        return record
+    def parts(self, files: Mapping[str, FileRecord]) -> Mapping[str, PartRecord]:
+        there = (part for part in PARTS if part.KEY in self.content)
+        return MappingProxyType({part.KEY: part.from_dict(self.content[part.KEY], files, self.wrong) for part in there})
 
     def name(self) -> str:
         name = self.content.get("name", "")

@@ -7,12 +7,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from immunecam.errors import InputError, UsageError
-from immunecam.files import read_regular
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_manifest import (
     FORMAT,
@@ -22,11 +21,11 @@ from immunecam.runtime.bundle_manifest import (
     check_file_name,
     manifest_to_bytes,
 )
-from immunecam.runtime.liveness_record import LivenessRecord
-from immunecam.runtime.masking_record import MaskingRecord
+from immunecam.runtime.bundle_parts import kept_parts
+from immunecam.runtime.part_record import PartRecord
 from immunecam.runtime.trust import SIGNATURE, PrivateKey, sign_manifest, signatures_to_bytes
 
-__all__ = ["check_free", "check_signature_kept", "is_signed", "kept_liveness", "put_folder", "write_bundle"]
+__all__ = ["check_free", "check_signature_kept", "is_signed", "put_folder", "write_bundle"]
 
 
 def write_bundle(
@@ -41,14 +40,13 @@ def write_bundle(
     provenance: Mapping[str, Any] | None = None,
     quality: Mapping[str, Any] | None = None,
     parity: Mapping[str, Any] | None = None,
-    liveness: LivenessRecord | None = None,
-    masking: MaskingRecord | None = None,
+    parts: Mapping[str, PartRecord] | None = None,
     name: str | None = None,
     version: int | None = None,
     sign: PrivateKey | None = None,
     overwrite: bool = False,
     drop_signature: bool = False,
-    drop_liveness: bool = False,
+    drop_parts: Collection[str] = (),
 ) -> Bundle:
     """Write a bundle and load it back.
 
@@ -59,7 +57,7 @@ def write_bundle(
     ----------
     path : str or path
         The new folder; its name must end in ``.immune`` and its parent must exist.
-    kind, k, graphs, precision, options, provenance, quality, parity, liveness, masking
+    kind, k, graphs, precision, options, provenance, quality, parity, parts
         Fields of the manifest, see :class:`immunecam.runtime.bundle_manifest.BundleManifest`.
     files : Mapping of str to bytes
         Content of every file but the manifest; sizes and hashes are filled in here.
@@ -74,9 +72,10 @@ def write_bundle(
         Replace a bundle that is already there. Anything else that is there is never replaced.
     drop_signature : bool
         Replace it even if it is signed and the new one would not be.
-    drop_liveness : bool
-        Let its liveness network go. Otherwise a bundle that is replaced hands it on, as it does its name and version,
-        to one that brings none: it is a network of its own, which nothing else in the bundle depends on.
+    drop_parts : collection of str
+        Optional parts of it to let go, by the `KEY` of their records. Otherwise a bundle that is replaced hands them
+        on, as it does its name and version, to one that brings none of that kind: they are networks of their own, which
+        depend on nothing else in the bundle.
 
     Returns
     -------
@@ -88,17 +87,16 @@ def write_bundle(
     UsageError
         If the path does not end in ``.immune`` or is taken, by a signed bundle for instance.
     InputError
-        If the content is not a valid bundle, it cannot be written (no space, no permission), or the liveness network
-        to be handed on is damaged.
+        If the content is not a valid bundle, it cannot be written (no space, no permission), or a part to be handed on
+        is damaged.
     """
     target = Path(path)
     check_free(target, overwrite=overwrite)
     check_signature_kept(target, sign=sign, drop_signature=drop_signature)
     if os.path.lexists(target) and version is None:
         name, version = _named_before(target, name)
-    if liveness is None and not drop_liveness:
-        liveness, network = kept_liveness(target)
-        files = {**files, **network}
+    kept, networks = kept_parts(target, drop={*drop_parts, *(parts or {})})
+    files, parts = {**files, **networks}, {**kept, **(parts or {})}
     for file in files:
         check_file_name(file)
     if name is None and (sign is not None or version is not None):
@@ -121,8 +119,7 @@ def write_bundle(
         "provenance": dict(provenance or {}),
         "quality": dict(quality or {}),
         "parity": dict(parity or {}),
-        **({} if liveness is None else {"liveness": liveness.to_dict()}),
-        **({} if masking is None else {"masking": masking.to_dict()}),
+        **{key: part.to_dict() for key, part in parts.items()},
     }
     try:
         raw = manifest_to_bytes(manifest)
@@ -161,38 +158,6 @@ def check_signature_kept(path: str | os.PathLike[str], *, sign: PrivateKey | Non
         raise UsageError(
             f"{path} is signed and the new one would not be: name another, or export with --sign or --drop-signature."
         )
-
-
-def kept_liveness(path: str | os.PathLike[str]) -> tuple[LivenessRecord | None, dict[str, bytes]]:
-    """The liveness network that a bundle's folder hands on to the one that replaces it: its record, and its files.
-
-    Raises
-    ------
-    InputError
-        If the manifest has one, but not the file that it lists.
-    """
-    target = Path(path)
-    try:
-        old = BundleManifest.from_bytes((target / MANIFEST).read_bytes(), str(target))
-    except (InputError, OSError):
-        return None, {}  # there is nothing that could be known of
-    if (record := old.liveness) is None:
-        return None, {}
-    kept = {}
-    for name in record.files:
-        listed = old.files[name]
-        try:
-            kept[name] = read_regular(target / name, listed.bytes)
-            same = hashlib.sha256(kept[name]).hexdigest() == listed.sha256
-            reason = "" if same else "it is not the file that was written"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        if reason:
-            raise InputError(
-                f"The liveness network's file {name} of {target} cannot be kept ({reason}): put the network in "
-                "again by `immunecam liveness export`, or export with --drop-liveness."
-            )
-    return record, kept
 
 
 def is_signed(path: str | os.PathLike[str]) -> bool:

@@ -6,7 +6,7 @@ No certified presentation attack detection: what it was trained and measured on 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,27 +15,17 @@ from numpy.typing import NDArray
 
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.bundle import Bundle, check_signer, default_bundle
-from immunecam.runtime.engines.external_data import inline_external_data
-from immunecam.runtime.engines.onnxruntime_session import FLOAT, check_tensors, check_threads, open_model
+from immunecam.runtime.part_network import PartNetwork
+from immunecam.runtime.plan_record import LIVENESS
 from immunecam.runtime.trust import Trust, TrustedKeys
 
 if TYPE_CHECKING:
-    from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
     from immunecam.runtime.faces import Face
 
-__all__ = [
-    "LIVENESS_PROVIDERS",
-    "LIVENESS_VIEWS",
-    "LivenessDetector",
-    "LivenessResult",
-    "check_view",
-    "liveness_provider",
-]
+__all__ = ["LIVENESS_VIEWS", "LivenessDetector", "LivenessResult", "check_view"]
 
 LIVENESS_VIEWS = ("camera", "purified")
 """What a detector may be shown: faces as the camera gave them, or with purified faces in place."""
-
-LIVENESS_PROVIDERS = ("cpu", "tensorrt")
 
 _BATCH = 8  # as the purifier's
 _ROUNDING = np.float32(1e-5)  # how far a softmax may leave [0, 1]
@@ -69,7 +59,7 @@ class LivenessDetector:
     threshold : float, optional
         In place of the bundle's own.
     provider : str
-        Of `LIVENESS_PROVIDERS`: "cpu", or "tensorrt", which runs a plan of the bundle.
+        "cpu", or "tensorrt", which runs a plan of the bundle; see :mod:`immunecam.runtime.part_network`.
 
     Raises
     ------
@@ -97,39 +87,10 @@ class LivenessDetector:
             )
         if threshold is not None and not 0 < threshold <= 1:
             raise UsageError(f"the liveness threshold is {threshold!r}, but it must be above 0, and 1 at most")
-        if provider not in LIVENESS_PROVIDERS:
-            raise UsageError(f"liveness runs on {' or '.join(LIVENESS_PROVIDERS)}, but {provider!r} was asked for")
         self.bundle, self.record, self.provider = bundle, record, provider
         self.threshold = record.threshold if threshold is None else float(threshold)
-        self._card: LivenessOnCard | None = None
-        self._run = self._on_card() if provider == "tensorrt" else self._on_cpu(threads)
-
-    def _on_card(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        from immunecam.runtime.engines.liveness_on_card import LivenessOnCard
-
-        self._card = LivenessOnCard(self.bundle)
-        return self._card.scores
-
-    def _on_cpu(self, threads: int | None) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        bundle, record = self.bundle, self.record
-        name = str(bundle.path / record.file)
-        # No external data: its graph is small, and nothing outside of it may be opened.
-        model = inline_external_data(bundle.files[record.file], {}, name=name)
-        session: Any = open_model(
-            model, "CPUExecutionProvider", check_threads(threads), name=name, remedy="export the network again"
-        )
-        check_tensors(
-            session,
-            bundle,
-            {"faces": (FLOAT, (None, 3, record.side, record.side))},
-            {"scores": (FLOAT, (None,))},
-        )
-
-        def run(faces: NDArray[np.float32]) -> NDArray[np.float32]:
-            scores: NDArray[np.float32] = session.run(["scores"], {"faces": faces})[0]
-            return scores
-
-        return run
+        takes = "faces", (None, 3, record.side, record.side)
+        self._run = PartNetwork(bundle, LIVENESS, takes, ("scores", (None,)), provider=provider, threads=threads)
 
     @classmethod
     def load(
@@ -156,8 +117,7 @@ class LivenessDetector:
 
     def close(self) -> None:
         """Give a card's memory back; without a card there is nothing to give. It judges no more then."""
-        if self._card is not None:
-            self._card.close()
+        self._run.close()
 
     @property
     def side(self) -> int:
@@ -251,8 +211,3 @@ def check_view(view: str) -> None:
     """Raise a UsageError unless it is one of :data:`LIVENESS_VIEWS`."""
     if view not in LIVENESS_VIEWS:
         raise UsageError(f"the liveness view is {view!r}, but it must be one of {', '.join(LIVENESS_VIEWS)}")
-
-
-def liveness_provider(asked: str) -> str:
-    """Where liveness runs beside a purifier that was asked for by this name: a plan only where TensorRT was named."""
-    return "tensorrt" if asked == "tensorrt" else "cpu"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
-from typing import Any, TypeGuard
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, TypeGuard
 
-from immunecam.runtime.plan_record import LIVENESS, PlanRecord
+from immunecam.runtime.part_record import PartRecord, Wrong
+from immunecam.runtime.plan_record import LIVENESS
 
 __all__ = ["CROPS", "LIVENESS_PRECISIONS", "LivenessCrop", "LivenessRecord"]
 
@@ -40,8 +41,8 @@ class LivenessCrop:
 
 
 @dataclass(frozen=True)
-class LivenessRecord:
-    """The liveness network of a bundle.
+class LivenessRecord(PartRecord):
+    """The liveness network of a bundle; what all parts have is told by :class:`PartRecord`.
 
     Attributes
     ----------
@@ -57,11 +58,11 @@ class LivenessRecord:
         "fp32" or "int8".
     synthetic : bool
         Whether the spoofs that it was trained and measured on were computed; its figures are no certification then.
-    provenance, quality, parity : Mapping
-        How it was trained, what was measured, and how far the graph is from PyTorch.
-    plans : tuple of PlanRecord
-        TensorRT plans of it, each for one kind of machine.
     """
+
+    KEY: ClassVar[str] = "liveness"
+    TITLE: ClassVar[str] = "liveness network"
+    COMPILED: ClassVar[tuple[str, ...]] = (LIVENESS,)
 
     file: str
     side: int
@@ -69,33 +70,32 @@ class LivenessRecord:
     threshold: float
     precision: str
     synthetic: bool
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    quality: Mapping[str, Any] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
-    plans: tuple[PlanRecord, ...] = ()
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """All that go where the network goes: its own, and those of its plans."""
-        return (self.file, *dict.fromkeys(plan.file for plan in self.plans))
+    def networks(self) -> Mapping[str, str]:
+        """One."""
+        return {LIVENESS: self.file}
+
+    def named(self, names: Mapping[str, str]) -> LivenessRecord:
+        """The same with another name of its file."""
+        return dataclasses.replace(self, file=names[LIVENESS])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""
-        more = {name: dict(getattr(self, name)) for name in ("provenance", "quality", "parity")}
         names = ("file", "side", "threshold", "precision", "synthetic")
-        plans = {"plans": [plan.to_dict() for plan in self.plans]} if self.plans else {}
-        return {name: getattr(self, name) for name in names} | {"crop": asdict(self.crop)} | more | plans
+        return {name: getattr(self, name) for name in names} | {"crop": asdict(self.crop)} | super().to_dict()
 
     @classmethod
-    def from_dict(cls, content: Any, wrong: Callable[[str, Any, str], Exception]) -> LivenessRecord:
+    def from_dict(cls, content: Any, files: Collection[str], wrong: Wrong) -> LivenessRecord:
         """Read a manifest's ``liveness``.
 
         Parameters
         ----------
         content : object
             From JSON.
+        files : collection of str
+            Names that the manifest lists.
         wrong : callable
-            Makes the error of a field from its name, what was found and what was wanted.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class LivenessRecord:
         if not isinstance(content, dict):
             raise wrong("liveness", content, "an object with file, side, crop and threshold")
         file, side, threshold = content.get("file"), content.get("side"), content.get("threshold")
-        if not isinstance(file, str):
+        if not isinstance(file, str) or file not in files:
             raise wrong("liveness.file", file, "the name of a listed file")
         if not isinstance(side, int) or isinstance(side, bool) or not _SMALLEST <= side <= _LARGEST or side % 16:
             raise wrong("liveness.side", side, f"a multiple of 16 from {_SMALLEST} to {_LARGEST}")
@@ -116,13 +116,6 @@ class LivenessRecord:
             raise wrong("liveness.precision", content.get("precision"), f"one of {', '.join(LIVENESS_PRECISIONS)}")
         if not isinstance(content.get("synthetic"), bool):
             raise wrong("liveness.synthetic", content.get("synthetic"), "true or false")
-        more = {name: content.get(name, {}) for name in ("provenance", "quality", "parity")}
-        for name, value in more.items():
-            if not isinstance(value, dict):
-                raise wrong(f"liveness.{name}", value, "an object")
-        plans = content.get("plans", [])
-        if not isinstance(plans, list):
-            raise wrong("liveness.plans", plans, "a list")
         return cls(
             file=file,
             side=side,
@@ -130,15 +123,11 @@ class LivenessRecord:
             threshold=float(threshold),
             precision=str(content["precision"]),
             synthetic=bool(content["synthetic"]),
-            **{name: MappingProxyType(value) for name, value in more.items()},
-            plans=tuple(
-                PlanRecord.from_dict(plan, f"liveness.plans[{index}]", wrong, (LIVENESS,))
-                for index, plan in enumerate(plans)
-            ),
+            **cls.common(content, files, wrong),
         )
 
 
-def _crop(content: Any, wrong: Callable[[str, Any, str], Exception]) -> LivenessCrop:
+def _crop(content: Any, wrong: Wrong) -> LivenessCrop:
     if not isinstance(content, dict):
         raise wrong("liveness.crop", content, "an object with around, size and down")
     around, size, down = content.get("around"), content.get("size"), content.get("down", 0.0)

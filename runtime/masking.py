@@ -1,4 +1,4 @@
-"""Faces masked, and recognised masked, by the masking part of a bundle, run by ONNX Runtime.
+"""Faces masked, and recognised masked, by the masking part of a bundle, on ONNX Runtime or TensorRT plans.
 
 A mask hides a face from who sees masked faces alone. It is no encryption: whoever has some hundred faces together with
 their masked forms, or the recogniser, can undo it.
@@ -20,43 +20,12 @@ from immunecam.errors import InputError
 from immunecam.mask_key import MaskKey
 from immunecam.mask_matrix import key_matrix
 from immunecam.runtime.bundle import Bundle, check_signer, default_bundle
-from immunecam.runtime.engines.external_data import inline_external_data
-from immunecam.runtime.engines.onnxruntime_session import FACES, FLOAT, check_tensors, check_threads, open_model
+from immunecam.runtime.masking_record import MaskingRecord
+from immunecam.runtime.part_network import PartNetwork
+from immunecam.runtime.plan_record import MASK, MASKED_RECOGNIZER
 from immunecam.runtime.trust import Trust, TrustedKeys
 
 __all__ = ["FaceMask", "MaskedEmbedder", "MaskedRecognizerName"]
-
-_BATCH = 8  # as the purifier's
-
-
-class _Graph:
-    """One graph of the part, float32 in and out. Safe to call from several threads."""
-
-    def __init__(self, bundle: Bundle, role: str, takes: Any, gives: Any, threads: int | None) -> None:
-        record = bundle.manifest.masking
-        assert record is not None
-        file = record.graphs[role]
-        name = str(bundle.path / file)
-        # No external data: nothing outside of the file may be opened.
-        model = inline_external_data(bundle.files[file], {}, name=name)
-        remedy = "export the masked recogniser again"
-        self._session: Any = open_model(model, "CPUExecutionProvider", check_threads(threads), name=name, remedy=remedy)
-        ((self._input, _),) = takes.items()
-        ((self._output, shape),) = gives.items()
-        self._shape = shape[1:]
-        check_tensors(
-            self._session,
-            bundle,
-            {key: (FLOAT, shape) for key, shape in takes.items()},
-            {key: (FLOAT, shape) for key, shape in gives.items()},
-        )
-
-    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = [
-            self._session.run([self._output], {self._input: batch[start : start + _BATCH]})[0]
-            for start in range(0, len(batch), _BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, *self._shape), np.float32)
 
 
 class FaceMask:
@@ -69,14 +38,22 @@ class FaceMask:
     key : MaskKey
     threads : int, optional
         Threads an operator may use; None leaves it to ONNX Runtime.
+    provider : str
+        "cpu", or "tensorrt", which runs plans of the bundle; see :mod:`immunecam.runtime.part_network`. Pictures of
+        channels, which no gate needs, are always made on the CPU.
 
     Raises
     ------
     InputError
-        If the bundle has no such part, its graphs are not what the manifest says, or the key is another.
+        If the bundle has no such part, its graphs are not what the manifest says, there is no plan for this machine, or
+        the key is another.
+    UsageError
+        If there is no such provider, or the number of threads is out of its range.
+    BackendMissingError
+        If TensorRT or a card is missing that was asked for.
     """
 
-    def __init__(self, bundle: Bundle, key: MaskKey, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, key: MaskKey, *, threads: int | None = None, provider: str = "cpu") -> None:
         record = bundle.manifest.masking
         if record is None:
             raise InputError(
@@ -84,10 +61,10 @@ class FaceMask:
                 "leave --masked out"
             )
         key.verify(record.key_check, f"the mask of the bundle {bundle.path}")
-        self.bundle, self.record = bundle, record
-        channels = {"channels": (None, record.channels, record.positions, record.positions)}
-        self._mask = _Graph(bundle, "mask", {"faces": FACES}, channels, threads)
-        self._picture = _Graph(bundle, "picture", channels, {"faces": FACES}, threads)
+        self.bundle, self.record, self.provider = bundle, record, provider
+        faces, channels = ("faces", (None, 112, 112)), _channels(record)
+        self._picture = PartNetwork(bundle, "picture", channels, faces, threads=threads)
+        self._mask = PartNetwork(bundle, MASK, faces, channels, provider=provider, threads=threads)
         self._matrix = key_matrix(key, record.channels).astype(np.float32)
 
     @classmethod
@@ -97,6 +74,7 @@ class FaceMask:
         key: MaskKey,
         *,
         threads: int | None = None,
+        provider: str = "cpu",
         trust: TrustedKeys | None = None,
     ) -> FaceMask:
         """The mask of a bundle that is read and verified; None takes the installed one.
@@ -106,7 +84,11 @@ class FaceMask:
         InputError, UsageError, BackendMissingError
             As :meth:`Bundle.load`, and as this class.
         """
-        return cls(_loaded(bundle, trust), key, threads=threads)
+        return cls(_loaded(bundle, trust), key, threads=threads, provider=provider)
+
+    def close(self) -> None:
+        """Give a card's memory back; without a card there is nothing to give. It masks no more then."""
+        self._mask.close()
 
     def channels(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Masked faces.
@@ -170,6 +152,7 @@ class MaskedEmbedder:
     Parameters
     ----------
     mask : FaceMask
+        Where it runs this does, too; closed with this.
     threads : int, optional
         Threads an operator may use; None leaves it to ONNX Runtime.
 
@@ -182,15 +165,16 @@ class MaskedEmbedder:
     Raises
     ------
     InputError
-        If the recogniser's graph is not what the manifest says.
+        If the recogniser's graph is not what the manifest says, or there is no plan for this machine.
     """
 
     def __init__(self, mask: FaceMask, *, threads: int | None = None) -> None:
         bundle, record = mask.bundle, mask.record
         self.mask, self.size = mask, record.size
-        shape = (None, record.channels, record.positions, record.positions)
-        gives = {"embedding": (None, record.size)}
-        self._recognizer = _Graph(bundle, "recognizer", {"channels": shape}, gives, threads)
+        gives = "embedding", (None, record.size)
+        self._recognizer = PartNetwork(
+            bundle, MASKED_RECOGNIZER, _channels(record), gives, provider=mask.provider, threads=threads
+        )
         files = {role: bundle.manifest.files[record.graphs[role]].sha256 for role in ("mask", "recognizer")}
         depends = json.dumps({"files": files, "key": record.key_check}, sort_keys=True)
         self.spec = MaskedRecognizerName(
@@ -206,10 +190,16 @@ class MaskedEmbedder:
         key: MaskKey,
         *,
         threads: int | None = None,
+        provider: str = "cpu",
         trust: TrustedKeys | None = None,
     ) -> MaskedEmbedder:
         """As :meth:`FaceMask.load`."""
-        return cls(FaceMask.load(bundle, key, threads=threads, trust=trust), threads=threads)
+        return cls(FaceMask.load(bundle, key, threads=threads, provider=provider, trust=trust), threads=threads)
+
+    def close(self) -> None:
+        """As :meth:`FaceMask.close`, mask and recogniser."""
+        self.mask.close()
+        self._recognizer.close()
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, E) embeddings of unit length for faces as :meth:`FaceMask.channels` takes them.
@@ -230,6 +220,10 @@ class MaskedEmbedder:
                 f"the masked recogniser of {self.mask.bundle.path} gives NaN, infinity or zeros: export it again"
             )
         return np.asarray(out / lengths, np.float32)
+
+
+def _channels(record: MaskingRecord) -> tuple[str, tuple[Any, ...]]:
+    return "channels", (None, record.channels, record.positions, record.positions)
 
 
 def _loaded(bundle: str | os.PathLike[str] | Bundle | None, trust: TrustedKeys | None) -> Bundle:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
+
+from immunecam.runtime.part_record import PartRecord, Wrong
+from immunecam.runtime.plan_record import MASK, MASKED_RECOGNIZER
 
 __all__ = ["MASKING_GRAPHS", "MaskingRecord"]
 
-MASKING_GRAPHS = ("mask", "picture", "recognizer")
+MASKING_GRAPHS = (MASK, "picture", MASKED_RECOGNIZER)
 """Roles of the graphs, see :class:`MaskingRecord`."""
 
 _POSITIONS = (14, 28, 56, 112)
@@ -19,8 +23,8 @@ _CHECK = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class MaskingRecord:
-    """A frequency mask of grey faces and a recogniser of masked ones.
+class MaskingRecord(PartRecord):
+    """A frequency mask of grey faces and a recogniser of masked ones; what all parts have is told by `PartRecord`.
 
     Attributes
     ----------
@@ -37,44 +41,53 @@ class MaskingRecord:
     key_check : str
         32 hex digits that tell the masking key from others. The key is not in the bundle. What the recogniser has
         learnt is, though, and its first layer undoes the order: the bundle is as secret as the key.
-    provenance, quality, parity : Mapping
-        How the recogniser was trained, what was measured, and how far the graphs are from PyTorch.
     """
+
+    KEY: ClassVar[str] = "masking"
+    TITLE: ClassVar[str] = "masking part"
+    COMPILED: ClassVar[tuple[str, ...]] = (MASK, MASKED_RECOGNIZER)
 
     graphs: Mapping[str, str]
     frequencies: tuple[int, ...]
     positions: int
     size: int
     key_check: str
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    quality: Mapping[str, Any] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
         """Of a masked face, C."""
         return len(self.frequencies)
 
+    @property
+    def networks(self) -> Mapping[str, str]:
+        """As `graphs`; of "picture", which no gate needs, there are no plans."""
+        return self.graphs
+
+    def named(self, names: Mapping[str, str]) -> MaskingRecord:
+        """The same with other names of its graphs."""
+        return dataclasses.replace(self, graphs=MappingProxyType(dict(names)))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""
-        more = {name: dict(getattr(self, name)) for name in ("graphs", "provenance", "quality", "parity")}
         return {
             "frequencies": list(self.frequencies),
             "positions": self.positions,
             "size": self.size,
             "key_check": self.key_check,
-        } | more
+            "graphs": dict(self.graphs),
+        } | super().to_dict()
 
     @classmethod
-    def from_dict(cls, content: Any, wrong: Callable[[str, Any, str], Exception]) -> MaskingRecord:
+    def from_dict(cls, content: Any, files: Collection[str], wrong: Wrong) -> MaskingRecord:
         """Read a manifest's ``masking``.
 
         Parameters
         ----------
         content : object
             From JSON.
+        files : collection of str
+            Names that the manifest lists.
         wrong : callable
-            Makes the error of a field from its name, what was found and what was wanted.
 
         Raises
         ------
@@ -87,6 +100,9 @@ class MaskingRecord:
         named = isinstance(graphs, dict) and all(isinstance(graphs.get(role), str) for role in MASKING_GRAPHS)
         if not isinstance(graphs, dict) or not named or len(graphs) != len(MASKING_GRAPHS):
             raise wrong("masking.graphs", graphs, f"an object with a file for each of {', '.join(MASKING_GRAPHS)}")
+        for role, name in graphs.items():
+            if name not in files:
+                raise wrong(f"masking.graphs.{role}", name, "the name of a listed file")
         known = isinstance(frequencies, list) and all(type(f) is int and 0 < f < _FREQUENCIES for f in frequencies)
         if not isinstance(frequencies, list) or not frequencies or not known or sorted(set(frequencies)) != frequencies:
             raise wrong("masking.frequencies", frequencies, f"different numbers of 1 to {_FREQUENCIES - 1}, ascending")
@@ -97,15 +113,11 @@ class MaskingRecord:
             raise wrong("masking.size", size, "a whole number from 8 to 8192")
         if not isinstance(check, str) or not _CHECK.fullmatch(check):
             raise wrong("masking.key_check", check, "32 lower-case hexadecimal digits")
-        more = {name: content.get(name, {}) for name in ("provenance", "quality", "parity")}
-        for name, value in more.items():
-            if not isinstance(value, dict):
-                raise wrong(f"masking.{name}", value, "an object")
         return cls(
             graphs=MappingProxyType(graphs),
             frequencies=tuple(frequencies),
             positions=int(positions),
             size=size,
             key_check=check,
-            **{name: MappingProxyType(value) for name, value in more.items()},
+            **cls.common(content, files, wrong),
         )

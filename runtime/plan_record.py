@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["LIVENESS", "PLAN_PRECISIONS", "PLAN_ROLES", "PlanKey", "PlanRecord"]
+__all__ = ["LIVENESS", "MASK", "MASKED_RECOGNIZER", "PLAN_PRECISIONS", "PLAN_ROLES", "PlanKey", "PlanRecord"]
 
 PLAN_ROLES = ("analyzer", "restorer")
 """Graphs that run on a card; mutation and projection between them are kernels."""
 
 LIVENESS = "liveness"
 """Role of a plan of the liveness network; it stands in the network's own record, which older versions pass over."""
+
+MASK, MASKED_RECOGNIZER = "mask", "recognizer"
+"""Roles of plans of a masking part; likewise."""
 
 PLAN_PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -77,7 +80,7 @@ class PlanRecord:
     file : str
         Name of a listed file of the bundle.
     role : str
-        "analyzer", "restorer" or "liveness".
+        "analyzer", "restorer", or a role of an optional part's networks.
     key : PlanKey
     parity : Mapping
         What was measured of it against ONNX Runtime before it was stored.

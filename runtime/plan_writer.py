@@ -12,7 +12,7 @@ from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_changes import alone, change_folder
 from immunecam.runtime.bundle_manifest import BundleManifest, manifest_to_bytes
 from immunecam.runtime.bundle_writer import is_signed
-from immunecam.runtime.plan_record import LIVENESS, PlanKey, PlanRecord
+from immunecam.runtime.plan_record import PlanKey, PlanRecord
 from immunecam.runtime.trust import PrivateKey, Trust
 
 __all__ = ["NewPlan", "check_storable", "store_plans"]
@@ -99,7 +99,7 @@ def store_plans(
                 raise InputError(f"The bundle {folder} got another {role} while its plan was built: build it again.")
         content = json.loads(now.manifest_bytes)
         fresh = {(role, key) for role, key, _, _ in plans}
-        before = [*now.manifest.plans, *now.manifest.plans_of(LIVENESS)]
+        before = now.manifest.all_plans
         replaced = [plan for plan in before if (plan.role, plan.key) in fresh]
         records = [plan.to_dict() for plan in before if plan not in replaced]
         files: dict[str, bytes] = {}
@@ -109,10 +109,13 @@ def store_plans(
             files[name] = data
             content["files"][name] = {"sha256": sha256, "bytes": len(data)}
             records.append(PlanRecord(name, role, key, parity).to_dict())
-        own = [record for record in records if record["role"] == LIVENESS]
-        if own:
-            content["liveness"]["plans"] = own
-        content["plans"] = [record for record in records if record["role"] != LIVENESS]
+        others = set[str]()
+        for name, part in now.manifest.parts.items():
+            own = [record for record in records if record["role"] in part.COMPILED]
+            others |= set(part.COMPILED)
+            if own:
+                content[name]["plans"] = own
+        content["plans"] = [record for record in records if record["role"] not in others]
         unused = {plan.file for plan in replaced} - {record["file"] for record in records}
         for name in unused:
             del content["files"][name]

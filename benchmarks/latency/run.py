@@ -34,7 +34,8 @@ __all__ = ["OF_A_SOURCE", "OURS", "SCHEMA", "STAGES", "Tell", "measure", "requir
 SCHEMA = "immunecam.bench/1"
 
 STAGES = (
-    "decode", "find", "align", "analyze", "mutate", "project", "restore", "engine", "card", "paste", "total",
+    "decode", "find", "align", "analyze", "mutate", "project", "restore", "engine", "card", "mask", "recognise",
+    "paste", "total",
 )  # fmt: skip
 """In a frame's order. "engine" is one graph that does everything after the drawing of random numbers, "card" a card
 that does everything after finding."""
@@ -44,13 +45,13 @@ Tell = Callable[[str, int, int], None]
 
 # A percentile is told only if so many repeats were measured that some lie beyond it.
 _REPEATS_FOR = {"p95_ms": 20, "p99_ms": 100}
-OURS = ("faces", "stages", "frames", "followed")
+OURS = ("faces", "stages", "masked", "frames", "followed")
 """Forms of a bundle; the others are what it is measured beside."""
 
 OF_A_SOURCE = ("frames", "followed")
 """Those whose time depends on the pictures."""
 
-_BATCHED = ("faces", "stages", "paper")
+_BATCHED = ("faces", "stages", "masked", "paper")
 _MOST_FACES = 32
 _MOST_FRAMES = 100
 
@@ -99,6 +100,9 @@ class _Series:
             "joules_per_face": round(self.joules / self.faces, 5) if metered and self.faces else None,
             "launch_medians_ms": [round(value, 5) for value in self.medians_ms()],
         }
+        if self.batch and "mask" in self.stages_ms:  # what has a budget, see `masked_work`
+            own = statistics.median(map(sum, zip(self.stages_ms["mask"], self.stages_ms["recognise"], strict=True)))
+            row["mask_and_recognise_ms_per_face"] = round(own / self.batch, 4)
         return row
 
 
@@ -123,7 +127,8 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
     -------
     dict
         The entries of a report: "rows", "live" (see :func:`live_row`), and how they were measured. A row is a form
-        ("faces": aligned faces as shipped; "stages": the same networks one after another; "frames": a source's frames;
+        ("faces": aligned faces as shipped; "stages": the same networks one after another; "masked": faces purified,
+        masked and recognised masked, of a bundle that has such a part; "frames": a source's frames;
         "followed": the same with faces followed; "paper": the published form; "reference": fixed NumPy work) with a
         bundle, or the one "beside" which it ran, provider, number of threads and batch; times are of a call, in
         milliseconds.
@@ -247,6 +252,8 @@ class _Group:
             # On a card the stages have no times of their own on the host; and there must be a graph to take apart.
             if shipped[2].about["provider"] == "cpu" and self._bundle.graph("purifier") is not None:
                 yield start("stages", provider)
+            if self._bundle.manifest.masking is not None:
+                yield start("masked", provider)
             yield start("frames", provider)
             yield start("followed", provider)
         if self._plan.paper:

@@ -19,7 +19,7 @@ __all__ = ["FORMS", "Work", "main", "peak_memory_mib"]
 _LEAST_REPEATS = 3
 _FIRST_FRAMES = 100
 
-FORMS = ("faces", "stages", "frames", "followed", "paper", "reference")
+FORMS = ("faces", "stages", "masked", "frames", "followed", "paper", "reference")
 """What a process may measure; each is a module `NAME_work` with a class `Work`."""
 
 

@@ -101,6 +101,7 @@ def verify(
 def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = None, json_report: Json = None) -> None:
     """Show what a bundle holds, and what can be said of its signature; an untrusted one is shown, too."""
     from immunecam.runtime.bundle import read_bundle
+    from immunecam.runtime.bundle_manifest import PARTS
     from immunecam.runtime.report import write_report
 
     policy = trust_of(trust, bundle_state)
@@ -117,9 +118,7 @@ def info(bundle: _Source, trust: TrustedKey = None, bundle_state: BundleState = 
         "precision": dict(manifest.precision),
         "signature": signature,
         "plans": [plan.to_dict() for plan in manifest.plans],
-        "liveness": None if manifest.liveness is None else manifest.liveness.to_dict(),
-        "masking": None if manifest.masking is None else manifest.masking.to_dict(),
-    }
+    } | {part.KEY: manifest.parts[part.KEY].to_dict() if part.KEY in manifest.parts else None for part in PARTS}
     console = Console()
     named = f"{manifest.name} version {manifest.version}" if manifest.name else f"version {manifest.version}"
     parts = ", ".join(f"{part} {precision}" for part, precision in manifest.precision.items())
@@ -212,8 +211,6 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 def _files(bundle: Bundle) -> list[dict[str, Any]]:
     """A row for each file: name, size, hash and what it is."""
-    from immunecam.runtime.plan_record import LIVENESS
-
     manifest = bundle.manifest
     what = {name: role for role, name in manifest.graphs.items()} | {"subspace.safetensors": "mean and eigenfaces"}
     if manifest.liveness is not None:
@@ -221,7 +218,7 @@ def _files(bundle: Bundle) -> list[dict[str, Any]]:
     if manifest.masking is not None:
         says = {"mask": "mask", "picture": "what a mask keeps", "recognizer": "recogniser of masked faces"}
         what |= {name: says[role] for role, name in manifest.masking.graphs.items()}
-    for plan in (*manifest.plans, *manifest.plans_of(LIVENESS)):
+    for plan in manifest.all_plans:
         key = plan.key
         what[plan.file] = f"TensorRT {key.tensorrt} plan of the {plan.role}, {key.precision}, {key.gpu}"
     return [

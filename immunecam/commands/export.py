@@ -99,6 +99,15 @@ def export(
             rich_help_panel=_ONNX,
         ),
     ] = False,
+    drop_masking: Annotated[
+        bool,
+        typer.Option(
+            "--drop-masking",
+            help="Leave the mask and the masked recogniser of the bundle that is replaced behind; they are kept "
+            "otherwise.",
+            rich_help_panel=_ONNX,
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Only look at the graphs; needs no TensorRT.", rich_help_panel=_TENSORRT),
@@ -137,7 +146,8 @@ def export(
 ) -> None:
     """Export a training run as a bundle, or compile a bundle for this machine."""
     for_onnx = {"run": run, "weights": weights, "quality": quality, "overwrite": overwrite}
-    for_onnx |= {"bundle-version": bundle_version, "drop-liveness": drop_liveness}
+    dropped = {"liveness": drop_liveness, "masking": drop_masking}
+    for_onnx |= {"bundle-version": bundle_version} | {f"drop-{part}": drop for part, drop in dropped.items()}
     for_tensorrt = {
         "check": check, "batch": batch, "faces": faces, "hardware-compatible": hardware_compatible,
         "version-compatible": version_compatible, "workspace": workspace, "optimization-level": optimization_level,
@@ -155,7 +165,7 @@ def export(
             version=bundle_version,
             sign=signing_key(sign, passphrase_file),
             drop_signature=drop_signature,
-            drop_liveness=drop_liveness,
+            drop_parts=[part for part, drop in dropped.items() if drop],
         )
         return
     _refuse(for_onnx, "onnx")
@@ -197,7 +207,8 @@ def _to_onnx(bundle: Path, run: Path | None, **options: Any) -> None:
         table.add_row(name, f"{value:.3g}")
     console = Console()
     console.print(table)
-    kept = "" if made.manifest.liveness is None else ", with the liveness network that was there"
+    parts = " and the ".join(part.TITLE for part in made.manifest.parts.values())
+    kept = f", with the {parts} that {'were' if len(made.manifest.parts) > 1 else 'was'} there" if parts else ""
     console.print(f"wrote {bundle}{kept} (manifest sha256 {made.sha256[:12]})", highlight=False, soft_wrap=True)
 
 

@@ -12,10 +12,21 @@ from immunecam.commands.options import Json, Liveness, LivenessView, LivenessVie
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
+    from immunecam.runtime.bundle import Bundle
     from immunecam.runtime.gate.access_gate import AccessGate
     from immunecam.runtime.gate.keys import GateKey
+    from immunecam.runtime.masking import MaskedEmbedder
 
-__all__ = ["NOT_GRANTED", "AuditFolder", "DecisionOptions", "GateOptions", "KeyFile", "Store", "gate_key"]
+__all__ = [
+    "NOT_GRANTED",
+    "AuditFolder",
+    "DecisionOptions",
+    "GateOptions",
+    "KeyFile",
+    "Store",
+    "gate_key",
+    "masked_embedder",
+]
 
 NOT_GRANTED = 5
 """Exit code of a decision other than "granted": `immunecam gate verify ... && open-door` must not open for it."""
@@ -39,6 +50,15 @@ def gate_key(file: Path | None) -> GateKey:
     from immunecam.runtime.gate.keys import GateKey
 
     return GateKey.from_environment() if file is None else GateKey.from_file(file)
+
+
+def masked_embedder(bundle: Bundle, key: GateKey, *, threads: int | None, provider: str) -> MaskedEmbedder:
+    """The recogniser of masked faces of a verified bundle, by the masking key that follows from the gate's."""
+    from immunecam.mask_key import MaskKey
+    from immunecam.runtime.masking import FaceMask, MaskedEmbedder
+
+    mask = FaceMask(bundle, MaskKey(key.derive("masking")), threads=threads, provider=provider)
+    return MaskedEmbedder(mask, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -79,10 +99,12 @@ class GateOptions:
 
     def open(self, *, create: bool = False, **more: Any) -> AccessGate:
         """The gate; `more` are arguments of :meth:`AccessGate.open`."""
+        from immunecam.runtime.bundle import Bundle, default_bundle
         from immunecam.runtime.faces import face_finder
         from immunecam.runtime.gate.access_gate import AccessGate
         from immunecam.runtime.gate.audit_log import Retention
-        from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+        from immunecam.runtime.liveness import LivenessDetector
+        from immunecam.runtime.part_network import part_provider
         from immunecam.runtime.purifier import Purifier
 
         if self.recognizer is None and not self.masked:
@@ -95,20 +117,12 @@ class GateOptions:
             purifier = Purifier.load(
                 self.bundle, provider=self.provider.value, mutation=self.mutation.value, threads=self.threads
             )
-        if self.liveness:
-            if purifier is not None:
-                on = liveness_provider(self.provider.value)
-                detector = LivenessDetector(purifier.bundle, threads=self.threads, provider=on)
-            else:
-                detector = LivenessDetector.load(self.bundle, threads=self.threads)
-        if self.masked:
-            from immunecam.mask_key import MaskKey
-            from immunecam.runtime.masking import MaskedEmbedder
-
-            own = self.bundle if purifier is None else purifier.bundle
-            recognizer: Any = MaskedEmbedder.load(own, MaskKey(key.derive("masking")), threads=self.threads)
-        else:
-            recognizer = self.recognizer
+        recognizer: Any = self.recognizer
+        if self.liveness or self.masked:
+            own = Bundle.load(self.bundle or default_bundle()) if purifier is None else purifier.bundle
+            about: Any = {"threads": self.threads, "provider": part_provider(self.provider.value)}
+            detector = LivenessDetector(own, **about) if self.liveness else None
+            recognizer = masked_embedder(own, key, **about) if self.masked else recognizer
         kept = None if self.keep_mib is None else int(self.keep_mib * 2**20)
         return AccessGate.open(
             self.store,

@@ -58,7 +58,8 @@ def export(
 
     from immunecam.export.liveness_graph import liveness_graph
     from immunecam.models.liveness_loss import LIVE
-    from immunecam.runtime.bundle_liveness import check_takes_liveness, put_liveness
+    from immunecam.runtime.bundle_liveness import put_liveness
+    from immunecam.runtime.bundle_parts import check_takes_part
     from immunecam.runtime.liveness_record import LivenessCrop, LivenessRecord
     from immunecam.runtime.report import write_report
     from immunecam.training.faces import from_uint8
@@ -69,7 +70,7 @@ def export(
     if json_report is not None and not json_report.parent.is_dir():
         raise UsageError(f"there is no folder {str(json_report.parent)!r} to write {json_report.name} into: make it")
     key = signing_key(sign, passphrase_file)
-    check_takes_liveness(into, sign=key)
+    check_takes_part(into, sign=key)
     network, about = load_trained(run)
     faces = LivenessSet.load(data)
     if faces.side != network.side:

@@ -40,8 +40,8 @@ def export(
     from immunecam.benchmarks.masked_recognition import measure
     from immunecam.export.masking_graphs import masking_graphs
     from immunecam.mask_key import MaskKey
-    from immunecam.runtime.bundle_liveness import check_takes_liveness as check_takes_part
     from immunecam.runtime.bundle_masking import put_masking
+    from immunecam.runtime.bundle_parts import check_takes_part
     from immunecam.runtime.masking_record import MaskingRecord
     from immunecam.runtime.report import write_report
     from immunecam.training.faces import FaceSet, from_uint8

@@ -177,7 +177,8 @@ def purify(
     """Purify the faces of a picture, folder, video, camera or stream."""
     from immunecam.runtime.faces import FollowingFinder
     from immunecam.runtime.frames import FrameSource, LiveSource
-    from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+    from immunecam.runtime.liveness import LivenessDetector
+    from immunecam.runtime.part_network import part_provider
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import percentiles_ms, write_report
     from immunecam.runtime.shared_analysis import SharedAnalysis
@@ -199,7 +200,7 @@ def purify(
     )
     judge = None
     if liveness:
-        on = liveness_provider(provider.value)
+        on = part_provider(provider.value)
         judge = _Judge(LivenessDetector(purifier.bundle, threads=threads, provider=on), liveness_view.value)
     rows: list[dict[str, Any]] = []
     with purifier:

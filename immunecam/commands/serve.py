@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import gate_key
+from immunecam.commands.gate_options import gate_key, masked_embedder
 from immunecam.commands.options import (
     BundleState,
     Liveness,
@@ -27,7 +27,7 @@ from immunecam.errors import UsageError
 if TYPE_CHECKING:
     from immunecam.runtime.faces import FaceFinder
     from immunecam.runtime.gate.access_gate import AccessGate
-    from immunecam.runtime.gate.embedder import Embedder
+    from immunecam.runtime.gate.embedder import FaceEmbedder
     from immunecam.runtime.purifier import Purifier
 
 __all__ = ["serve"]
@@ -52,6 +52,12 @@ def serve(
             envvar="IMMUNECAM_GATE_RECOGNIZER",
         ),
     ] = None,
+    masked: Annotated[
+        bool,
+        typer.Option(
+            "--masked", help="Recognise faces masked, by the bundle's own recogniser; needs the gate's key, no TOML."
+        ),
+    ] = False,
     store: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Template store, for verify and identify.", envvar="IMMUNECAM_GATE_STORE"),
@@ -101,7 +107,8 @@ def serve(
     log_to_stderr(verbose)
     require_service()
     from immunecam.runtime.faces import face_finder
-    from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+    from immunecam.runtime.liveness import LivenessDetector
+    from immunecam.runtime.part_network import part_provider
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.service.access import read_token
     from immunecam.runtime.service.cameras import CameraDeck
@@ -133,14 +140,17 @@ def serve(
     purifier = Purifier.load(
         bundle, provider=provider.value, mutation=mutation.value, threads=threads, trust=trust_of(trust, bundle_state)
     )
+    on = part_provider(provider.value)
     about: dict[str, Any] = {"audit": audit, "threshold": threshold, "min_frames": min_frames, "threads": threads}
     if liveness:
         if store is None:
             raise UsageError("--liveness is for the gate's decisions, but there is no gate: give --store, too")
-        on = liveness_provider(provider.value)
         about["liveness"] = LivenessDetector(purifier.bundle, threads=threads, provider=on)
         about["liveness_view"] = liveness_view.value
-    gate, embedder = _recognition(recognizer, store, key_file, purifier, found, about)
+    chosen: Path | FaceEmbedder | None = recognizer
+    if masked:
+        chosen = masked_embedder(purifier.bundle, gate_key(key_file), threads=threads, provider=on)
+    gate, embedder = _recognition(chosen, store, key_file, purifier, found, about)
     deck = CameraDeck(cameras)
     work = ServiceWork(settings, purifier, found, embedder=embedder, gate=gate, cameras=deck)
 
@@ -149,6 +159,7 @@ def serve(
         if settings.token is not None and settings.tls_certificate is None and not settings.is_loopback:
             shield += ", and goes over the network as it is: give --tls-certificate and --tls-key"
         with_gate = "purifier and gate" if gate is not None else "purifier"
+        with_gate += ", faces recognised masked" if masked else ""
         Console(stderr=True).print(
             f"immunecam: serving {with_gate} at {address} ({purifier.provider}; {shield})",
             highlight=False,
@@ -174,19 +185,24 @@ def _cameras(given: list[str]) -> dict[str, str]:
 
 
 def _recognition(
-    recognizer: Path | None,
+    recognizer: Path | FaceEmbedder | None,
     store: Path | None,
     key_file: Path | None,
     purifier: Purifier,
     finder: FaceFinder,
     about: dict[str, Any],
-) -> tuple[AccessGate | None, Embedder | None]:
+) -> tuple[AccessGate | None, FaceEmbedder | None]:
     """The gate with a store, an embedder with a recogniser alone."""
     if recognizer is None:
         if store is not None:
-            raise UsageError("a template store is given, but no recogniser to compare with: give --recognizer, too")
+            raise UsageError(
+                "a template store is given, but no recogniser to compare with: give --recognizer, or --masked for the "
+                "bundle's own"
+            )
         return None, None
     if store is None:
+        if not isinstance(recognizer, Path):
+            return None, recognizer
         from immunecam.runtime.gate.embedder import Embedder
         from immunecam.runtime.gate.recognizer import RecognizerSpec
 

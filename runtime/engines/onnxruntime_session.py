@@ -159,8 +159,9 @@ def check_tensors(
     bundle: Bundle,
     inputs: dict[str, tuple[str, tuple[int | None, ...]]],
     outputs: dict[str, tuple[str, tuple[int | None, ...]]],
+    role: str = "graph",
 ) -> None:
-    """Compare a graph's inputs and outputs with what the bundle format says."""
+    """Compare a graph's inputs and outputs with what the bundle format says; `role` is its name in an error."""
     for side, wanted, found in (
         ("input", inputs, session.get_inputs()),
         ("output", outputs, session.get_outputs()),
@@ -168,14 +169,14 @@ def check_tensors(
         given = {tensor.name: tensor for tensor in found}
         if set(given) != set(wanted):
             raise InputError(
-                f"The bundle {bundle.path}: a graph has the {side}s {sorted(given)}, but it must have "
+                f"The bundle {bundle.path}: the {role} has the {side}s {sorted(given)}, but it must have "
                 f"{sorted(wanted)}: export the bundle again."
             )
         for name, (dtype, shape) in wanted.items():
             tensor = given[name]
             if tensor.type != dtype or not _matches(tensor.shape, shape):
                 raise InputError(
-                    f"The bundle {bundle.path}: the graph's {side} {name!r} is {tensor.type} "
+                    f"The bundle {bundle.path}: the {role}'s {side} {name!r} is {tensor.type} "
                     f"{tensor.shape}, but "
                     f"it must be {dtype} {['N' if size is None else size for size in shape]}: export the "
                     "bundle again."

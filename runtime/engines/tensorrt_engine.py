@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from immunecam.errors import InputError, UsageError
 from immunecam.kernels.cuda import open_device
 from immunecam.runtime.engines.plans import PlanMachine, choose_plans
 from immunecam.runtime.engines.tensorrt_library import TensorRTLogger, import_tensorrt, open_runtime, tensorrt_logger
-from immunecam.runtime.plan_record import LIVENESS, PLAN_ROLES, PlanRecord
+from immunecam.runtime.plan_record import LIVENESS, MASK, MASKED_RECOGNIZER, PLAN_ROLES, PlanRecord
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
@@ -28,13 +28,20 @@ def _tensors(bundle: Bundle, role: str) -> tuple[Shapes, Shapes]:
         record = bundle.manifest.liveness
         assert record is not None
         return {"faces": (3, record.side, record.side)}, {"scores": ()}
+    if role in (MASK, MASKED_RECOGNIZER):
+        masking = bundle.manifest.masking
+        assert masking is not None
+        channels = (masking.channels, masking.positions, masking.positions)
+        if role == MASK:
+            return {"faces": _FACE}, {"channels": channels}
+        return {"channels": channels}, {"embedding": (masking.size,)}
     if role == "restorer":
         return {"faces": _FACE, "projected": _FACE}, {"restored": _FACE}
     return {"faces": _FACE}, {"probabilities": (bundle.k,)}
 
 
 class TensorRTEngine:
-    """Runs the plans of a bundle's ``analyzer`` and ``restorer``, or of its liveness network.
+    """Runs the plans of a bundle's ``analyzer`` and ``restorer``, or of an optional part's networks.
 
     Made by :meth:`from_bundle`. For one thread at a time, on which the device is current; it may be another at every
     call, as TensorRT's execution contexts belong to none. They live as long as the engine, for a CUDA graph that holds
@@ -141,9 +148,13 @@ class TensorRTEngine:
         """Start the restoration of n faces: float32 (n, 112, 112) in all three; else as :meth:`analyze_on`."""
         self._run("restorer", n, {"faces": faces, "projected": projected, "restored": restored}, stream)
 
-    def judge_on(self, n: int, *, faces: int, scores: int, stream: Any) -> None:
-        """Start the liveness network on n faces: float32 (n, 3, side, side) to (n,); else as :meth:`analyze_on`."""
-        self._run(LIVENESS, n, {"faces": faces, "scores": scores}, stream)
+    def run_on(self, role: str, n: int, addresses: Mapping[str, int], *, stream: Any) -> None:
+        """Start any plan on n faces: addresses of its inputs and outputs by name; else as :meth:`analyze_on`."""
+        self._run(role, n, addresses, stream)
+
+    def tensors(self, role: str) -> tuple[Shapes, Shapes]:
+        """Inputs and outputs of a plan, float32: shapes of one face by name."""
+        return _tensors(self._bundle, role)
 
     def inspect(self, role: str) -> dict[str, Any]:
         """What TensorRT tells of the plan of a graph: its layers, and its inputs and outputs.
@@ -161,7 +172,7 @@ class TensorRTEngine:
         self._plans.clear()
         self._runtime = None
 
-    def _run(self, role: str, n: int, addresses: dict[str, int], stream: Any) -> None:
+    def _run(self, role: str, n: int, addresses: Mapping[str, int], stream: Any) -> None:
         handle = int(stream.handle)
         if handle == 0:
             raise UsageError(
@@ -236,7 +247,7 @@ class _Context:
         self._n = 0
         self._addresses: dict[str, int] = {}
 
-    def run(self, n: int, addresses: dict[str, int], stream: int) -> None:
+    def run(self, n: int, addresses: Mapping[str, int], stream: int) -> None:
         plan = self._plan
         self._logger.forget()
         if n != self._n:

@@ -215,6 +215,7 @@ class AccessGate:
                 held.callback(self.observer.purifier.close)
             if self.observer.liveness is not None:
                 held.callback(self.observer.liveness.close)
+            held.callback(self.observer.embedder.close)
             held.callback(self.store.close)
             held.callback(self.audit.close)
 

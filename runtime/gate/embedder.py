@@ -45,6 +45,9 @@ class FaceEmbedder(Protocol):
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, E) of unit length for aligned faces (N, 112, 112) grey or (N, 112, 112, 3) BGR."""
 
+    def close(self) -> None:
+        """Give back what it holds of a card."""
+
 
 class Embedder:
     """Runs a recogniser, from the very bytes whose hash was checked. Safe to call from several threads.
@@ -126,6 +129,9 @@ class Embedder:
             raise InputError(f"the recogniser {self.spec.name} gives NaN, infinity or zeros: check its description")
         out /= lengths
         return out
+
+    def close(self) -> None:
+        """Nothing: a session goes with its last user."""
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         (found,) = self._session.run([self._output], {self._input: batch})

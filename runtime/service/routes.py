@@ -88,7 +88,9 @@ def service_router(work: ServiceWork) -> APIRouter:
         if output == "image" and len(pictures) > 1:
             raise InputError(f"there are {len(pictures)} pictures, but output=image gives one: ask for json")
         if embedding and work.purification.embedder is None:
-            raise InputError("embeddings were asked for, but the service has no recogniser: start it with --recognizer")
+            raise InputError(
+                "embeddings were asked for, but the service has no recogniser: start it with --recognizer or --masked"
+            )
         suffix = f".{coding}"
 
         def finish(name: str, prepared: Prepared, batch: PurifiedFaces | None) -> PictureAnswer:

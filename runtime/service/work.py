@@ -52,7 +52,7 @@ class ServiceWork:
     finder : FaceFinder
         Safe to use from several threads.
     embedder : FaceEmbedder, optional
-        For embeddings and the cosine of the evidence.
+        For embeddings and the cosine of the evidence; closed with this.
     gate : AccessGate, optional
         Made with the same purifier; closed with this.
     cameras : CameraDeck, optional
@@ -120,6 +120,8 @@ class ServiceWork:
         self.cameras.close()
         if self.gate is not None:
             self.gate.close()
+        if self.purification.embedder is not None:
+            self.purification.embedder.close()
         self.purifier.close()
 
     @contextlib.asynccontextmanager
@@ -197,7 +199,10 @@ class ServiceWork:
         """
         gate = self.gate
         if gate is None:
-            raise Refusal(404, "the service was started without a gate: start it with --store, --recognizer and a key")
+            raise Refusal(
+                404,
+                "the service was started without a gate: start it with --store, --recognizer or --masked, and a key",
+            )
 
         def decide() -> GateEvent:
             try:

@@ -142,6 +142,34 @@ def test_who_is_granted_comes_in_and_a_frozen_camera_lets_the_watchdog_fire(star
     assert "hunter2" not in log + "".join(door.messages())
 
 
+def test_a_door_that_sees_masked_faces(start, camera, tmp_path):
+    pytest.importorskip("torch")
+    from small_masking import GATE_KEY, KEY, bundle_with_masking
+
+    from immunecam.runtime.gate.access_gate import AccessGate
+    from immunecam.runtime.masking import MaskedEmbedder
+    from immunecam.runtime.purifier import Purifier
+
+    bundle = bundle_with_masking(tmp_path)
+    small_gate.write_people(tmp_path / "people")
+    GATE_KEY.write(tmp_path / "door.key")
+    purifier = Purifier.load(bundle, threads=1)
+    masked = MaskedEmbedder.load(purifier.bundle, KEY, threads=1)
+    with AccessGate.open(tmp_path / "door.gate", GATE_KEY, masked, create=True, purifier=purifier) as gate:
+        gate.enrol("ann", [(str(n), cv2.imread(str(tmp_path / f"people/ann/{n}.png"))) for n in (0, 1)])
+        setting = gate.store.setting
+        gate.calibrated(OperatingPoint(0.2, setting.recognizer, setting.purification), {})
+    mine = ("--store", tmp_path / "door.gate", "--key-file", tmp_path / "door.key")
+    door = start("--source", address(camera), "--masked", "--bundle", bundle, *mine, "--open-seconds", "0.2")
+    door.wait(lambda: "open" in door.words())
+    code, log = door.end(signal.SIGTERM)
+    assert code == 0, log
+    assert "door: granted ann" in log
+    code, log = start("--source", address(camera), "--masked", *mine).end()
+    assert code == 3
+    assert "has no mask: put one in by" in log
+
+
 def test_it_is_shut_when_it_is_stopped_while_the_door_is_open(start, camera):
     door = start("--source", address(camera), "--open-seconds", "2")
     door.wait(lambda: "open" in door.words())

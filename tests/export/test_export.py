@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from small_liveness import small_graph, small_record
+from small_masking import KEY, small_export, small_recognizer
 
 from immunecam.errors import InputError, UsageError
 from immunecam.export.basis_precision import subspace_from_eigenspace
@@ -24,6 +25,7 @@ from immunecam.kernels import mutate, project, uniforms
 from immunecam.models import Eigenspace, build_model
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_liveness import put_liveness
+from immunecam.runtime.bundle_masking import put_masking
 from immunecam.runtime.engines import OnnxRuntimeEngine
 from immunecam.runtime.purifier import Purifier
 from immunecam.training.config import Phase, TrainConfig
@@ -306,19 +308,21 @@ def test_int8_rows_reach_full_scale():
         subspace_from_eigenspace(Eigenspace(torch.zeros(12544), basis, torch.ones(6)), "int4")
 
 
-def test_an_export_over_a_bundle_keeps_its_liveness_network(run, tmp_path):
+def test_an_export_over_a_bundle_keeps_its_optional_parts(run, tmp_path):
     path = tmp_path / "a.immune"
     export_bundle(run, path)
     record = put_liveness(path, small_graph(), small_record()).manifest.liveness
+    exported, masked = small_export(small_recognizer())
+    masking = put_masking(path, exported.graphs, masked, KEY).manifest.masking
     again, _ = export_bundle(run, path, precision="fp16", overwrite=True)
-    assert again.manifest.liveness == record
+    assert (again.manifest.liveness, again.manifest.masking) == (record, masking)
     assert again.files[record.file] == small_graph()
     network = path / record.file
     network.write_bytes(b"damaged")
     with pytest.raises(InputError, match="cannot be kept"):
         export_bundle(tmp_path / "no run", path, overwrite=True)  # said before anything is done
-    without, _ = export_bundle(run, path, overwrite=True, drop_liveness=True)
-    assert without.manifest.liveness is None
+    without, _ = export_bundle(run, path, overwrite=True, drop_parts=["liveness"])
+    assert (without.manifest.liveness, without.manifest.masking) == (None, masking)
     assert not network.exists()
 
 

@@ -24,8 +24,9 @@ from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.bundle_liveness import put_liveness
 from immunecam.runtime.bundle_manifest import BundleManifest
-from immunecam.runtime.bundle_writer import kept_liveness
-from immunecam.runtime.liveness import LivenessDetector, liveness_provider
+from immunecam.runtime.bundle_parts import kept_parts
+from immunecam.runtime.liveness import LivenessDetector
+from immunecam.runtime.part_network import part_provider
 
 SIDE = 64
 
@@ -144,13 +145,14 @@ def test_plans_go_where_the_network_goes(world, door, faces, tmp_path):
     stored, _ = export_plans(door.path, options, faces=faces)
     again, _ = export_plans(door.path, options, faces=faces)
     assert len(again.manifest.liveness.plans) == 1  # the same key is replaced
-    record, files = kept_liveness(door.path)
+    parts, files = kept_parts(door.path)
+    record = parts["liveness"]
     assert set(files) == {record.file, record.plans[0].file}
     (door.path / record.plans[0].file).write_bytes(b"other")
     with pytest.raises(InputError, match="cannot be kept"):
-        kept_liveness(door.path)
+        kept_parts(door.path)
     shutil.rmtree(door.path)
-    assert kept_liveness(door.path) == (None, {})
+    assert kept_parts(door.path) == ({}, {})
     content = json.loads(stored.manifest_bytes)
     content["liveness"]["plans"][0]["role"] = "analyzer"
     with pytest.raises(InputError, match=r"liveness.plans\[0\].role is 'analyzer', but it must be one of liveness"):
@@ -178,7 +180,7 @@ def test_what_is_asked_for_is_what_runs(door, monkeypatch):
         LivenessDetector(door, provider="tensorrt")
     with pytest.raises(UsageError, match="cpu or tensorrt, but 'cuda' was asked for"):
         LivenessDetector(door, provider="cuda")
-    assert [liveness_provider(name) for name in ("auto", "cpu", "cuda", "tensorrt")] == [
+    assert [part_provider(name) for name in ("auto", "cpu", "cuda", "tensorrt")] == [
         "cpu",
         "cpu",
         "cpu",

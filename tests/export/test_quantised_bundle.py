@@ -22,6 +22,7 @@ from immunecam.kernels import project, quantize_faces, uniforms
 from immunecam.kernels.pixels import dequantize_faces
 from immunecam.runtime.bundle import Bundle, read_bundle
 from immunecam.runtime.bundle_liveness import put_liveness
+from immunecam.runtime.bundle_masking import put_masking
 from immunecam.runtime.engines import OnnxRuntimeEngine
 
 LIMITS = {"analyzer": 0.05, "restorer": 3.0}
@@ -67,19 +68,32 @@ def test_the_manifest_says_what_was_measured(source, made):
     assert bundle.files["subspace.safetensors"] == source.files["subspace.safetensors"]
 
 
-def test_the_liveness_network_goes_along(source, tmp_path):
+def test_optional_parts_go_along(source, tmp_path):
+    pytest.importorskip("torch")
+    from small_masking import KEY, small_export, small_recognizer
+
+    exported, record = small_export(small_recognizer())
     pair = [tmp_path / name for name in ("float.immune", "int8.immune")]
     for path in pair:
         shutil.copytree(source.path, path)
     put_liveness(pair[1], small_graph(), small_record(0.3))
+    masked = put_masking(pair[1], exported.graphs, record, KEY).manifest.masking
     faces = (smooth_faces(2), smooth_faces(2, 1))
     # One that has none is written over one that has, and the other way round.
     kept, _, _ = quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
     assert kept.manifest.liveness.threshold == 0.3
+    assert kept.manifest.masking == masked
     put_liveness(pair[0], small_graph(), small_record(0.6))
     brought, _, _ = quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
     assert brought.manifest.liveness.threshold == 0.6
     assert brought.files[brought.manifest.liveness.file] == small_graph()
+    assert brought.manifest.masking == masked
+    (pair[1] / masked.graphs["picture"]).unlink()
+    with pytest.raises(InputError, match=r"masking part's file .* cannot be kept \(No such file"):
+        quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
+    put_masking(pair[0], exported.graphs, record, KEY)
+    own, _, _ = quantize_bundle(Bundle.load(pair[0]), pair[1], *faces, limits=LIMITS, overwrite=True)
+    assert own.manifest.masking == masked
 
 
 def test_graphs_are_those_that_tensorrt_takes(made):

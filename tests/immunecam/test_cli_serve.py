@@ -208,6 +208,47 @@ def test_the_gate_behind_it(run, start, tmp_path, people, recognizer):
     assert trail.returncode == 0, trail.stderr
 
 
+def test_the_gate_recognises_masked_faces(run, start, tmp_path, people):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx", reason="needs onnx (pip install 'immunecam[train]')")
+    pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
+    from small_masking import GATE_KEY, bundle_with_masking
+
+    bundle_with_masking(tmp_path)
+    GATE_KEY.write(tmp_path / "door.key")
+    masked = ["--bundle", "door.immune", "--masked", "--threads", "1", "--key-file", "door.key"]
+    enrolled = run("gate", "enrol-all", people, "--store", "door.gate", *masked)
+    assert enrolled.returncode == 0, enrolled.stderr
+    server = start("--store", "door.gate", *masked, "--threshold", "0.2")
+    assert "purifier and gate, faces recognised masked" in server.said[0]
+    ann = [("image", (f"{n}.png", (people / "ann" / f"{n}.png").read_bytes())) for n in range(3)]
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        event = client.post("/v1/verify", params={"person": "ann"}, files=ann).json()
+        assert (event["event"], event["person"], event["mode"], event["used"]) == ("granted", "ann", "verify", 3)
+        assert client.post("/v1/identify", files=ann).json()["mode"] == "identify"
+        (face,) = client.post("/v1/purify?embedding=true", content=ann[0][1][1]).json()["pictures"][0]["faces"]
+        assert len(face["embedding"]) == 16  # the masked recogniser's, not another one's
+    assert server.stop() == 0
+    trail = run("gate", "audit", "verify", "door.gate.audit", "--store", "door.gate", "--key-file", "door.key")
+    assert trail.returncode == 0, trail.stderr
+    kept = "".join(file.read_text() for file in (tmp_path / "door.gate.audit").glob("*.jsonl"))
+    assert "masked faces, 6 frequencies at 14 positions" in kept
+    alone = start(*masked)
+    assert "serving purifier, faces recognised masked" in alone.said[0]
+    with httpx.Client(base_url=alone.url, timeout=60) as client:
+        (face,) = client.post("/v1/purify?embedding=true", content=ann[0][1][1]).json()["pictures"][0]["faces"]
+        assert 0 < face["cosine"] <= 1
+    assert run("gate", "keygen", "other.key").returncode == 0
+    for arguments, code, says in (
+        (("--bundle", "door.immune", "--masked", "--key-file", "other.key"), 3, "was made with another masking key"),
+        (("--masked", "--key-file", "door.key"), 3, "has no mask: put one in by"),
+        (("--bundle", "door.immune", "--masked"), 3, "the gate needs its key"),
+    ):
+        done = run("serve", "--store", "door.gate", *arguments)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
 def test_a_gate_without_a_threshold_is_409(run, start, tmp_path, people, recognizer):
     pytest.importorskip("cryptography", reason="needs cryptography (pip install 'immunecam[gate]')")
     gate = ["--store", "door.gate", "--recognizer", "r.toml", "--threads", "1", "--key-file", "door.key"]

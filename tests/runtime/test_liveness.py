@@ -92,9 +92,11 @@ def test_a_bundle_that_is_replaced_hands_its_network_on(door, tmp_path):
     LivenessDetector(kept)
     # A bundle that brings one has its own.
     own = dataclasses.replace(small_record(0.7), file="own.onnx")
-    brought = rewritten(path, installed, files={**installed.files, "own.onnx": small_graph(80)}, liveness=own)
+    brought = rewritten(
+        path, installed, files={**installed.files, "own.onnx": small_graph(80)}, parts={"liveness": own}
+    )
     assert (brought.manifest.liveness.threshold, record.file in brought.files) == (0.7, False)
-    dropped = rewritten(path, installed, drop_liveness=True)
+    dropped = rewritten(path, installed, drop_parts=["liveness"])
     assert dropped.manifest.liveness is None
     assert set(dropped.files) == set(installed.files)
     assert rewritten(path, installed).manifest.liveness is None
@@ -107,10 +109,11 @@ def test_a_damaged_network_is_not_handed_on(door, tmp_path):
     for damage in (b"another network", None):
         network.unlink() if damage is None else network.write_bytes(damage)
         with pytest.raises(
-            InputError, match=r"cannot be kept .*: put the network in again .*, or export with --drop-liveness"
+            InputError,
+            match=r"cannot be kept .*: put it in again by .*, leave it behind by `immunecam export --drop-liveness`",
         ):
             rewritten(path, installed)
-    assert rewritten(path, installed, drop_liveness=True).manifest.liveness is None
+    assert rewritten(path, installed, drop_parts=["liveness"]).manifest.liveness is None
     (path / "manifest.json").write_text("{")  # nothing is known of it, so nothing is kept
     assert rewritten(path, installed).manifest.liveness is None
 
@@ -200,7 +203,7 @@ def test_a_written_bundle_keeps_it(door, tmp_path):
         files=source.files,
         graphs=manifest.graphs,
         precision=manifest.precision,
-        liveness=manifest.liveness,
+        parts=manifest.parts,
     )
     assert made.manifest.liveness == manifest.liveness
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("onnx", reason="needs onnx (pip install 'immunecam[train]')"
 pytest.importorskip("cryptography")
 
 from small_gate import write_people  # noqa: E402
+from small_liveness import small_graph, small_record  # noqa: E402
 from small_masking import (  # noqa: E402
     FREQUENCIES,
     GATE_KEY,
@@ -27,8 +29,10 @@ from small_masking import (  # noqa: E402
 from immunecam.errors import InputError, UsageError  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.runtime.bundle import Bundle, default_bundle  # noqa: E402
+from immunecam.runtime.bundle_liveness import put_liveness  # noqa: E402
 from immunecam.runtime.bundle_manifest import BundleManifest  # noqa: E402
 from immunecam.runtime.bundle_masking import put_masking  # noqa: E402
+from immunecam.runtime.bundle_writer import write_bundle  # noqa: E402
 from immunecam.runtime.frames import FrameSource  # noqa: E402
 from immunecam.runtime.gate.access_gate import AccessGate  # noqa: E402
 from immunecam.runtime.masking import FaceMask, MaskedEmbedder  # noqa: E402
@@ -44,6 +48,12 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     return np.asarray(((small_faces() + 1) * 127.5).round(), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def others():
+    """Graphs and record of another mask, which take a while."""
+    return small_export(small_recognizer(28, unmasking=False))
 
 
 def test_a_device_masks_and_sees_as_training_does(door, pixels):
@@ -76,14 +86,13 @@ def test_what_is_seen_with_the_key_and_without(door, pixels):
     assert (sheet[:112, :112] == pixels[0]).all()
 
 
-def test_put_in_signed_and_replaced(door, pixels, tmp_path):
+def test_put_in_signed_and_replaced(door, others, tmp_path):
     path = tmp_path / "door.immune"
     shutil.copytree(door, path)
     before = Bundle.load(path)
     assert before.manifest.masking.frequencies == FREQUENCIES
     assert before.manifest.masking.channels == 6
-    other = small_recognizer(28, unmasking=False)
-    exported, record = small_export(other)
+    exported, record = others
     private = PrivateKey.generate()
     after = put_masking(path, exported.graphs, record, KEY, sign=private)
     assert after.manifest.masking.positions == 28
@@ -102,7 +111,40 @@ def test_put_in_signed_and_replaced(door, pixels, tmp_path):
         MaskedEmbedder.load(path, KEY)
 
 
-def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
+def rewritten(path: Path, **settings: object) -> Bundle:
+    """The installed bundle written over what lies there, as an export does."""
+    source = Bundle.load(default_bundle())
+    manifest = source.manifest
+    parts = {"kind": manifest.kind, "k": manifest.k, "graphs": manifest.graphs, "precision": manifest.precision}
+    settings = {"files": source.files, "overwrite": True, **settings}
+    return write_bundle(path, **parts, **settings)  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_is_replaced_hands_all_its_parts_on(door, pixels, tmp_path):
+    path = tmp_path / "door.immune"
+    shutil.copytree(door, path)
+    put_liveness(path, small_graph(), small_record())
+    before = Bundle.load(path)
+    kept = rewritten(path)
+    assert set(kept.manifest.parts) == {"liveness", "masking"}
+    assert kept.manifest.parts == before.manifest.parts
+    wanted = MaskedEmbedder.load(door, KEY, threads=1).embed(pixels)
+    assert np.array_equal(MaskedEmbedder(FaceMask(kept, KEY, threads=1), threads=1).embed(pixels), wanted)
+    # A bundle that brings one part has the other all the same.
+    own = dataclasses.replace(kept.manifest.liveness, threshold=0.7)
+    network = {own.file: kept.files[own.file]}
+    brought = rewritten(path, files={**Bundle.load(default_bundle()).files, **network}, parts={"liveness": own})
+    assert brought.manifest.liveness.threshold == 0.7
+    assert brought.manifest.masking == before.manifest.masking
+    (path / before.manifest.masking.graphs["mask"]).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"masking part's file .* cannot be kept .*`immunecam export --drop-masking`"):
+        rewritten(path)
+    dropped = rewritten(path, drop_parts=["masking"])
+    assert set(dropped.manifest.parts) == {"liveness"}
+    assert not set(before.manifest.masking.files) & set(dropped.files)
+
+
+def test_a_graph_that_does_not_run_changes_nothing(door, others, tmp_path):
     path = tmp_path / "door.immune"
     shutil.copytree(door, path)
     raw = (path / "manifest.json").read_bytes()
@@ -111,6 +153,12 @@ def test_a_graph_that_does_not_run_changes_nothing(door, tmp_path):
         put_masking(path, {**exported.graphs, "recognizer": b"nothing"}, record, KEY)
     with pytest.raises(InputError, match="a masking part has the graphs mask, picture, recognizer, got mask"):
         put_masking(path, {"mask": exported.graphs["mask"]}, record, KEY)
+    # A recogniser of other channels than the mask's, by number and by size.
+    with pytest.raises(InputError, match=r"the recognizer's input 'channels' is .* 28, 28\], but it must .* 14, 14\]"):
+        put_masking(path, {**exported.graphs, "recognizer": others[0].graphs["recognizer"]}, record, KEY)
+    fewer = dataclasses.replace(record, frequencies=FREQUENCIES[:-1])
+    with pytest.raises(InputError, match=r"the picture's input 'channels' is .* 6, 14, 14\], but it must .* 5, 14"):
+        put_masking(path, exported.graphs, fewer, KEY)
     assert (path / "manifest.json").read_bytes() == raw
 
 
