@@ -20,9 +20,7 @@ class EdgeAnalyzer(nn.Module):
     third of that.
     """
 
-    def __init__(
-        self, width: int = 32, *, sees_noise: bool = False, act: str = "prelu", input_size: int = 112
-    ) -> None:
+    def __init__(self, width: int = 32, *, sees_noise: bool = False, act: str = "prelu", input_size: int = 112) -> None:
         super().__init__()
         if input_size not in (56, 112):
             raise ValueError(f"the analyzer looks at faces of 56 or 112 pixels, not of {input_size}")
