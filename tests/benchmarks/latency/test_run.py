@@ -93,11 +93,15 @@ def test_following_spares_searches(report):
 
 def test_a_camera_is_kept_up_with_by_dropping_frames(report, folder):
     (row,) = report["live"]
+    assert row["purified"] >= 3
     assert (row["bundle"], row["threads"], row["frames_per_s"]) == ("edge", 1, 30.0)
     assert row["came"] >= 10
     assert abs(row["came"] - row["dropped"] - row["purified"]) <= 1
     assert 0 <= row["searches"] <= row["purified"] <= row["faces"]
     assert 0 < row["age_p50_ms"] <= row.get("age_p95_ms", 1e9)
+    assert row["peak_memory_mib"] * 2**20 < 250e6
+    for q, fewest in (("p95", 20), ("p99", 100)):
+        assert (f"age_{q}_ms" in row) == (row["purified"] >= fewest)
     assert f"| {row['age_p50_ms']:.1f} |" in (folder / "page.md").read_text()
 
 
@@ -155,5 +159,7 @@ def test_pinned_and_without_the_papers_form(tmp_path):
     assert report["pinned_to_cores"] == [core]
     assert f"pinned to the cores {core}" in report["said"]
     assert report["paper"] == "not measured"
+    assert "The paper's form: not measured.\n" in report["said"]
+    assert "1 launch of each process" in " ".join(report["said"].split())
     assert {row["form"] for row in report["rows"]} == {"faces", "stages", "frames", "followed", "reference"}
     assert "times_faster_than_paper" not in _row(report, "faces", 1)
