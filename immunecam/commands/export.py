@@ -195,7 +195,7 @@ def _to_onnx(bundle: Path, run: Path | None, **options: Any) -> None:
     table.add_column("value", justify="right")
     for name, value in parity.to_dict().items():
         table.add_row(name, f"{value:.3g}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     kept = "" if made.manifest.liveness is None else ", with the liveness network that was there"
     console.print(f"wrote {bundle}{kept} (manifest sha256 {made.sha256[:12]})", highlight=False, soft_wrap=True)
