@@ -21,9 +21,9 @@ SMALL = (
     *("--live", "0.5"),
 )
 
-# Of what is usual, about a third: 8 times faster than the paper's form, and 4 times the reference work.
-TIMES_FASTER_THAN_PAPER = 2.5
-TIMES_REFERENCE = 12.0
+# A third as fast as usual: 10 times faster than the paper's form, and 2.5 times the reference work.
+TIMES_FASTER_THAN_PAPER = 3.3
+TIMES_REFERENCE = 7.5
 
 
 def _bench(folder: Path, *arguments: str) -> dict:
@@ -142,13 +142,14 @@ def test_memory_of_a_device_is_enough(report):
 def test_regression_guard(report, folder):
     """Up to three runs: other work on the machine spoils one, a purifier that became slow spoils all."""
     for attempt in range(3):
-        rows = _row(report if attempt == 0 else _bench(folder), "faces", 1)
-        if (
-            rows["times_faster_than_paper"][0] >= TIMES_FASTER_THAN_PAPER
-            and rows["times_reference"][0] <= TIMES_REFERENCE
-        ):
+        rows = report if attempt == 0 else _bench(folder)
+        face, paper = (_row(rows, form, 1) for form in ("faces", "paper"))
+        found = face["times_faster_than_paper"][0], face["times_reference"][0]
+        # The guard sees what it is there for: a purifier as slow as the paper's form would not pass.
+        assert paper["times_reference"][0] > TIMES_REFERENCE
+        if found[0] >= TIMES_FASTER_THAN_PAPER and found[1] <= TIMES_REFERENCE:
             return
-    raise AssertionError(f"{rows['times_faster_than_paper']} of the paper's form, {rows['times_reference']} references")
+    raise AssertionError(f"{found[0]} times faster than the paper's form, {found[1]} times the reference work")
 
 
 def test_pinned_and_without_the_papers_form(tmp_path):
