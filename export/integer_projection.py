@@ -44,7 +44,7 @@ def integer_product(*, pixels: str, weights: str, rows: str, columns: str, outpu
     Parameters
     ----------
     pixels : str
-        Value (N, D), float32: 8-bit pictures as numbers in [-1, 1].
+        Value (N, D), float32: 8-bit pictures as numbers in [-1, 1]; what lies between is rounded.
     weights : str
         Value (N, K), float32.
     rows, columns : str

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.card import CardPurifier, open_best, open_card
 from immunecam.runtime.card.opening import NAMES
@@ -10,6 +13,8 @@ from immunecam.runtime.engines.onnxruntime_session import check_threads
 from immunecam.runtime.engines.providers import cpu_choice
 
 __all__ = ["open_backend"]
+
+_log = logging.getLogger(__name__)
 
 
 def open_backend(
@@ -38,6 +43,9 @@ def open_backend(
         If the bundle cannot be run, or the card that was asked for has not the memory.
     """
     threads = check_threads(threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        _log.warning("%d threads are asked for, but this process may use %d cores: they wait in turn", threads, cores)
     if provider in NAMES:
         return open_card(bundle, provider, mutation=mutation, threads=threads)
     if provider != "auto":

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+def percentiles_ms(seconds: Iterable[float]) -> dict[str, float]:
     """p50, p95 and p99 in milliseconds, by the nearest measured value; empty for no measurement."""
     ordered = sorted(seconds)
     if not ordered:

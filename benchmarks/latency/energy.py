@@ -14,8 +14,10 @@ __all__ = ["EnergyMeter", "RaplMeter", "TegrastatsMeter", "open_meter"]
 
 _POWERCAP = Path("/sys/class/powercap")
 _INTERVAL_MS = 100
-# The rail at the module's input, by the names that Jetsons have given it.
-_RAIL = re.compile(r"\b(?:VDD_IN|POM_5V_IN|VIN_SYS_5V0)\s+(\d+)(?:mW)?/")
+_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+)\s+(\d+)(?:mW)?/\d")  # "VDD_IN 4900mW/4800mW": now, and on average
+# What a whole module takes, by the first line of which all rails are told: the one at its input (Orin NX and Nano;
+# Thor; Nano), or what an AGX Orin has in its place. Its VIN_SYS_5V0 feeds the memory, too, but not the two others.
+_WHOLE = (("VDD_IN",), ("VIN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
 
 
 class EnergyMeter(Protocol):
@@ -78,7 +80,7 @@ class RaplMeter:
 
 
 class TegrastatsMeter:
-    """The power at a Jetson's input, summed over time from samples 0.1 s apart; the whole module's.
+    """The power of a whole Jetson module, summed over time from samples 0.1 s apart.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ class TegrastatsMeter:
         If it does not start, or tells no power within 3 s.
     """
 
-    says = "the whole module's input by tegrastats, sampled every 0.1 s"
+    says = "the whole module by tegrastats, sampled every 0.1 s"
 
     def __init__(self, program: str) -> None:
         self._joules = 0.0
@@ -119,12 +121,18 @@ class TegrastatsMeter:
         assert self._process.stdout is not None
         last = time.monotonic()
         for line in self._process.stdout:
-            found = _RAIL.search(line)
+            power = _milliwatts(line)
             now = time.monotonic()
-            if found:
-                self._joules += int(found[1]) / 1000 * (now - last)
+            if power is not None:
+                self._joules += power / 1000 * (now - last)
                 self._told.set()
             last = now
+
+
+def _milliwatts(line: str) -> int | None:
+    """Of the whole module, from a line of tegrastats; None if it does not tell."""
+    rails = {name: int(now) for name, now in _RAIL.findall(line)}
+    return next((sum(rails[name] for name in whole) for whole in _WHOLE if rails.keys() >= set(whole)), None)
 
 
 def open_meter(powercap: Path = _POWERCAP) -> tuple[EnergyMeter | None, str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from immunecam.benchmarks.latency.percentiles import told_percentiles
+from immunecam.benchmarks.latency.worker_process import WorkerProcess
 from immunecam.errors import UsageError
-from immunecam.runtime.bundle import Bundle
-from immunecam.runtime.faces import FollowingFinder, face_finder
-from immunecam.runtime.frames import FrameSource, LiveSource
-from immunecam.runtime.purifier import Purifier
-from immunecam.runtime.report import percentiles_ms
+from immunecam.runtime.frames import FrameSource
 
 __all__ = ["RATE", "live_row"]
 
@@ -21,11 +18,20 @@ RATE = 30.0
 _SETTLING_S = 1.0
 
 
-def live_row(bundle: Bundle, source: Path, provider: str, threads: int, seconds: float) -> dict[str, Any] | None:
-    """Play a video again and again as a camera, and purify the newest frame, for so many seconds.
+def live_row(specification: Mapping[str, Any], bundle: str, seconds: float) -> dict[str, Any] | None:
+    """Be a camera for so many seconds, in a process of its own.
 
-    Reading, searching and purifying overlap, as in `immunecam purify` on a camera; nothing is written. An age runs from
-    the end of decoding: what a real camera, its network and a decoder's own delay take comes on top.
+    An age runs from the end of decoding: what a real camera, its network and a decoder's own delay take comes on top.
+
+    Parameters
+    ----------
+    specification : mapping
+        Of a process whose form is "live", see :class:`immunecam.benchmarks.latency.live_work.Work`; the speed is set
+        here.
+    bundle : str
+        Its name.
+    seconds : float
+        After one second that is not counted.
 
     Returns
     -------
@@ -35,45 +41,27 @@ def live_row(bundle: Bundle, source: Path, provider: str, threads: int, seconds:
     """
     if not seconds > 0:
         raise UsageError(f"the live part takes {seconds:g} s, but it must take more than 0")
-    with FrameSource.open(source) as clip:
+    with FrameSource.open(specification["source"]) as clip:
         if clip.kind != "video" or clip.frame_count == 1:
             return None
         speed = RATE / clip.fps
-    ages, busy, faces = [], [], 0
-    with (
-        Purifier.load(bundle, provider=provider, threads=threads) as purifier,
-        FollowingFinder(face_finder()) as finder,
-        LiveSource(source, repeat=True, speed=speed) as camera,
-    ):
-        began = time.monotonic()
-        before = camera.status
-        settled = False
-        while time.monotonic() - began < _SETTLING_S + seconds:
-            frame = camera.read(1.0)
-            if frame is None:
-                continue
-            if not settled and time.monotonic() - began >= _SETTLING_S:
-                settled, before, searched = True, camera.status, finder.searches
-            start = time.perf_counter()
-            result = purifier.purify_frame(frame.image, finder)
-            if settled:
-                busy.append(time.perf_counter() - start)
-                ages.append(camera.age_s(frame))
-                faces += len(result.faces)
-        after = camera.status
-        return {
-            "bundle": bundle.name,
-            "provider": purifier.provider,
-            "threads": threads,
-            "frames_per_s": RATE,
-            "width": camera.width,
-            "height": camera.height,
-            "seconds": seconds,
-            "came": after.frames - before.frames,
-            "dropped": after.dropped - before.dropped,
-            "purified": len(ages),
-            "faces": faces,
-            "searches": finder.searches - searched if settled else 0,
-            **{f"age_{name}": value for name, value in percentiles_ms(ages).items()},
-            **{f"busy_{name}": value for name, value in percentiles_ms(busy).items()},
-        }
+    with WorkerProcess({**specification, "speed": speed}) as process:
+        before = process.measure(1, _SETTLING_S).about
+        block = process.measure(1, seconds)
+    ages = block.stages_ms["age"]
+    return {
+        "bundle": bundle,
+        "provider": block.about["provider"],
+        "threads": specification["threads"],
+        "frames_per_s": RATE,
+        "width": block.about["width"],
+        "height": block.about["height"],
+        "seconds": seconds,
+        **{name: block.about[name] - before[name] for name in ("came", "dropped")},
+        "purified": len(ages),
+        "faces": block.faces,
+        "searches": block.about["searches"] - before["searches"],
+        **told_percentiles("age", ages),
+        **told_percentiles("busy", block.stages_ms["total"]),
+        "peak_memory_mib": None if block.peak_memory_mib is None else round(block.peak_memory_mib, 1),
+    }

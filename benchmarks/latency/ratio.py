@@ -70,10 +70,10 @@ def student_quantile(confidence: float, freedom: float) -> float:
 
     With t = sqrt(freedom) tan(angle) the density is proportional to cos(angle)**(freedom - 1), which is summed.
     """
-    angles = (np.arange(200_000) + 0.5) * (np.pi / 2 / 200_000)
-    weights = np.cos(angles) ** (freedom - 1)
-    share = np.cumsum(weights) / weights.sum()
-    return float(math.sqrt(freedom) * math.tan(angles[int(np.searchsorted(share, confidence))]))
+    edges = np.linspace(0, np.pi / 2, 2001)
+    weights = np.cos((edges[1:] + edges[:-1]) / 2) ** (freedom - 1)
+    share = np.concatenate([[0], np.cumsum(weights)]) / weights.sum()
+    return math.sqrt(freedom) * math.tan(float(np.interp(confidence, share, edges)))
 
 
 def _ratio(mean: float, error: float, freedom: float) -> Ratio:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from immunecam.benchmarks.latency.energy import EnergyMeter, open_meter
 from immunecam.benchmarks.latency.installed import installed_bytes
 from immunecam.benchmarks.latency.live import live_row
+from immunecam.benchmarks.latency.percentiles import told_percentiles
 from immunecam.benchmarks.latency.plan import LatencyPlan
 from immunecam.benchmarks.latency.ratio import CONFIDENCE, paired_ratio
 from immunecam.benchmarks.latency.worker_process import Block, WorkerProcess
@@ -26,7 +27,6 @@ from immunecam.errors import BackendMissingError, InputError, UsageError
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.faces import align, face_finder
 from immunecam.runtime.frames import FrameSource
-from immunecam.runtime.report import percentiles_ms
 from immunecam.runtime.trust import Trust
 
 __all__ = ["OF_A_SOURCE", "OURS", "SCHEMA", "STAGES", "Tell", "measure", "require_paper"]
@@ -43,8 +43,6 @@ that does everything after finding."""
 Tell = Callable[[str, int, int], None]
 """(what is done, how much of it, of how much)"""
 
-# A percentile is told only if so many repeats were measured that some lie beyond it.
-_REPEATS_FOR = {"p95_ms": 20, "p99_ms": 100}
 OURS = ("faces", "stages", "masked", "frames", "followed")
 """Forms of a bundle; the others are what it is measured beside."""
 
@@ -89,9 +87,7 @@ class _Series:
         total = self.stages_ms["total"]
         row = {**self.about, "batch": self.batch, "launches": len(self.totals_ms), "repeats": len(total)}
         for stage in STAGES:
-            times = self.stages_ms.get(stage, [])
-            found = percentiles_ms([value / 1000 for value in times])
-            row |= {f"{stage}_{q}": value for q, value in found.items() if len(times) >= _REPEATS_FOR.get(q, 1)}
+            row |= told_percentiles(stage, self.stages_ms.get(stage, []))
         row |= {
             "faces_per_s": round(1000 * self.faces / sum(total), 2) if self.faces else None,
             "peak_memory_mib": None if self.peak_memory_mib is None else round(self.peak_memory_mib, 1),
@@ -166,12 +162,12 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
                 tell(where, done + launch, len(groups) * plan.launches)
                 group.launch(launch)
             rows += group.rows()
-    live = []
-    if plan.live_s:
-        for bundle, threads in groups:
-            for provider in dict.fromkeys(plan.providers):
-                tell(f"{bundle.name}, live", len(groups) * plan.launches, len(groups) * plan.launches)
-                live.append(live_row(bundle, plan.source, provider, threads, plan.live_s))
+        live = []
+        cameras = itertools.product(groups, dict.fromkeys(plan.providers)) if plan.live_s else ()
+        for (bundle, threads), provider in cameras:
+            tell(f"{bundle.name}, live", len(groups) * plan.launches, len(groups) * plan.launches)
+            specification = _specification(plan, bundle, threads, faces, "live", provider)
+            live.append(live_row(specification, bundle.name, plan.live_s))
     tell("done", len(groups) * plan.launches, len(groups) * plan.launches)
     sizes = installed_bytes()
     return {
@@ -244,7 +240,13 @@ class _Group:
         """Form, provider and process, each started when the one before has done its warm-up."""
 
         def start(form: str, provider: str = "") -> tuple[str, str, WorkerProcess]:
-            return form, provider, held.enter_context(WorkerProcess(self._specification(form, provider)))
+            return (
+                form,
+                provider,
+                held.enter_context(
+                    WorkerProcess(_specification(self._plan, self._bundle, self._threads, self._faces, form, provider))
+                ),
+            )
 
         for provider in dict.fromkeys(self._plan.providers):
             shipped = start("faces", provider)
@@ -276,22 +278,25 @@ class _Group:
             self._series[key] = _Series(about, batch if form in _BATCHED else None)
         return self._series[key]
 
-    def _specification(self, form: str, provider: str) -> dict[str, Any]:
-        plan = self._plan
-        return {
-            "form": form,
-            "bundle": str(self._bundle.path.resolve()),
-            "provider": provider,
-            "threads": self._threads,
-            "faces": str(self._faces),
-            "source": str(plan.source.resolve()),
-            "pin": None if plan.pin is None else list(plan.pin),
-            "keys": None if plan.keys is None else [str(path) for path in plan.keys],
-            "state": None if plan.state is None else str(plan.state),
-        }
-
     def _joules(self) -> float:
         return 0.0 if self._meter is None else self._meter.joules()
+
+
+def _specification(
+    plan: LatencyPlan, bundle: Bundle, threads: int, faces: Path, form: str, provider: str
+) -> dict[str, Any]:
+    """What a measuring process is told."""
+    return {
+        "form": form,
+        "bundle": str(bundle.path.resolve()),
+        "provider": provider,
+        "threads": threads,
+        "faces": str(faces),
+        "source": str(plan.source.resolve()),
+        "pin": None if plan.pin is None else list(plan.pin),
+        "keys": None if plan.keys is None else [str(path) for path in plan.keys],
+        "state": None if plan.state is None else str(plan.state),
+    }
 
 
 def _aligned_faces(source: Path) -> NDArray[np.float32]:

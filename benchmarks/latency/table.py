@@ -108,22 +108,31 @@ def comparison(rows: Sequence[_Row]) -> Table:
 def said(report: Mapping[str, Any]) -> list[str]:
     """How it was measured, a sentence each."""
     machine, pinned = report["machine"], report["pinned_to_cores"]
+    launches, rounds = report["launches"], report["rounds"]
     where = "not pinned" if pinned is None else f"pinned to the cores {', '.join(map(str, pinned))}"
     return [
         f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores), {where}.",
-        f"{report['launches']} launches of each process; in each, after {report['warm_up_s']:g} s of warm-up that are "
-        f"not counted, {report['rounds']} blocks of {report['block_s']:g} s (3 calls at least), all processes in turn. "
+        f"{launches} launch{'es' * (launches > 1)} of each process; in each, after {report['warm_up_s']:g} s "
+        f"of warm-up that are not counted, {rounds} block{'s' * (rounds > 1)} of {report['block_s']:g} s (3 calls at "
+        "least), all processes in turn. "
         "A percentile that too few calls lie beyond is left out.",
         f"Cold start: {report['cold_start']}; the median of the launches. Peak memory: resident memory of the process, "
         f"not a card's. Energy: {report['energy']}.",
-        f"The paper's form: {report['paper']}; its projection draws the bits, too. Ratios with "
-        f"{100 * report['confidence']:g} % intervals over launches.",
+        _paper(report),
         "Live: the clip as a camera, again and again, the newest frame purified; an age runs from the end of decoding "
         "until the frame is purified.",
         *_masked(report),
         *([_INT8_BY_STAGES] if _has_int8_networks(report) else []),
         f"The base package and what it depends on take {report['installed_total_mib']:.0f} MiB on the disk.",
     ]
+
+
+def _paper(report: Mapping[str, Any]) -> str:
+    said = f"The paper's form: {report['paper']}"
+    if not any(row["form"] == "paper" for row in report["rows"]):
+        return f"{said}."
+    intervals = f"{100 * report['confidence']:g} % intervals over launches"
+    return f"{said}; its projection draws the bits, too. Ratios with {intervals}."
 
 
 _INT8_BY_STAGES = (

@@ -19,7 +19,7 @@ __all__ = ["FORMS", "Work", "main", "peak_memory_mib"]
 _LEAST_REPEATS = 3
 _FIRST_FRAMES = 100
 
-FORMS = ("faces", "stages", "masked", "frames", "followed", "paper", "reference")
+FORMS = ("faces", "stages", "masked", "frames", "followed", "live", "paper", "reference")
 """What a process may measure; each is a module `NAME_work` with a class `Work`."""
 
 
@@ -28,7 +28,7 @@ class Work(Protocol):
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the report says of it, such as the provider that was taken."""
+        """What the report says of it, such as the provider that was taken, now."""
         ...
 
     def run(self, batch: int) -> tuple[dict[str, float], int]:
@@ -53,7 +53,7 @@ def main() -> int:
         _say(answers, {"ready_s": time.monotonic(), "about": dict(work.about), **_memory()})
         for line in sys.stdin:
             order = json.loads(line)
-            _say(answers, _block(work, order["batch"], order["seconds"]) | _memory())
+            _say(answers, _block(work, order["batch"], order["seconds"]) | {"about": dict(work.about), **_memory()})
     except Exception as error:
         # The class by its name: the process that asked raises it again, with its exit code.
         known = type(error).__name__ if hasattr(error, "exit_code") else None

@@ -34,12 +34,15 @@ class Block:
         Milliseconds of each repeat by stage; "total" is always there.
     faces : int
         Of all repeats.
+    about : Mapping
+        What the process says of its work at the end.
     peak_memory_mib : float or None
         Most resident memory of the process until then.
     """
 
     stages_ms: Mapping[str, list[float]]
     faces: int
+    about: Mapping[str, Any]
     peak_memory_mib: float | None
 
 
@@ -102,7 +105,7 @@ class WorkerProcess:
         except BrokenPipeError:
             pass  # the answer, or that there is none, says more
         answer = self._answer()
-        return Block(answer["stages_ms"], answer["faces"], answer["peak_memory_mib"])
+        return Block(answer["stages_ms"], answer["faces"], answer["about"], answer["peak_memory_mib"])
 
     def close(self) -> None:
         """End the process."""

@@ -90,7 +90,7 @@ def bench(
     from immunecam.runtime.bundle import default_bundle
     from immunecam.runtime.report import machine, versions, write_report
 
-    console = Console()
+    console = Console(markup=False)  # a name may have brackets
     if compare is not None:
         if docs is not None or plots is not None or html is not None:
             raise UsageError(
@@ -99,9 +99,7 @@ def bench(
         old, new = (comparing.read_report(path) for path in compare)
         for name in ("machine", "source", "pinned_to_cores", "block_s"):
             if old.get(name) != new.get(name):
-                console.print(
-                    f"not the same {name}: {old.get(name)} and {new.get(name)}", highlight=False, markup=False
-                )
+                console.print(f"not the same {name}: {old.get(name)} and {new.get(name)}", highlight=False)
         rows = comparing.compare(old, new)
         if json_report is not None:
             write_report(json_report, comparing.COMPARE_SCHEMA, rows, bundle_sha256=new.get("bundle_sha256"))
@@ -129,7 +127,7 @@ def bench(
         state=bundle_state,
     )
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -168,7 +166,7 @@ def bench(
         if report["live"]:
             _print(console, "Live", table.live(report))
         for sentence in table.said(report):
-            console.print(sentence, highlight=False, markup=False)
+            console.print(sentence, highlight=False)
         if written:
             console.print(f"wrote {', '.join(map(str, written))}", highlight=False, soft_wrap=True)
 
@@ -210,4 +208,4 @@ def _print(console: Console, title: str, content: Table) -> None:
     for line in lines:
         shown.add_row(*line)
     # A table that is cut to the width of a pipe would lose figures.
-    (console if console.is_terminal else Console(width=240)).print(shown)
+    (console if console.is_terminal else Console(width=240, markup=False)).print(shown)

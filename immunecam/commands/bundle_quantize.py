@@ -91,7 +91,7 @@ def quantize(
         record = made.manifest.provenance["quantisation"]
         more = {"bundle_sha256": made.sha256, "pairs": pairs, "quantisation": record}
         write_report(json_report, "immunecam.bundle-quantize/1", record["cost"]["figures"], **more)
-    _show(Console(), out, made, networks, cost)
+    _show(Console(markup=False), out, made, networks, cost)
 
 
 def _limits(most_p: float | None, most_grey_levels: float | None) -> dict[str, float | None] | None:
@@ -145,7 +145,7 @@ def _show(
         console.print(
             f"{role}: {len(network.layers) - len(kept)} of {len(network.layers)} layers in int8, change "
             f"{network.error:.2g}{allowed}; in float32: {', '.join(kept) or 'none'}",
-            highlight=False, markup=False, soft_wrap=True,
+            highlight=False, soft_wrap=True,
         )  # fmt: skip
     console.print(
         f"purified faces change by {cost.rms_grey_levels:.2f} grey levels (root mean square), "
@@ -153,7 +153,7 @@ def _show(
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     _figures(console, cost.figures)
-    console.print(f"wrote {out} (manifest sha256 {made.sha256[:12]})", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {out} (manifest sha256 {made.sha256[:12]})", highlight=False, soft_wrap=True)
 
 
 def _figures(console: Console, figures: Sequence[Figure]) -> None:

@@ -94,7 +94,7 @@ def demo(
     torch.manual_seed(seed)
     if data is None and (_DATA / "lfw").is_dir():
         data = _DATA
-    console = Console()
+    console = Console(markup=False)
     shown = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -149,9 +149,9 @@ def demo(
             device=device,
         )
     for line in (about, *counted(trials)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     written = [str(file) for file in (sheet, clip, json_report) if file is not None]
-    console.print(f"wrote {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)
 
 
 def _people(faces: Path | None, data: Path | None, count: int) -> People:

@@ -87,7 +87,7 @@ def evaluate(
     from immunecam.training.allocator import keep_freed_memory
 
     keep_freed_memory()
-    console = Console()
+    console = Console(markup=False)
     if docs is not None and not docs.suffix:
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     if page_of is not None:

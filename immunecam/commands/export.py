@@ -205,7 +205,7 @@ def _to_onnx(bundle: Path, run: Path | None, **options: Any) -> None:
     table.add_column("value", justify="right")
     for name, value in parity.to_dict().items():
         table.add_row(name, f"{value:.3g}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     parts = " and the ".join(part.TITLE for part in made.manifest.parts.values())
     kept = f", with the {parts} that {'were' if len(made.manifest.parts) > 1 else 'was'} there" if parts else ""

@@ -93,7 +93,7 @@ def make(
         )
     faces.save(out)
     kinds = ", ".join(f"{number} {name}" for name, number in faces.counts().items())
-    Console().print(f"wrote {out}, synthetic: {kinds}", highlight=False, soft_wrap=True)
+    Console(markup=False).print(f"wrote {out}, synthetic: {kinds}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -185,7 +185,7 @@ def train(
                 progress.update(task, completed=step, state=f"live or spoof {values['live']:.3f}")
 
         trainer.run(on_step=show)
-    console = Console()
+    console = Console(markup=False)
     console.print(f"trained {backbone} in {trainer.seconds:.0f} s; run folder {out}", highlight=False, soft_wrap=True)
     if held_out is None:
         return

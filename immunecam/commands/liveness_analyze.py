@@ -73,7 +73,7 @@ def analyze(
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.liveness import LivenessSet
 
-    console = Console()
+    console = Console(markup=False)
     for file in (json_, docs, html):
         if file is not None and not file.parent.is_dir():
             raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")

@@ -116,7 +116,7 @@ def matrix(
                 device=device,
                 tell=tell,
             )
-    console = Console()
+    console = Console(markup=False)
     console.print(f"{len(folders)} runs in {out} are trained", highlight=False, soft_wrap=True)
     if train_only:
         return

@@ -209,7 +209,7 @@ def _train(
 
         trainer.run(on_step=show)
     collapse = trainer.write_choices()
-    console = Console()
+    console = Console(markup=False)
     kind = f"masked faces, mixing {settings.mixing}" if settings.masked else "plain faces"
     console.print(
         f"trained on {kind}, {len(material.faces)} faces, in {trainer.seconds:.0f} s; run folder {out}",
@@ -294,7 +294,7 @@ def attack(
             f"{row['cosine']:.3f}",
             f"{row['verified_percent']:.1f}",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
     if sheet is not None:
         write_sheet(found[-1], sheet)
     if json_report is not None:

@@ -137,7 +137,7 @@ def compare(
             f"{row['identified_percent']:.1f}",
             f"{row['privacy']:.3f}",
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for sentence in {row["collapse"] for row in rows if row["collapse"]}:
         console.print(sentence, highlight=False, soft_wrap=True)

@@ -47,25 +47,44 @@ __all__ = ["purify"]
 _STAGES = ("find", "align", "analyze", "mutate", "project", "restore", "engine", "card", "paste")
 
 
+_NEWEST = 20_000
+"""Measurements that are kept of each kind: a camera has no end, and what is told of it must not fill the memory."""
+
+
+def _newest() -> deque[float]:
+    return deque(maxlen=_NEWEST)
+
+
 @dataclass
 class _Tally:
     frames: int = 0
     faces: int = 0
-    stages_s: dict[str, list[float]] = field(default_factory=dict)  # a frame each
-    per_face_s: list[float] = field(default_factory=list)  # align to paste, of frames with faces
-    ages_s: list[float] = field(default_factory=list)  # from a live frame's arrival until it was written
-    judged: list[tuple[str, LivenessResult]] = field(default_factory=list)  # by the frame's name
-    liveness_s: list[float] = field(default_factory=list)  # a face each
+    stages_s: dict[str, deque[float]] = field(default_factory=dict)  # a frame each
+    per_face_s: deque[float] = field(default_factory=_newest)  # align to paste, of frames with faces
+    ages_s: deque[float] = field(default_factory=_newest)  # from a live frame's arrival until it was written
+    alive: int = 0
+    not_alive: int = 0
+    scores: deque[float] = field(default_factory=_newest)  # of liveness, a face each
+    judged: list[tuple[str, LivenessResult]] | None = None  # of pictures, by the frame's name
+    liveness_s: deque[float] = field(default_factory=_newest)  # a face each
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, timings_ms: dict[str, float], faces: int) -> None:
         self.frames += 1
         self.faces += faces
         for stage, value in timings_ms.items():
-            self.stages_s.setdefault(stage, []).append(value / 1000)
+            self.stages_s.setdefault(stage, _newest()).append(value / 1000)
         if faces:
             purifying = sum(value for stage, value in timings_ms.items() if stage != "find")
             self.per_face_s.append(purifying / 1000 / faces)
+
+    def judge(self, frame: str, found: list[LivenessResult], seconds: float) -> None:
+        alive = sum(one.live for one in found)
+        self.alive, self.not_alive = self.alive + alive, self.not_alive + len(found) - alive
+        self.scores.extend(one.score for one in found)
+        self.liveness_s.extend([seconds / len(found)] * len(found))
+        if self.judged is not None:
+            self.judged += [(frame, one) for one in found]
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,7 @@ class _Judge:
             return result.frame
         began = time.perf_counter()
         found = self.detector.judge(result.frame if self.view == "purified" else frame.image, result.faces)
-        tally.liveness_s += [(time.perf_counter() - began) / len(found)] * len(found)
-        tally.judged += [(frame.name, one) for one in found]
+        tally.judge(frame.name, found, time.perf_counter() - began)
         return mark_liveness(result.frame, result.faces, found)
 
 
@@ -184,7 +202,7 @@ def purify(
     from immunecam.runtime.shared_analysis import SharedAnalysis
 
     log_to_stderr(verbose)
-    console = Console()
+    console = Console(markup=False)
     targets = _targets(sources, out)
     from immunecam.runtime.faces import face_finder
 
@@ -236,15 +254,15 @@ def purify(
                 row["shared"] = shared.shared
             row |= {f"age_{name}": value for name, value in percentiles_ms(tally.ages_s).items()}
             for stage in _STAGES:
-                row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, [])).items()}
+                row |= {f"{stage}_{name}": v for name, v in percentiles_ms(tally.stages_s.get(stage, ())).items()}
             if judge is not None:
-                row["liveness"] = _liveness(judge, tally, each=source.kind in ("picture", "folder"))
+                row["liveness"] = _liveness(judge, tally)
             if status is not None:
                 row["live"] = status
             rows.append(row)
             per_face = f"{row['face_p50_ms']:.1f} ms per face" if tally.faces else "no face found"
             where = f", wrote {target}" if target else ""
-            said = "" if judge is None else f", {sum(not found.live for _, found in tally.judged)} of them not live"
+            said = "" if judge is None else f", {tally.not_alive} of them not live"
             age = f", {row['age_p95_ms']:.0f} ms old when done (p95)" if tally.ages_s else ""
             console.print(
                 f"{tally.frames} frames, {tally.faces} faces{said}, {per_face} "
@@ -269,7 +287,7 @@ def _one(
 ) -> _Tally:
     from immunecam.runtime.frames import FrameSink, LiveSource
 
-    tally, changed = _Tally(), None
+    tally, changed = _Tally(judged=[] if source.kind in ("picture", "folder") else None), None
     size = source.height, source.width
     total = source.frame_count if limit is None else min(limit, source.frame_count or limit)
     sink = (
@@ -278,7 +296,7 @@ def _one(
         else contextlib.nullcontext()
     )
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[faces]} faces"),
@@ -317,21 +335,20 @@ def _one(
     return tally
 
 
-def _liveness(judge: _Judge, tally: _Tally, *, each: bool) -> dict[str, Any]:
+def _liveness(judge: _Judge, tally: _Tally) -> dict[str, Any]:
     """What was judged, for the report; face by face where the frames are pictures."""
     from immunecam.runtime.report import percentiles_ms
 
-    scores = [found.score for _, found in tally.judged]
     row: dict[str, Any] = {
         "view": judge.view,
         "threshold": round(judge.detector.threshold, 6),
         "synthetic": judge.detector.record.synthetic,
-        "live": sum(found.live for _, found in tally.judged),
-        "not_live": sum(not found.live for _, found in tally.judged),
-        "score_median": round(float(np.median(scores)), 6) if scores else None,
+        "live": tally.alive,
+        "not_live": tally.not_alive,
+        "score_median": round(float(np.median(tally.scores)), 6) if tally.scores else None,
         **{f"face_{name}": value for name, value in percentiles_ms(tally.liveness_s).items()},
     }
-    if each:
+    if tally.judged is not None:
         row["faces"] = [
             {"frame": name, "score": round(found.score, 6), "live": found.live} for name, found in tally.judged
         ]

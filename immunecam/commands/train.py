@@ -116,7 +116,7 @@ def train(
     keep_freed_memory()
     workers = Workers.join(device)
     device = Workers.own_device(device)
-    console = Console()
+    console = Console(markup=False)
     progress = Progress(
         TextColumn("{task.description:12}"),
         BarColumn(),

@@ -12,7 +12,10 @@ import pytest
 
 from immunecam.benchmarks import evidence as evidence_rates
 from immunecam.benchmarks import liveness_analysis, readme, robustness, selection
+from immunecam.benchmarks.latency import table as latency_table
+from immunecam.benchmarks.latency.run import OURS
 from immunecam.benchmarks.liveness.plots import liveness_plots
+from immunecam.export.quantised_bundle import MOST_POINTS
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.gate import evidence
 
@@ -65,6 +68,42 @@ def test_undefended_recognisers_are_broken_by_every_grey_box_attack():
 def test_robustness_page_is_that_of_its_report():
     report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
     assert (ROOT / "docs" / "robustness.md").read_text() == robustness.page_with_plots(report, "robustness")
+
+
+def _result(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def test_latency_page_is_that_of_its_report():
+    assert (ROOT / "docs" / "latency.md").read_text() == latency_table.page(_result("latency"))
+
+
+def test_times_are_those_of_the_installed_bundle_and_of_the_int8_bundle_that_was_judged():
+    bundles = {"edge": Bundle.load(default_bundle()).sha256, "edge-int8": _result("int8_quantisation")["bundle_sha256"]}
+    for name in ("latency", "latency_one_face"):
+        measured = {row["bundle"]: row["bundle_sha256"] for row in _result(name)["rows"] if row["bundle"]}
+        assert {bundle: measured[bundle] for bundle in bundles} == bundles
+    assert _result("int8_speed")["int8_sha256"] == bundles["edge-int8"]
+
+
+def test_goals_of_latency_that_are_met():
+    """On two cores. Not met is 25 times the paper's form; the 3.5 ms a face that were meant by it are."""
+    latency, one_face = (_result(name) for name in ("latency", "latency_one_face"))
+    rows = {(row["form"], row["bundle"], row["threads"], row["batch"]): row for row in latency["rows"]}
+    face = rows["faces", "edge-int8", 2, 1]
+    assert face["total_p50_ms"] < 3.5
+    assert face["times_faster_than_paper"][0] > 20
+    for row in rows.values():
+        assert row["form"] not in OURS or row["cold_start_most_s"] < 1
+        assert row["form"] not in OURS or row["peak_memory_mib"] * 2**20 < 250e6
+    rates = [row["faces_per_s"] for row in one_face["rows"] if (row["form"], row["threads"]) == ("followed", 2)]
+    assert len(rates) >= 2
+    assert min(rates) > 60
+    for live in (*latency["live"], *one_face["live"]):
+        assert live["frames_per_s"] == 30
+        assert live["age_p95_ms"] < 60
+    losses = [figure["before"] - figure["after"] for figure in _result("int8_quantisation")["rows"]]
+    assert max(losses) <= MOST_POINTS
 
 
 def test_liveness_page_is_that_of_its_report():

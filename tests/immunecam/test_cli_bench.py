@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import cv2
@@ -43,6 +44,20 @@ def test_a_refusal_is_one_sentence(run, tmp_path, arguments, code, words):
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert os.listdir(tmp_path) == ["grey.png"]
+
+
+def test_reports_are_compared_under_names_that_look_like_markup(run, tmp_path):
+    row = {"bundle": "[b]", "beside": None, "provider": "cpu", "threads": 1, "batch": 1, "form": "faces"}
+    beside = row | {"bundle": None, "beside": "[b]", "batch": None, "form": "reference"}
+    for name, times in (("[i]old.json", [4.0, 4.1, 3.9]), ("new.json", [2.0, 2.1, 1.9])):
+        rows = [row | {"launch_medians_ms": times}, beside | {"launch_medians_ms": [1.0, 1.01, 0.99]}]
+        (tmp_path / name).write_text(json.dumps({"schema": "immunecam.bench/1", "machine": "[red]", "rows": rows}))
+    done = run("bench", "--compare", "[i]old.json", "new.json", "--json", "verdicts.json")
+    assert done.returncode == 0, done.stderr
+    assert "[b] faces, as shipped" in done.stdout
+    (verdict,) = json.loads((tmp_path / "verdicts.json").read_text())["rows"]
+    assert verdict["verdict"] == "faster"
+    assert verdict["ratio"][1] < 0.5 < verdict["ratio"][2]
 
 
 def test_without_pytorch_and_matplotlib_it_says_what_to_install(run, tmp_path):

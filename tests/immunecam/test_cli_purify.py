@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cameras import HttpCamera
 
+from immunecam.commands.purify import _NEWEST, _Tally
 from immunecam.runtime.bundle import default_bundle
 
 
@@ -320,3 +321,34 @@ def test_a_clip_can_be_played_as_a_camera(run, sample_clip, tmp_path):
     refused = run("purify", "pictures", "--live")
     assert refused.returncode == 3
     assert "cannot be played live" in " ".join(refused.stderr.split())
+
+
+def test_a_clip_of_one_frame_whose_name_looks_like_markup(run, sample_frame, tmp_path):
+    height, width = sample_frame.shape[:2]
+    writer = cv2.VideoWriter(str(tmp_path / "[b].avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (width, height))
+    writer.write(sample_frame)
+    writer.release()
+    for more in ((), ("--live", "--share-analysis")):
+        done = run("purify", "[b].avi", "-o", "[red]out.avi", *more)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("1 frames, 3 faces")
+        assert done.stdout.rstrip().endswith("wrote [red]out.avi")
+        assert properties(tmp_path / "[red]out.avi")[:3] == (1, width, height)
+
+
+def test_more_threads_than_cores_are_warned_of_and_work(run, sample_frame, tmp_path):
+    cv2.imwrite(str(tmp_path / "in.png"), sample_frame)
+    most = len(os.sched_getaffinity(0))
+    for threads, warned in ((most + 1, True), (most, False)):
+        done = run("purify", "in.png", "--threads", str(threads))
+        assert done.returncode == 0, done.stderr
+        assert (f"{threads} threads are asked for, but this process may use {most} cores" in done.stderr) == warned
+
+
+def test_what_is_told_of_an_endless_source_does_not_fill_the_memory():
+    tally = _Tally()
+    for number in range(_NEWEST + 100):
+        tally.add({"find": 1.0, "total": float(number)}, 1)
+    assert tally.frames == tally.faces == _NEWEST + 100
+    assert len(tally.stages_s["total"]) == len(tally.per_face_s) == _NEWEST
+    assert min(tally.stages_s["total"]) == 0.1  # of the newest

@@ -51,6 +51,26 @@ def test_a_verdict_needs_both_intervals(times, reference, verdict):
     assert _verdict(OLD, _report(_row("faces", times, seed=3), _row("reference", reference, seed=4))) == verdict
 
 
+def test_how_often_a_verdict_is_wrong_and_how_often_a_tenth_is_seen():
+    """Launches differ by 2 %, those of the reference work likewise, and a run's share of the machine by 10 %."""
+    rng = np.random.default_rng(0)
+
+    def report(milliseconds):
+        share = np.exp(rng.normal(0, 0.1))
+        noise = np.exp(rng.normal(0, 0.02, (2, 5)))
+        rows = _row("faces", 1.0), _row("reference", 1.0)
+        for row, times in zip(rows, (milliseconds * share * noise[0], 5.0 * share * noise[1]), strict=True):
+            row["launch_medians_ms"] = list(times)
+        return _report(*rows)
+
+    same = [_verdict(report(10.0), report(10.0)) for _ in range(150)]
+    assert sum(verdict != "no difference shown" for verdict in same) <= 3
+    for factor, right, wrong in ((1.1, "slower", "faster"), (1 / 1.1, "faster", "slower")):
+        found = [_verdict(report(10.0), report(10.0 * factor)) for _ in range(60)]
+        assert wrong not in found
+        assert found.count(right) > 24  # three in five: the share of the machine hides the rest
+
+
 def test_a_report_is_no_different_from_itself():
     assert _verdict(OLD, OLD) == "no difference shown"
 

@@ -50,7 +50,14 @@ def test_a_counter_for_root_only_is_said_to_be_one(tmp_path, no_tegrastats):
     assert "root only" in reason
 
 
-LINE = "01-02-2024 10:00:00 RAM 3000/7000MB CPU [5%@729] VDD_IN {power}mW/4900mW VDD_CPU_GPU_CV 500mW/500mW"
+# 5 W each, as the modules write them: those of an AGX Orin are to be summed, and of a Thor only the input counts.
+LINES = {
+    "Orin NX": "RAM 3000/7000MB CPU [5%@729] VDD_IN 5000mW/4900mW VDD_CPU_GPU_CV 500mW/500mW VDD_SOC 900mW/900mW",
+    "AGX Orin": "RAM 3000/7000MB EMC_FREQ 1%@2133 tj@81C VDD_GPU_SOC 1600mW/1500mW VDD_CPU_CV 400mW/400mW "
+    "VIN_SYS_5V0 3000mW/2900mW VDDQ_VDD2_1V8AO 700mW/700mW",
+    "Thor": "RAM 3000/7000MB VDD_GPU 0mW/0mW VDD_CPU_SOC_MSS 900mW/900mW VIN_SYS_5V0 2000mW/2000mW VIN 5000mW/5100mW",
+    "Nano": "RAM 1903/3956MB (lfb 3x1MB) IRAM 0/252kB CPU [3%@102] POM_5V_IN 5000/4900 POM_5V_GPU 40/80",
+}
 
 
 def _tegrastats(tmp_path, monkeypatch, text):
@@ -61,8 +68,9 @@ def _tegrastats(tmp_path, monkeypatch, text):
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
 
 
-def test_tegrastats_is_summed_over_time(tmp_path, monkeypatch):
-    _tegrastats(tmp_path, monkeypatch, LINE.format(power=5000))
+@pytest.mark.parametrize("module", LINES)
+def test_tegrastats_is_summed_over_time(tmp_path, monkeypatch, module):
+    _tegrastats(tmp_path, monkeypatch, LINES[module])
     meter, says = open_meter(tmp_path / "none")
     assert "module" in says
     began, before = time.monotonic(), meter.joules()

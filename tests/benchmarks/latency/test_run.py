@@ -21,9 +21,9 @@ SMALL = (
     *("--live", "0.5"),
 )
 
-# Of what is usual, about a third: 8 times faster than the paper's form, and 4 times the reference work.
-TIMES_FASTER_THAN_PAPER = 2.5
-TIMES_REFERENCE = 12.0
+# A third as fast as usual: 10 times faster than the paper's form, and 2.5 times the reference work.
+TIMES_FASTER_THAN_PAPER = 3.3
+TIMES_REFERENCE = 7.5
 
 
 def _bench(folder: Path, *arguments: str) -> dict:
@@ -93,11 +93,15 @@ def test_following_spares_searches(report):
 
 def test_a_camera_is_kept_up_with_by_dropping_frames(report, folder):
     (row,) = report["live"]
+    assert row["purified"] >= 3
     assert (row["bundle"], row["threads"], row["frames_per_s"]) == ("edge", 1, 30.0)
     assert row["came"] >= 10
     assert abs(row["came"] - row["dropped"] - row["purified"]) <= 1
     assert 0 <= row["searches"] <= row["purified"] <= row["faces"]
     assert 0 < row["age_p50_ms"] <= row.get("age_p95_ms", 1e9)
+    assert row["peak_memory_mib"] * 2**20 < 250e6
+    for q, fewest in (("p95", 20), ("p99", 100)):
+        assert (f"age_{q}_ms" in row) == (row["purified"] >= fewest)
     assert f"| {row['age_p50_ms']:.1f} |" in (folder / "page.md").read_text()
 
 
@@ -138,13 +142,14 @@ def test_memory_of_a_device_is_enough(report):
 def test_regression_guard(report, folder):
     """Up to three runs: other work on the machine spoils one, a purifier that became slow spoils all."""
     for attempt in range(3):
-        rows = _row(report if attempt == 0 else _bench(folder), "faces", 1)
-        if (
-            rows["times_faster_than_paper"][0] >= TIMES_FASTER_THAN_PAPER
-            and rows["times_reference"][0] <= TIMES_REFERENCE
-        ):
+        rows = report if attempt == 0 else _bench(folder)
+        face, paper = (_row(rows, form, 1) for form in ("faces", "paper"))
+        found = face["times_faster_than_paper"][0], face["times_reference"][0]
+        # The guard sees what it is there for: a purifier as slow as the paper's form would not pass.
+        assert paper["times_reference"][0] > TIMES_REFERENCE
+        if found[0] >= TIMES_FASTER_THAN_PAPER and found[1] <= TIMES_REFERENCE:
             return
-    raise AssertionError(f"{rows['times_faster_than_paper']} of the paper's form, {rows['times_reference']} references")
+    raise AssertionError(f"{found[0]} times faster than the paper's form, {found[1]} times the reference work")
 
 
 def test_pinned_and_without_the_papers_form(tmp_path):
@@ -155,5 +160,7 @@ def test_pinned_and_without_the_papers_form(tmp_path):
     assert report["pinned_to_cores"] == [core]
     assert f"pinned to the cores {core}" in report["said"]
     assert report["paper"] == "not measured"
+    assert "The paper's form: not measured.\n" in report["said"]
+    assert "1 launch of each process" in " ".join(report["said"].split())
     assert {row["form"] for row in report["rows"]} == {"faces", "stages", "frames", "followed", "reference"}
     assert "times_faster_than_paper" not in _row(report, "faces", 1)

@@ -70,6 +70,19 @@ def test_a_process_that_dies_is_told(specification):
             process.measure(1, 0.1)
 
 
+def test_a_camera_is_pinned_and_counts_on(specification):
+    core = usable_cores()[-1]
+    with WorkerProcess(specification | {"form": "live", "speed": 1.0, "pin": [core]}) as process:
+        assert _status(process, "Cpus_allowed_list") == str(core)
+        first, second = (process.measure(1, 0.3) for _ in range(2))
+    ages = second.stages_ms["age"]
+    assert len(ages) >= 3
+    assert all(0 < busy <= age for busy, age in zip(second.stages_ms["total"], ages, strict=True))
+    assert 0 < first.about["came"] < second.about["came"]
+    assert second.about["came"] - second.about["dropped"] >= len(ages)
+    assert (second.about["width"], second.about["height"]) == (960, 408)
+
+
 def test_frames_of_a_single_picture_have_a_decoding_time(specification, tmp_path):
     import cv2
 
