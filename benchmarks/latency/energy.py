@@ -15,8 +15,8 @@ __all__ = ["EnergyMeter", "RaplMeter", "TegrastatsMeter", "open_meter"]
 _POWERCAP = Path("/sys/class/powercap")
 _INTERVAL_MS = 100
 _RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+)\s+(\d+)(?:mW)?/\d")  # "VDD_IN 4900mW/4800mW": now, and on average
-# What a whole module takes, by the first line of which all rails are told: the one at its input (Orin NX and Nano;
-# Thor; Nano), or what an AGX Orin has in its place. Its VIN_SYS_5V0 feeds the memory, too, but not the two others.
+# What is summed: the first of these whose rails are all told. Orin NX and Nano, Thor, and the first Nano measure an
+# input; an AGX Orin measures three rails that are no part of each other (VDDQ_VDD2_1V8AO is one of VIN_SYS_5V0).
 _WHOLE = (("VDD_IN",), ("VIN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
 
 
@@ -93,7 +93,7 @@ class TegrastatsMeter:
         If it does not start, or tells no power within 3 s.
     """
 
-    says = "the whole module by tegrastats, sampled every 0.1 s"
+    says = "the whole module, of a Thor the whole board, by tegrastats, sampled every 0.1 s"
 
     def __init__(self, program: str) -> None:
         self._joules = 0.0

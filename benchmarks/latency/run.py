@@ -240,13 +240,8 @@ class _Group:
         """Form, provider and process, each started when the one before has done its warm-up."""
 
         def start(form: str, provider: str = "") -> tuple[str, str, WorkerProcess]:
-            return (
-                form,
-                provider,
-                held.enter_context(
-                    WorkerProcess(_specification(self._plan, self._bundle, self._threads, self._faces, form, provider))
-                ),
-            )
+            told = _specification(self._plan, self._bundle, self._threads, self._faces, form, provider)
+            return form, provider, held.enter_context(WorkerProcess(told))
 
         for provider in dict.fromkeys(self._plan.providers):
             shipped = start("faces", provider)

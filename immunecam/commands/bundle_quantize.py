@@ -68,6 +68,8 @@ def quantize(
     for path in (out, *([json_report] if json_report else [])):  # now, not after minutes of work
         if not path.parent.is_dir():
             raise UsageError(f"there is no folder {str(path.parent)!r} to write {path.name} into: make it first")
+    if json_report is not None and json_report.is_dir():
+        raise UsageError(f"the file to write, {str(json_report)!r}, is a folder: give a file")
     source = read_bundle(bundle, trust_of(trust, bundle_state), remember=False)
     given = FaceSet.load(faces)
     if len(given) < 2 * _FEWEST_FACES:

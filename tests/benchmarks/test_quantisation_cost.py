@@ -86,6 +86,7 @@ def test_the_command(bundle, data, recognizers, tmp_path, capsys):
         (["--faces", "FACES", "--calibration", "3"], 2, "--calibration is 3"),
         (["--faces", "FACES", "--recognizer", "none.pt"], 3, "none.pt"),
         (["--faces", "FACES", "--json", "nowhere/report.json"], 2, "no folder 'nowhere'"),
+        (["--faces", "FACES", "--json", "."], 2, "is a folder"),
     ],
 )
 def test_bad_input(bundle, data, tmp_path, capsys, options, code, words):
