@@ -44,8 +44,9 @@ LIMITS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "restorer": {"fp32": (0.5, 0.05), "fp16": (4.0, 0.25), "int8": (8.0, 0.5)},
     # One number a face, from which a face passes or not.
     LIVENESS: {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 5e-3), "int8": (1e-1, 2e-2)},
-    # Channels of faces reach some tens of deviations, of which half precision keeps three digits.
-    MASK: {"fp32": (1e-3, 1e-4), "fp16": (5e-2, 2e-3), "int8": (5e-1, 5e-2)},
+    # High frequencies vary little, so rounding counts for more there: in half precision six masks that were fitted to
+    # photos are off by up to 0.15, and by up to 0.007 on average.
+    MASK: {"fp32": (1e-3, 1e-4), "fp16": (5e-1, 2e-2), "int8": (1.0, 5e-2)},
     MASKED_RECOGNIZER: {"fp32": (1e-3, 1e-4), "fp16": (2e-2, 2e-3), "int8": (1e-1, 1e-2)},
 }
 
