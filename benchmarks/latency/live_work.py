@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from immunecam.benchmarks.latency import faces_work
@@ -27,12 +28,15 @@ class Work(faces_work.Work):
     def __init__(self, specification: Mapping[str, Any]) -> None:
         self._purifier = self._load(specification)
         self._finder = FollowingFinder(face_finder())
-        self._camera = LiveSource(specification["source"], repeat=True, speed=specification["speed"])
+        self._camera = LiveSource(Path(specification["source"]), repeat=True, speed=specification["speed"])
         self._newest = iter(self._camera)
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """The provider that was taken, the size of a frame, and how many came, were dropped and were searched."""
+        """The provider that was taken, the size of a frame, and how many came, were dropped and were searched.
+
+        A file that begins again is no reconnection.
+        """
         status = self._camera.status
         return {
             "provider": self._purifier.provider,
@@ -40,6 +44,7 @@ class Work(faces_work.Work):
             "height": status.height,
             "came": status.frames,
             "dropped": status.dropped,
+            "reconnections": status.reconnections,
             "searches": self._finder.searches,
         }
 

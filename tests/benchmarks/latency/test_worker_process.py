@@ -74,7 +74,8 @@ def test_a_camera_is_pinned_and_counts_on(specification):
     core = usable_cores()[-1]
     with WorkerProcess(specification | {"form": "live", "speed": 1.0, "pin": [core]}) as process:
         assert _status(process, "Cpus_allowed_list") == str(core)
-        first, second = (process.measure(1, 0.3) for _ in range(2))
+        first, second = (process.measure(1, seconds) for seconds in (2.0, 0.3))  # the clip is shorter than that
+    assert second.about["reconnections"] == 0
     ages = second.stages_ms["age"]
     assert len(ages) >= 3
     assert all(0 < busy <= age for busy, age in zip(second.stages_ms["total"], ages, strict=True))
