@@ -33,6 +33,7 @@ def whole_channels(nodes: Sequence[Any], initializers: Sequence[Any]) -> tuple[l
     dequantise = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
     quantised = {node.output[0] for node in nodes if node.op_type == "QuantizeLinear"}
     made: list[Any] = []
+    replaced: set[str] = set()
     added: list[Any] = []
     for node in nodes:
         if node.op_type == "Conv" and all(name in dequantise for name in node.input[:2]):
@@ -53,7 +54,8 @@ def whole_channels(nodes: Sequence[Any], initializers: Sequence[Any]) -> tuple[l
                     copy.name, copy.input[0], copy.output[0] = f"{name}.dequantised", f"{name}.whole", f"{name}.float"
                     made.append(copy)
                     node.input[place] = copy.output[0]
+                    replaced.add(old.output[0])
         made.append(node)
     used = {name for node in made for name in node.input}
-    kept = [node for node in made if node.op_type != "DequantizeLinear" or node.output[0] in used]
+    kept = [node for node in made if node.output[0] not in replaced - used]
     return kept, [*initializers, *added]

@@ -20,8 +20,8 @@ from immunecam.runtime.trust import SIGNATURE, PrivateKey
 __all__ = ["check_takes_part", "kept_parts", "put_part"]
 
 
-def check_takes_part(path: str | os.PathLike[str], *, sign: PrivateKey | None = None) -> None:
-    """Say, before the slow work, that nothing can be put into this bundle.
+def check_takes_part(path: str | os.PathLike[str], *, sign: PrivateKey | None = None) -> Bundle:
+    """The bundle as it is; or say, before the slow work, that nothing can be put into it.
 
     Raises
     ------
@@ -33,9 +33,10 @@ def check_takes_part(path: str | os.PathLike[str], *, sign: PrivateKey | None = 
     place = Path(path)
     if place.is_file():
         raise InputError(f"{str(path)!r} is an archive: unpack it first, and pack it again")
-    read_bundle(place, None)
+    bundle = read_bundle(place, None)
     if sign is None and os.path.lexists(place / SIGNATURE):
         raise UsageError(f"{str(path)!r} is signed and would not be any more: give --sign, or remove {SIGNATURE} first")
+    return bundle
 
 
 def put_part(
@@ -75,8 +76,7 @@ def put_part(
     """
     place, key = Path(path), record.KEY
     with alone(place):
-        check_takes_part(place, sign=sign)
-        before = read_bundle(place, None)
+        before = check_takes_part(place, sign=sign)
         hashes = {role: hashlib.sha256(graph).hexdigest() for role, graph in networks.items()}
         names = {role: _file_name(key, role, sha256) for role, sha256 in hashes.items()}
         added = {names[role]: graph for role, graph in networks.items()}

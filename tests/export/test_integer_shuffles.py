@@ -6,13 +6,11 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from immunecam.export.integer_shuffles import integer_shuffles
 from immunecam.export.quantisation import quantised
-from immunecam.export.unsigned_activations import unsigned_activations
 
 OPSET = {"opset_imports": [helper.make_opsetid("", 18)], "ir_version": 8}
 
@@ -47,32 +45,11 @@ def feeds(block, seed, faces=3):
     return {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def for_cpu(content, shuffles):
-    model = onnx.load_from_string(content)
-    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred}
-    nodes = list(model.graph.node)
-    initializers = unsigned_activations(nodes, list(model.graph.initializer))
-    if shuffles:
-        nodes, initializers = integer_shuffles(nodes, initializers, shapes)
-    graph = helper.make_graph(nodes, "cpu", model.graph.input, model.graph.output, initializers)
-    made = helper.make_model(graph, **OPSET)
-    onnx.checker.check_model(made, full_check=True)
-    return made.SerializeToString()
-
-
-def run(model, given, optimised=None):
-    options = ort.SessionOptions()
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, given)[0]
-
-
 @pytest.mark.parametrize(("block", "kept"), [(2, 16), (2, 1), (3, 5), (4, 2)])
-def test_the_numbers_are_the_same(block, kept, tmp_path):
+def test_the_numbers_are_the_same(block, kept, tmp_path, for_cpu, run):
     """With channels that fill what is computed at once, and with fewer."""
     made = quantised(network(block, kept), feeds(block, 0), outputs=True)
-    plain, quick = for_cpu(made, shuffles=False), for_cpu(made, shuffles=True)
+    plain, quick = for_cpu(made), for_cpu(made, integer_shuffles)
     for faces in (1, 3):
         given = feeds(block, 1, faces)
         wanted = run(plain, given)
@@ -85,11 +62,11 @@ def test_the_numbers_are_the_same(block, kept, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["floating point", "other order"])
-def test_other_shuffles_stay(case):
+def test_other_shuffles_stay(case, for_cpu, run):
     content = network(2, 4, "DCR" if case == "other order" else "CRD")
     if case == "other order":
         content = quantised(content, feeds(2, 0), outputs=True)
     given = feeds(2, 1)
-    quick = for_cpu(content, shuffles=True)
+    quick = for_cpu(content, integer_shuffles)
     assert "DepthToSpace" in {node.op_type for node in onnx.load_from_string(quick).graph.node}
-    np.testing.assert_array_equal(run(quick, given), run(for_cpu(content, shuffles=False), given))
+    np.testing.assert_array_equal(run(quick, given), run(for_cpu(content), given))

@@ -6,12 +6,10 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from immunecam.export.quantisation import layers_of, quantised
-from immunecam.export.unsigned_activations import unsigned_activations
 
 
 def graph(activation):
@@ -44,51 +42,35 @@ def faces(seed):
     return {"x": np.random.default_rng(seed).normal(0, 1, (4, 8, 12, 12)).astype(np.float32)}
 
 
-def run(model, feeds, optimised=None):
-    options = ort.SessionOptions()
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
-
-
-def unsigned(model):
-    found = onnx.load_from_string(model)
-    kept = unsigned_activations(found.graph.node, list(found.graph.initializer))
-    del found.graph.initializer[:]
-    found.graph.initializer.extend(kept)
-    onnx.checker.check_model(found, full_check=True)
-    return found.SerializeToString()
-
-
 @pytest.mark.parametrize("activation", ["Relu", "PRelu"])
-def test_int8_is_near(activation):
+def test_int8_is_near(activation, for_cpu, run):
     source = graph(activation)
     made = quantised(source, faces(0), outputs=True)
     wanted = run(source, faces(1))
-    for model in (made, unsigned(made)):
+    for model in (made, for_cpu(made)):
         assert 0 < np.abs(run(model, faces(1)) - wanted).mean() < 0.02 * np.abs(wanted).mean()
 
 
-def test_a_relu_is_rounded_once_and_in_the_convolution(tmp_path):
+def test_a_relu_is_rounded_once_and_in_the_convolution(tmp_path, for_cpu, run):
     made = onnx.load_from_string(quantised(graph("Relu"), faces(0), outputs=True))
     by_output = {node.output[0]: node for node in made.graph.node}
     (relu,) = (node for node in made.graph.node if node.op_type == "Relu")
     assert by_output[relu.input[0]].op_type == "Conv"  # nothing is rounded between
     (after,) = (node for node in made.graph.node if relu.output[0] in node.input)
     assert after.op_type == "QuantizeLinear"
-    for_cpu = onnx.load_from_string(unsigned(made.SerializeToString()))
-    zeros = {tensor.name: numpy_helper.to_array(tensor) for tensor in for_cpu.graph.initializer}
-    found = {node.input[0]: zeros[node.input[2]] for node in for_cpu.graph.node if node.op_type == "QuantizeLinear"}
+    unsigned = onnx.load_from_string(for_cpu(made.SerializeToString()))
+    zeros = {tensor.name: numpy_helper.to_array(tensor) for tensor in unsigned.graph.initializer}
+    found = {node.input[0]: zeros[node.input[2]] for node in unsigned.graph.node if node.op_type == "QuantizeLinear"}
     assert found.pop(relu.output[0]) == 0
     assert {int(zero) for zero in found.values()} == {128}
-    run(for_cpu.SerializeToString(), faces(1), tmp_path / "optimised.onnx")
+    run(unsigned.SerializeToString(), faces(1), tmp_path / "optimised.onnx")
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
     assert kinds["QLinearConv"] == 2
     assert not kinds["Relu"]
     assert not kinds["Conv"]
 
 
-def test_layers_that_stay_in_floating_point_keep_their_relu(tmp_path):
+def test_layers_that_stay_in_floating_point_keep_their_relu(run):
     made = onnx.load_from_string(quantised(graph("Relu"), faces(0), layers=["second"], outputs=True))
     assert Counter(node.op_type for node in made.graph.node)["QuantizeLinear"] == 2  # its input and its output
     assert np.isfinite(run(made.SerializeToString(), faces(1))).all()

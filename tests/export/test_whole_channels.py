@@ -6,12 +6,10 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from immunecam.export.quantisation import quantised
-from immunecam.export.unsigned_activations import unsigned_activations
 from immunecam.export.whole_channels import whole_channels
 
 OPSET = {"opset_imports": [helper.make_opsetid("", 18)], "ir_version": 8}
@@ -43,32 +41,17 @@ def faces(channels, seed):
     return {"x": np.random.default_rng(seed).normal(0.5, 1, (3, channels, 6, 6)).astype(np.float32)}
 
 
-def for_cpu(content, whole):
-    model = onnx.load_from_string(content)
-    nodes = list(model.graph.node)
-    initializers = unsigned_activations(nodes, list(model.graph.initializer))
-    if whole:
-        nodes, initializers = whole_channels(nodes, initializers)
-    graph = helper.make_graph(nodes, "cpu", model.graph.input, model.graph.output, initializers)
-    made = helper.make_model(graph, **OPSET)
-    onnx.checker.check_model(made, full_check=True)
-    return made.SerializeToString()
-
-
-def run(model, given, optimised=None):
-    options = ort.SessionOptions()
-    if optimised is not None:
-        options.optimized_model_filepath = str(optimised)
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, given)[0]
+def whole(nodes, initializers, shapes):
+    return whole_channels(nodes, initializers)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6, 9])
-def test_the_numbers_are_the_same(channels, tmp_path):
+def test_the_numbers_are_the_same(channels, tmp_path, for_cpu, run):
     made = quantised(network(channels), faces(channels, 0), outputs=True)
     given = faces(channels, 1)
-    wanted = run(for_cpu(made, whole=False), given)
+    wanted = run(for_cpu(made), given)
     assert wanted.std() > 0
-    np.testing.assert_array_equal(run(for_cpu(made, whole=True), given, tmp_path / "optimised.onnx"), wanted)
+    np.testing.assert_array_equal(run(for_cpu(made, whole), given, tmp_path / "optimised.onnx"), wanted)
     optimised = onnx.load(tmp_path / "optimised.onnx").graph
     weights = {tensor.name: tensor.dims for tensor in optimised.initializer}
     inputs = [weights[node.input[3]][1] for node in optimised.node if node.op_type == "QLinearConv"]
@@ -78,10 +61,10 @@ def test_the_numbers_are_the_same(channels, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["floating point", "groups", "fours"])
-def test_other_convolutions_stay(case):
+def test_other_convolutions_stay(case, for_cpu):
     channels, groups = {"floating point": (3, 1), "groups": (6, 6), "fours": (8, 1)}[case]
     content = network(channels, groups)
     if case != "floating point":
         content = quantised(content, faces(channels, 0), layers=["first"], outputs=True)
-    filled = onnx.load_from_string(for_cpu(content, whole=True))
+    filled = onnx.load_from_string(for_cpu(content, whole))
     assert "Pad" not in {node.op_type for node in filled.graph.node}
