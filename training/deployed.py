@@ -21,7 +21,9 @@ def purification_from_bundle(bundle: Bundle, *, device: str | torch.device = "cp
     """The purification of a bundle from its verified bytes, with gradients to the faces.
 
     It is what the runtime computes (int8 eigenfaces and all), but for the roundings to 8 bits after projection and
-    restoration, which have no derivative and are left out.
+    restoration, which have no derivative and are left out. Networks in int8 are computed node by node, straight-through
+    where they round; a backend that fuses nodes rounds some numbers the other way, which later layers can spread to
+    grey levels (as much as quantisation itself changes). So what an attack is worth, the runtime decides.
 
     Raises
     ------

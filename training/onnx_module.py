@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from immunecam.errors import InputError
+from immunecam.training.onnx_quantisation import dequantize_linear, quantize_linear
 from immunecam.training.prelu import prelu
 
 __all__ = ["OnnxModule"]
@@ -27,7 +28,7 @@ _Attributes = dict[str, Any]
 class OnnxModule(nn.Module):
     """Runs an ONNX graph with one output by PyTorch's differentiable operators.
 
-    Weights are buffers (frozen). Shape arithmetic stays on the CPU as integer tensors.
+    Weights are buffers (frozen). Quantised networks (QDQ) have the straight-through gradient. Shape arithmetic stays on the CPU as integer tensors.
 
     Parameters
     ----------
@@ -338,6 +339,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "ConstantOfShape": _fill,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DequantizeLinear": dequantize_linear,
     "DepthToSpace": _depth_to_space,
     "Div": _elementwise(lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")),
     "Dropout": lambda values, attributes: values[0],
@@ -359,6 +361,7 @@ _OPERATORS: dict[str, Callable[[list[Any], _Attributes], Tensor]] = {
     "Mul": _elementwise(torch.mul),
     "PRelu": _prelu,
     "Pow": _elementwise(torch.pow),
+    "QuantizeLinear": quantize_linear,
     "ReduceL2": _reduce(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
     "ReduceMean": _reduce(torch.mean),
     "ReduceSum": _reduce(torch.sum),

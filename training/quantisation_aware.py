@@ -8,27 +8,16 @@ batch, so nothing is added to a checkpoint: the weights that come out are plain 
 from __future__ import annotations
 
 import types
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from immunecam.training.straight_through import round_through
+
 __all__ = ["quantise_in_training", "rounded_to_int8"]
 
 _LARGEST = 127
-
-
-class _Rounded(torch.autograd.Function):
-    """Forwards the nearest multiple of a step, backwards the identity."""
-
-    @staticmethod
-    def forward(context: Any, values: Tensor, step: Tensor) -> Tensor:
-        return (values / step).round_().mul_(step)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return gradient, None
 
 
 def rounded_to_int8(values: Tensor, *, each: bool = False) -> Tensor:
@@ -49,8 +38,7 @@ def rounded_to_int8(values: Tensor, *, each: bool = False) -> Tensor:
         else:
             low, high = values.aminmax()
             step = (torch.maximum(high, -low) / _LARGEST).clamp_min(least)
-    rounded: Tensor = _Rounded.apply(values, step)
-    return rounded
+    return round_through(values, step)
 
 
 def quantise_in_training(network: nn.Module) -> None:

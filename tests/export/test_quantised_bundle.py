@@ -96,6 +96,35 @@ def test_optional_parts_go_along(source, tmp_path):
     assert own.manifest.masking == masked
 
 
+def test_an_attacker_gets_a_gradient_through_what_is_deployed(made):
+    """The graphs' own numbers, rounded where they round, and a slope that rounding does not stop."""
+    torch = pytest.importorskip("torch")
+    import onnxruntime
+
+    from immunecam.training.deployed import purification_from_bundle
+
+    bundle, _, _ = made
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+    def deployed(role, *inputs):
+        session = onnxruntime.InferenceSession(bytes(bundle.graph(role)), options)
+        return session.run(None, {item.name: x for item, x in zip(session.get_inputs(), inputs, strict=True)})[0]
+
+    faces = smooth_faces(3, 2)
+    purification = purification_from_bundle(bundle)
+    asked = torch.from_numpy(faces).requires_grad_(True)
+    p = purification.analyze(asked)
+    np.testing.assert_allclose(p.detach().numpy(), deployed("analyzer", faces), atol=1e-5)
+    projected = faces[::-1].copy()
+    restored = purification.restore(asked, torch.from_numpy(projected))
+    np.testing.assert_allclose(restored.detach().numpy(), deployed("restorer", faces, projected), atol=1e-5)
+    for result in (p, restored - asked):
+        (slope,) = torch.autograd.grad(result.square().sum(), asked)
+        assert torch.isfinite(slope).all()
+        assert (slope.flatten(1).abs().sum(1) > 0).all()
+
+
 def test_graphs_are_those_that_tensorrt_takes(made):
     """Symmetric int8 with zero points of 0, weights with a scale for every output, biases in floating point."""
     bundle, _, _ = made

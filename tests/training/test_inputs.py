@@ -340,6 +340,75 @@ def test_forms_that_are_not_here_are_refused_not_guessed(kind, constants, attrib
         module(torch.from_numpy(X))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+@pytest.mark.parametrize(
+    ("scale", "zero", "axis"),
+    [
+        (np.float32(0.01), 0, 1),
+        (np.float32(0.013), 7, 1),
+        (np.float32([0.02, 0.005, 0.011, 0.03]), [1, 0, 5, 2], 1),
+        (np.float32([0.02, 0.005]), [0, 3], -4),
+    ],
+)
+def test_onnx_quantisation(kind, scale, zero, axis):
+    """As ONNX Runtime does it node by node: halves to even, saturation, a scale for each of an axis."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], axis=axis),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=axis),
+    ]
+    x = 3 * X
+    x[0, 0, 0] = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5], np.float32) * scale.ravel()[0]  # halfway
+    model = one_graph(nodes, [("x", TensorProto.FLOAT, X.shape)], {"s": scale, "z": np.asarray(zero, kind)})
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    wanted = onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+    values = torch.from_numpy(x).requires_grad_(True)
+    found = OnnxModule(model)(values)
+    np.testing.assert_array_equal(found.detach().numpy(), wanted)
+    (slope,) = torch.autograd.grad(found.sum(), values)
+    shape = [1, 1, 1, 1]
+    shape[axis] = scale.size
+    whole = np.rint(x / scale.reshape(shape)) + np.reshape(zero, shape if scale.size > 1 else [1])
+    limits = np.iinfo(kind)
+    inside = (whole >= limits.min) & (whole <= limits.max)
+    assert 0 < inside.mean() < 1
+    np.testing.assert_allclose(slope.numpy(), inside, rtol=1e-6)  # through the rounding, not through saturation
+
+
+def test_onnx_stored_integers_are_dequantised_once():
+    weights = np.random.default_rng(0).integers(-128, 128, (3, 4, 3, 3), dtype=np.int8)
+    bias = np.int32([1000, -2000, 30])
+    constants = {"w": weights, "ws": np.float32([0.1, 0.02, 0.3]), "wz": np.zeros(3, np.int8), "b": bias,
+                 "bs": np.float32(0.001)}  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wf"], axis=0),
+        helper.make_node("DequantizeLinear", ["b", "bs"], ["bf"]),
+        helper.make_node("Conv", ["x", "wf", "bf"], ["y"]),
+    ]
+    model = one_graph(nodes, [("x", TensorProto.FLOAT, X.shape)], constants)
+    compare(model, X)
+    assert {buffer.dtype for buffer in OnnxModule(model).buffers()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "zero", "words"),
+    [
+        ({"block_size": 2, "axis": 1}, np.zeros((2, 2, 6, 6), np.int8), "by blocks"),
+        ({"output_dtype": TensorProto.INT8}, None, "output_dtype"),
+        ({}, np.int16(0), "int16"),
+    ],
+)
+def test_onnx_quantisations_without_a_form_are_refused(attributes, zero, words):
+    constants = {"s": np.float32(0.1)} | ({} if zero is None else {"z": zero})
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", *constants], ["q"], **attributes),
+        helper.make_node("DequantizeLinear", ["q", *constants], ["y"]),
+    ]
+    module = OnnxModule(one_graph(nodes, [("x", TensorProto.FLOAT, X.shape)], constants, opset=21))
+    with pytest.raises(ValueError, match=words):
+        module(torch.from_numpy(X))
+
+
 def test_a_graph_of_two_inputs_is_refused():
     node = helper.make_node("Add", ["x", "z"], ["y"])
     inputs = [("x", TensorProto.FLOAT, (2,)), ("z", TensorProto.FLOAT, (2,))]
@@ -351,7 +420,7 @@ def test_every_operator_of_the_table_is_compared():
     from immunecam.training import onnx_module
 
     parametrised = next(m for m in test_onnx_operators.pytestmark if m.name == "parametrize").args[1]
-    elsewhere = {"ConstantOfShape", "Gemm", "Sqrt", "Where"}
+    elsewhere = {"ConstantOfShape", "DequantizeLinear", "Gemm", "QuantizeLinear", "Sqrt", "Where"}
     assert {case[0] for case in parametrised} | elsewhere == set(onnx_module._OPERATORS)
 
 
