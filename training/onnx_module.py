@@ -28,7 +28,8 @@ _Attributes = dict[str, Any]
 class OnnxModule(nn.Module):
     """Runs an ONNX graph with one output by PyTorch's differentiable operators.
 
-    Weights are buffers (frozen). Quantised networks (QDQ) have the straight-through gradient. Shape arithmetic stays on the CPU as integer tensors.
+    Weights are buffers (frozen). Networks in int8 (QDQ) have the straight-through gradient. Shape arithmetic stays on
+    the CPU as integer tensors.
 
     Parameters
     ----------
