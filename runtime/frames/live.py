@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from immunecam.errors import InputError, UsageError
 from immunecam.runtime.frames.connection import Connection, Finished, Lost, connect
 from immunecam.runtime.frames.frame import Frame
-from immunecam.runtime.frames.source import FrameSource
+from immunecam.runtime.frames.source import URL, FrameSource
 from immunecam.runtime.frames.state import SourceState, SourceStatus
 from immunecam.runtime.quiet import silence
 
@@ -62,7 +62,7 @@ class LiveSource(FrameSource):
     Parameters
     ----------
     address : int, str or path
-        Camera number; rtsp:// or http:// URL; video file.
+        Camera number; rtsp:// or http:// URL; video file. A string of digits is a number, one without ``://`` a file.
     timeout_s : float
         Longest wait for a connection, and for the next frame of one; a day at most.
     stall_s : float
@@ -107,6 +107,8 @@ class LiveSource(FrameSource):
                 raise UsageError(f"{what} is {value!r}, wanted seconds above 0")
         if timeout_s > _LONGEST_TIMEOUT_S:
             raise UsageError(f"timeout_s is {timeout_s!r}, wanted {_LONGEST_TIMEOUT_S:g} seconds at most")
+        if isinstance(address, str) and not URL.match(address):
+            address = int(address) if address.isdecimal() else Path(address)
         self.address, self.timeout_s, self.stall_s, self.give_up_s = address, timeout_s, stall_s, give_up_s
         self.name = without_secrets(address) if isinstance(address, str) else str(address)
         self.kind = "camera" if isinstance(address, int) else "stream" if isinstance(address, str) else "video"

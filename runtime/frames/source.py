@@ -22,7 +22,7 @@ from immunecam.runtime.quiet import silence
 
 __all__ = ["FolderSource", "FrameSource", "PictureSource", "VideoSource"]
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 _CAMERA_FILE = re.compile(r"/dev/video(\d+)")
 
@@ -76,7 +76,7 @@ class FrameSource(ABC):
         text = str(spec)
         if camera := _CAMERA_FILE.fullmatch(text):
             text = camera.group(1)
-        url = _URL.match(text)
+        url = URL.match(text)
         if url or text.isdecimal():
             from immunecam.runtime.frames.live import LiveSource
 
@@ -84,7 +84,7 @@ class FrameSource(ABC):
                 raise InputError(
                     f"the source begins with {url.group()!r}: use rtsp:// or http(s)://, or the path of a file"
                 )
-            return LiveSource(int(text) if text.isdecimal() else text, **options)
+            return LiveSource(text, **options)
         if options and not live:
             raise InputError(f"{', '.join(options)} belong to cameras and streams, but the source is {text!r}")
         path = Path(spec)

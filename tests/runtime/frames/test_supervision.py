@@ -180,8 +180,8 @@ def test_file_is_played_at_its_own_rate(tmp_path):
     assert seen == sorted(seen)
     assert seen[-1] == 5 - source.status.dropped or seen[-1] <= 5
     assert source.status.state is SourceState.ENDED
-    with FrameSource.open(path, live=True, repeat=True, speed=5.0) as source:
-        assert source.fps == 100.0
+    with LiveSource(str(path), repeat=True, speed=5.0) as source:  # a string is no stream where it names a file
+        assert (source.kind, source.name, source.fps) == ("video", str(path), 100.0)
         until(lambda: source.status.frames > 14)
         assert source.status.reconnections == 0
     path.unlink()
@@ -210,6 +210,11 @@ sys.stdin.readline()
     assert errors == b""
     assert time.monotonic() - began < 6
     http_camera.silent = False
+
+
+def test_digits_are_a_camera():
+    with pytest.raises(InputError, match="the camera 77 does not open"):
+        LiveSource("77", timeout_s=0.5)
 
 
 @pytest.mark.parametrize(
