@@ -132,7 +132,7 @@ def measure(plan: LatencyPlan, tell: Tell = lambda what, done, total: None) -> d
     Raises
     ------
     UsageError
-        If two bundles have one name.
+        If two bundles have one name, or two providers are one.
     InputError
         If a bundle or the source cannot be used, or no face is found in it.
     BackendMissingError
@@ -243,11 +243,19 @@ class _Group:
             told = _specification(self._plan, self._bundle, self._threads, self._faces, form, provider)
             return form, provider, held.enter_context(WorkerProcess(told))
 
+        asked: dict[str, str] = {}  # by the provider that was taken
         for provider in dict.fromkeys(self._plan.providers):
             shipped = start("faces", provider)
+            taken = shipped[2].about["provider"]
+            if taken in asked:
+                raise UsageError(
+                    f"the providers {asked[taken]} and {provider} are both {taken} here, and a row tells them by what "
+                    "they are: give one of them"
+                )
+            asked[taken] = provider
             yield shipped
             # On a card the stages have no times of their own on the host; and there must be a graph to take apart.
-            if shipped[2].about["provider"] == "cpu" and self._bundle.graph("purifier") is not None:
+            if taken == "cpu" and self._bundle.graph("purifier") is not None:
                 yield start("stages", provider)
             if self._bundle.manifest.masking is not None:
                 yield start("masked", provider)

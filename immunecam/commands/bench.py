@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -198,6 +199,9 @@ def _check_outputs(*files: Path | None, plots: Path | None) -> None:
             raise UsageError(f"the file to write, {str(file)!r}, {what}: give a file in a folder that is there")
     if plots is not None and not plots.is_dir():
         raise UsageError(f"the folder for the plots, {str(plots)!r}, does not exist: make it first")
+    for folder in {file.parent for file in files if file is not None} | ({plots} if plots is not None else set()):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"nothing can be written in the folder {str(folder)!r}: check its rights, or give another")
 
 
 def _print(console: Console, title: str, content: Table) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from immunecam.benchmarks import evidence as evidence_rates
-from immunecam.benchmarks import liveness_analysis, readme, robustness, selection
+from immunecam.benchmarks import bundle_difference, liveness_analysis, readme, robustness, selection
 from immunecam.benchmarks.latency import table as latency_table
 from immunecam.benchmarks.latency.run import OURS
 from immunecam.benchmarks.liveness.plots import liveness_plots
@@ -104,6 +104,15 @@ def test_goals_of_latency_that_are_met():
         assert live["age_p95_ms"] < 60
     losses = [figure["before"] - figure["after"] for figure in _result("int8_quantisation")["rows"]]
     assert max(losses) <= MOST_POINTS
+
+
+def test_int8_page_is_that_of_its_reports():
+    reports = [_result(name) for name in ("int8_grey_box", "int8_quick")]
+    assert (ROOT / "docs" / "int8.md").read_text() == bundle_difference.page(reports, "edge", "edge-int8")
+    shipped = {name: record.sha256 for name, record in Bundle.load(default_bundle()).manifest.files.items()}
+    for report in reports:
+        assert {name: report["bundle_files"]["edge"][name] for name in shipped} == shipped
+        assert report["bundle_files"]["edge-int8"] == reports[0]["bundle_files"]["edge-int8"]
 
 
 def test_liveness_page_is_that_of_its_report():
