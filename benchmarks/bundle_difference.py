@@ -54,8 +54,8 @@ def page(reports: Sequence[Mapping[str, Any]], before: str, after: str) -> str:
     """
     parts = [
         f"# `{after}` beside `{before}`",
-        f"Right decisions, and same pairs accepted where one of 1,000 different pairs is (TAR), in per cent: `{before}` -> "
-        f"`{after}`, the same pairs, attacks and random numbers, both sides of a pair purified. A difference has no "
+        "Right decisions, and same pairs accepted where one of 1,000 different pairs is (TAR), in per cent: "
+        f"`{before}` -> `{after}`, the same pairs, attacks and random numbers, both sides of a pair purified. A difference has no "
         "interval of its own here; how far a figure alone is uncertain, its report says.",
     ]
     for report in reports:
@@ -86,7 +86,8 @@ def _mode_of(report: Mapping[str, Any], name: str) -> str:
     found = [bundle for bundle in report["bundles"] if bundle.rpartition(" (")[0] == name]
     if len(found) != 1:
         raise InputError(
-            f"the report has {len(found)} defences of a bundle {name!r}, wanted is one: it has {', '.join(report['bundles'])}"
+            f"the report has {len(found)} defences of a bundle {name!r}, wanted is one: it has "
+            f"{', '.join(report['bundles'])}"
         )
     return str(found[0])
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from immunecam.benchmarks import evidence as evidence_rates
 from immunecam.benchmarks import bundle_difference, liveness_analysis, readme, robustness, selection
+from immunecam.benchmarks import evidence as evidence_rates
 from immunecam.benchmarks.latency import table as latency_table
 from immunecam.benchmarks.latency.run import OURS
 from immunecam.benchmarks.liveness.plots import liveness_plots
