@@ -55,8 +55,8 @@ def page(reports: Sequence[Mapping[str, Any]], before: str, after: str) -> str:
     parts = [
         f"# `{after}` beside `{before}`",
         "Right decisions, and same pairs accepted where one of 1,000 different pairs is (TAR), in per cent: "
-        f"`{before}` -> `{after}`, the same pairs, attacks and random numbers, both sides of a pair purified. A difference "
-        "has no interval of its own here; how far a figure alone is uncertain, its report says.",
+        f"`{before}` -> `{after}`, the same pairs, attacks and random numbers, both sides of a pair purified. A "
+        "difference has no interval of its own here; how far a figure alone is uncertain, its report says.",
     ]
     for report in reports:
         names = [_mode_of(report, name) for name in (before, after)]
