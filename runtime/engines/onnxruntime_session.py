@@ -106,7 +106,8 @@ def open_model(
     # The number of faces changes from frame to frame: a pattern kept for each is memory for nothing.
     options.enable_mem_pattern = False
     # A device shares its cores with the recogniser: waiting threads sleep (measured on a busy machine of
-    # 2 cores: 32 faces in 16 ms in place of 22, one face the same).
+    # 2 cores: 32 faces in 16 ms in place of 22, one face the same). To spin for 20 to 500 us at most, which 1.31 can,
+    # makes one face a third faster on two idle cores and slower on busy ones, or between the frames of a camera.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Makes the weights of int8 networks uint8. They are as slow as float32 then (measured: 11.0 ms a face in place of
     # 8.5), so only where sums would overflow otherwise.
