@@ -11,7 +11,7 @@ from typing import Any
 from immunecam.benchmarks.kept import kept
 from immunecam.benchmarks.masked_inversion import attackers_gan, invert
 from immunecam.benchmarks.masked_privacy import attack, write_sheet
-from immunecam.benchmarks.masked_recognition import measure
+from immunecam.benchmarks.masked_recognition import check_measurable, measure
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.gan_trainer import GanConfig
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig
@@ -86,8 +86,7 @@ def evaluate(
         "recognition", "recovery" and "inversion".
     """
     found: dict[str, list[dict[str, Any]]] = {"recognition": [], "recovery": [], "inversion": []}
-    for run in runs:
-        trained_with(run / "checkpoint.safetensors")  # said now, not after the first one's attacks
+    check_measurable(runs, key, data)  # said now, not after the first one's attacks
     weights = {run: hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest() for run in runs}
     for run in runs:
         tell(f"{run.name}: recognition", 0, 1)

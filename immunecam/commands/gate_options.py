@@ -24,6 +24,7 @@ __all__ = [
     "GateOptions",
     "KeyFile",
     "Store",
+    "check_one_recognizer",
     "gate_key",
     "masked_embedder",
 ]
@@ -50,6 +51,15 @@ def gate_key(file: Path | None) -> GateKey:
     from immunecam.runtime.gate.keys import GateKey
 
     return GateKey.from_environment() if file is None else GateKey.from_file(file)
+
+
+def check_one_recognizer(recognizer: Path | None, masked: bool) -> None:
+    """Refuse two recognisers: of which one the scores were would not be said."""
+    if masked and recognizer is not None:
+        raise UsageError(
+            f"--masked takes the bundle's own recogniser, but {str(recognizer)!r} is given as another: leave out "
+            "--masked, or --recognizer and IMMUNECAM_GATE_RECOGNIZER"
+        )
 
 
 def masked_embedder(bundle: Bundle, key: GateKey, *, threads: int | None, provider: str) -> MaskedEmbedder:
@@ -109,6 +119,7 @@ class GateOptions:
 
         if self.recognizer is None and not self.masked:
             raise UsageError("no recogniser was given: give --recognizer FILE.toml, or --masked for the bundle's own")
+        check_one_recognizer(self.recognizer, self.masked)
         if not self.purify and self.bundle is not None and not self.liveness and not self.masked:
             raise UsageError("--bundle names a purifier, but --no-purify leaves purification out: give one of both")
         key = gate_key(self.key_file)

@@ -12,10 +12,11 @@ from rich.table import Table
 
 from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
 from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, training_material
+from immunecam.commands.masking_material import bar, bars, check_lfw, training_material
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, check_picture, make_folder
 from immunecam.commands.requirements import require_device, require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
     from immunecam.mask_key import MaskKey
@@ -175,8 +176,9 @@ def _train(
 
     keep_freed_memory()
     with bars() as progress:
-        _folder(out)
+        make_folder(out)
         kept = out / "teacher.safetensors" if embeddings is None else embeddings
+        check_outputs(kept)
         material = training_material(
             settings,
             data,
@@ -262,7 +264,15 @@ def attack(
 
     if per_enrolment and k > 1:
         raise UsageError("mixes are of faces in one order: give either --per-enrolment or --k")
-    key, judge = _mask_key(key_file), Recognizer.load(recognizer)
+    if encodings > 1 and k == 1:
+        raise UsageError(f"--encodings {encodings} are mixes of a face with others: give --k, of how many faces, too")
+    if sheet is not None:
+        check_picture(sheet)
+    check_outputs(sheet, json_report)
+    check_lfw(data)
+    key, judge, work = _mask_key(key_file), Recognizer.load(recognizer), work or run / "attack"
+    if Method.network in method:
+        make_folder(work)
     keep_freed_memory()
     found = [
         attacked(
@@ -276,7 +286,7 @@ def attack(
             encodings=encodings,
             faces=faces,
             people=people,
-            work=work or run / "attack",
+            work=work,
             config=RecoveryConfig(steps=steps),
             resume=resume,
         )
@@ -299,10 +309,3 @@ def attack(
         write_sheet(found[-1], sheet)
     if json_report is not None:
         write_report(json_report, SCHEMA, [one.row for one in found], bundle_sha256=None)
-
-
-def _folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the run folder {str(out)!r} cannot be made ({error.strerror}): name another") from None

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, training_material
+from immunecam.commands.masking_material import bar, bars, check_lfw, training_material
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 __all__ = ["compare"]
 
@@ -81,14 +82,13 @@ def compare(
     except ValueError as error:
         raise UsageError(str(error)) from None
     key = MaskKey(gate_key(key_file).derive("masking"))
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the work folder {str(work)!r} cannot be made ({error.strerror}): name another") from None
+    check_lfw(data, fold)
+    make_folder(work)
+    lfw, kept = data / "lfw", work / "teacher.safetensors" if embeddings is None else embeddings
+    check_outputs(kept, json_report)
+    judge = Recognizer.load(recognizer)
     keep_freed_memory()
     with bars() as progress:
-        lfw = data / "lfw"
-        kept = work / "teacher.safetensors" if embeddings is None else embeddings
         material = training_material(
             settings,
             lfw / "train_112.zip",
@@ -114,7 +114,7 @@ def compare(
             material.start,
             key,
             data,
-            Recognizer.load(recognizer),
+            judge,
             work,
             held_out=sorted(material.held_out),
             ways=ways,

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars
+from immunecam.commands.masking_material import bar, bars, check_lfw
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
 from immunecam.errors import InputError, UsageError
 
@@ -77,16 +78,16 @@ def evaluate(
             raise UsageError(
                 f"--{option} is for attacks, which an independent recogniser judges: give --recognizer, too"
             )
-    for file in (json_report, docs):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"there is no folder {str(file.parent)!r} to write {file.name} into: make it")
+    check_outputs(json_report, docs)
+    check_lfw(data, fold)
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise UsageError(f"two runs are called {max(names, key=names.count)!r}: rename one, for reports go by names")
     key = MaskKey(gate_key(key_file).derive("masking")) if any(is_masked(run) for run in runs) else None
     compared = [] if mixing is None else _rows(mixing, MIXING)
     for folder in (work, pictures):
-        _folder(folder)
+        if folder is not None:
+            make_folder(folder)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as passing, bars() as progress:
         tasks: dict[str, Any] = {}
@@ -161,11 +162,3 @@ def _rows(file: Path, schema: str) -> list[dict[str, Any]]:
         raise InputError(
             f"{str(file)!r} is no report of `immunecam masking compare` ({error}): give its --json file"
         ) from None
-
-
-def _folder(folder: Path | None) -> None:
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}): name another") from None

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars
+from immunecam.commands.masking_material import bar, bars, check_lfw
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, check_picture, make_folder
 from immunecam.commands.requirements import require_training
 
 __all__ = ["invert"]
@@ -62,6 +63,11 @@ def invert(
     from immunecam.training.masking.trained import is_masked, load_trained
     from immunecam.training.recognizer import Recognizer
 
+    if sheet is not None:
+        check_picture(sheet)
+    check_outputs(sheet, json_report)
+    check_lfw(data)
+    make_folder(work)
     key = MaskKey(gate_key(key_file).derive("masking")) if any(is_masked(run) for run in runs) else None
     for run in runs:
         load_trained(run, key)  # a wrong key is said now, not after the generator's training
