@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from immunecam.runtime.bundle import Bundle, default_bundle  # noqa: E402
 from immunecam.runtime.gate.keys import GateKey  # noqa: E402
 from immunecam.training.faces import FaceSet  # noqa: E402
 from immunecam.training.masking import MaskFile, MaskingConfig, MaskingTrainer  # noqa: E402
+from immunecam.training.masking.mask_file import steps_of  # noqa: E402
 from immunecam.training.masking.people import without  # noqa: E402
 
 Call = Callable[..., tuple[int, str, str]]
@@ -295,6 +299,33 @@ def test_bad_input_is_one_sentence_before_any_work(made, call, tmp_path, argumen
     assert error.startswith("immunecam: ")
     assert found == code
     assert not out
+
+
+def test_an_interrupted_training_can_be_gone_on_with(made, call, tmp_path):
+    small = {"distilled": 0.0, "arcface": 1.0, "keep": 4, "width": 0.125, "size": 8, "gate_steps": 1, "batch": 6}
+    (tmp_path / "long.json").write_text(json.dumps(small | {"steps": 100_000}))
+    arguments = ("masking", "train", "--data", made / "data" / "lfw" / "train_112.zip", "--config", "long.json")
+    arguments += ("--key-file", made / "key", "-o", "l.run", "--device", "cpu")
+    curves, over = Path("l.run/curves.csv"), threading.Event()
+
+    def press() -> None:
+        while not over.wait(0.05):
+            if curves.is_file() and curves.read_text().count("\n") > 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=press)
+    watcher.start()
+    try:
+        code, _, error = call(*arguments)
+    finally:
+        over.set()
+        watcher.join()
+    assert (code, error) == (130, "immunecam: interrupted; nothing half-written was kept")
+    assert steps_of("l.run/checkpoint.safetensors") >= 20
+    assert not list(Path("l.run").glob("*partial*"))
+    code, _, error = call(*arguments)
+    assert (code, "'l.run' already holds a run: go on with --resume" in error) == (3, True)
 
 
 @pytest.mark.parametrize(
