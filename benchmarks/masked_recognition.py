@@ -69,7 +69,7 @@ def cosines(recognizer: MaskedRecognizer, pairs: Pairs, key: MaskKey | None = No
     orders: torch.Tensor | None = None
     if key is not None and recognizer.mask is not None:
         count = recognizer.mask.spec.channels
-        orders = torch.tensor([key.permutation(count, f"order of enrolment {n}") for n in range(len(pairs))])
+        orders = torch.tensor([key.enrolment_order(count, n) for n in range(len(pairs))])
     with torch.no_grad():
         left, right = (
             torch.cat(

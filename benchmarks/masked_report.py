@@ -191,6 +191,12 @@ _LIMITS = """\
   encrypted as well; the gate does.
 - **A fixed key is broken by 200 known pairs.** Everything about a mask is affine. Who can show faces to a device and
   see them masked solves for the mask by least squares; the table has what is seen then.
+- **Orders of each enrolment's own stay off the device.** `masking train --permutation enrolment` trains for them,
+  `evaluate` compares every pair in its own, and the table has what somebody sees who knows none of them. They hide
+  masked faces that leave a machine. A gate keeps templates and no masked face, and a recogniser of any order is
+  trained to give the same template in each: its store would hide nothing more. Undone before the recogniser an order
+  would do nothing at all; not undone, every person enrolled would cost `identify` a pass of the recogniser. So
+  `masking export` refuses such a run.
 - **The recogniser undoes the mask.** Its first layer was fitted to do so. Whoever has the bundle's recogniser needs no
   key to see masked faces. Keep the bundle where the key is.
 - **Patents.** A patent application covers related work. Have freedom to operate checked before you sell it.

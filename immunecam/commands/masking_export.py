@@ -56,8 +56,8 @@ def export(
     recognizer, about = load_trained(run, key)
     if about["config"]["permutation"] == "enrolment":
         raise InputError(
-            f"the recogniser {str(run)!r} wants an order for each enrolment, which a device here does not have: train "
-            "one with --permutation fixed"
+            f"the recogniser {str(run)!r} was trained for an order of each enrolment's own, which would hide nothing "
+            "in a gate's store: train one with --permutation fixed"
         )
     if data is not None:  # now, not after the export
         check_lfw(data, fold)

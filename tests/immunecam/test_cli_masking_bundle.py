@@ -335,7 +335,7 @@ def test_an_interrupted_training_can_be_gone_on_with(made, call, tmp_path):
         (("a.run", "--into", "door.immune", "--key-file", "other"), 3, "another masking key"),
         (("plain.run", "--into", "door.immune", "--key-file", "key"), 3, "the recogniser sees plain faces"),
         (("a.run", "--into", "door.immune"), 3, "the gate needs its key"),
-        (("orders.run", "--into", "door.immune", "--key-file", "key"), 3, "wants an order for each enrolment"),
+        (("orders.run", "--into", "door.immune", "--key-file", "key"), 3, "an order of each enrolment's own, which"),
         (("a.run", "--into", "door.immune", "--key-file", "key", "--json", "no/r.json"), 2, "there is no folder 'no'"),
         (("a.run", "--into", "door.immune", "--key-file", "key", "--data", "no"), 3, "no 'no/lfw/train_112.zip': give"),
     ],
