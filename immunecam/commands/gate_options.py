@@ -12,6 +12,7 @@ from immunecam.commands.options import Json, Liveness, LivenessView, LivenessVie
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
+    from immunecam.mask_key import MaskKey
     from immunecam.runtime.bundle import Bundle
     from immunecam.runtime.gate.access_gate import AccessGate
     from immunecam.runtime.gate.keys import GateKey
@@ -26,6 +27,7 @@ __all__ = [
     "Store",
     "check_one_recognizer",
     "gate_key",
+    "mask_key",
     "masked_embedder",
 ]
 
@@ -51,6 +53,13 @@ def gate_key(file: Path | None) -> GateKey:
     from immunecam.runtime.gate.keys import GateKey
 
     return GateKey.from_environment() if file is None else GateKey.from_file(file)
+
+
+def mask_key(file: Path | None) -> MaskKey:
+    """The masking key that follows from the gate's."""
+    from immunecam.mask_key import MaskKey
+
+    return MaskKey(gate_key(file).derive("masking"))
 
 
 def check_one_recognizer(recognizer: Path | None, masked: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.gate_options import KeyFile, mask_key
 from immunecam.commands.options import Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs, check_picture
 from immunecam.errors import InputError, UsageError
@@ -41,7 +41,6 @@ def mask(
     import numpy as np
 
     from immunecam.files import written_whole
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.masking import FaceMask
     from immunecam.runtime.masking_sheet import kept_energy, masking_sheet
     from immunecam.runtime.purifier import Purifier
@@ -51,7 +50,7 @@ def mask(
     check_outputs(out, json_report)
     if out.exists() and picture.exists() and out.samefile(picture):
         raise UsageError(f"the picture to write, {str(out)!r}, is the one to read: name another file")
-    opened = FaceMask.load(bundle, MaskKey(gate_key(key_file).derive("masking")), trust=trust_of(trust, None))
+    opened = FaceMask.load(bundle, mask_key(key_file), trust=trust_of(trust, None))
     face = _face(picture, aligned, finder)
     shown = face
     if purify:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, check_lfw, training_material
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bar, bars, check_lfw, settings_of, training_material
 from immunecam.commands.options import Json
 from immunecam.commands.outputs import check_outputs, check_picture, make_folder
 from immunecam.commands.requirements import require_device, require_training
@@ -65,12 +65,6 @@ class Method(str, Enum):
     network = "network"
 
 
-def _mask_key(file: Path | None) -> MaskKey:
-    from immunecam.mask_key import MaskKey
-
-    return MaskKey(gate_key(file).derive("masking"))
-
-
 @app.command()
 def train(
     data: Annotated[Path, typer.Option(help="Folder or zip of aligned 112x112 faces, in a folder for each person.")],
@@ -121,8 +115,6 @@ def train(
     """Train a recogniser of masked faces, and the strategy that mixes them."""
     require_training()
     device = require_device(device)
-    from immunecam.training.masking import MaskingConfig
-
     changes: dict[str, Any] = {
         "mixing": mixing.value if mixing else None,
         "k": k,
@@ -137,12 +129,7 @@ def train(
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    if config is not None:
-        settings = MaskingConfig.load(config)
-    else:
-        settings = MaskingConfig() if start_from is None else MaskingConfig.from_weights()
-    if settings.started and start_from is None:
-        raise UsageError("the settings say that the network starts from another's weights: give --start-from FILE")
+    settings = settings_of(config, start_from)
     changes["started"] = start_from is not None
     if keep is not None:
         changes["frequencies"] = None  # those that the settings name are as many as they are
@@ -154,7 +141,7 @@ def train(
         raise UsageError(str(error)) from None
     if settings.distilled and teacher is None:
         raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or --distilled 0")
-    key = _mask_key(key_file) if settings.masked else None
+    key = mask_key(key_file) if settings.masked else None
     _train(settings, data, out, teacher, start_from, key, pairs, hold_out, embeddings, resume, device)
 
 
@@ -270,7 +257,7 @@ def attack(
         check_picture(sheet)
     check_outputs(sheet, json_report)
     check_lfw(data)
-    key, judge, work = _mask_key(key_file), Recognizer.load(recognizer), work or run / "attack"
+    key, judge, work = mask_key(key_file), Recognizer.load(recognizer), work or run / "attack"
     if Method.network in method:
         make_folder(work)
     keep_freed_memory()

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, check_lfw, training_material
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bar, bars, check_lfw, named_bars, settings_of, training_material
 from immunecam.commands.options import Json
 from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
@@ -58,20 +58,15 @@ def compare(
     require_training()
     from immunecam.benchmarks.masked_mixing import SCHEMA, WAYS
     from immunecam.benchmarks.masked_mixing import compare as compared
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig
-    from immunecam.training.masking import MaskingConfig
     from immunecam.training.recognizer import Recognizer
 
     ways = way or list(WAYS)
     if wrong := [name for name in ways if name not in WAYS]:
         raise UsageError(f"--way is {wrong[0]!r}, but must be one of {', '.join(WAYS)}")
-    if config is not None:
-        settings = MaskingConfig.load(config)
-    else:
-        settings = MaskingConfig() if start_from is None else MaskingConfig.from_weights()
+    settings = settings_of(config, start_from)
     if settings.distilled and teacher is None:
         raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or settings without it")
     changes: dict[str, Any] = {"masked": True, "started": start_from is not None}
@@ -81,7 +76,7 @@ def compare(
             settings.replace(**WAYS[name])
     except ValueError as error:
         raise UsageError(str(error)) from None
-    key = MaskKey(gate_key(key_file).derive("masking"))
+    key = mask_key(key_file)
     check_lfw(data, fold)
     make_folder(work)
     lfw, kept = data / "lfw", work / "teacher.safetensors" if embeddings is None else embeddings
@@ -100,13 +95,6 @@ def compare(
             device="cpu",
             bar=lambda name: bar(progress, name),
         )
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar(progress, what)
-            tasks[what](done, total)
-
         rows = compared(
             settings,
             material.faces,
@@ -121,7 +109,7 @@ def compare(
             people=people,
             recovery=RecoveryConfig(steps=network_steps) if network_steps else None,
             fold=fold,
-            tell=tell,
+            tell=named_bars(progress),
         )
     table = Table(
         "mixing", "accuracy, %", "of 2 3 4 5 6, %", "attack", "SSIM", "verified, %", "identified, %", "privacy"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.gate_options import KeyFile, mask_key
 from immunecam.commands.masking_material import check_lfw
 from immunecam.commands.options import Json, PassphraseFile, SigningKey, signing_key
 from immunecam.commands.outputs import check_outputs
@@ -41,7 +41,6 @@ def export(
     require_training()
     from immunecam.benchmarks.masked_recognition import check_measurable, measure
     from immunecam.export.masking_graphs import masking_graphs
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.bundle_masking import put_masking
     from immunecam.runtime.bundle_parts import check_takes_part
     from immunecam.runtime.masking_record import MaskingRecord
@@ -52,7 +51,7 @@ def export(
     check_outputs(json_report)
     private = signing_key(sign, passphrase_file)
     check_takes_part(into, sign=private)
-    key = MaskKey(gate_key(key_file).derive("masking"))
+    key = mask_key(key_file)
     recognizer, about = load_trained(run, key)
     if about["config"]["permutation"] == "enrolment":
         raise InputError(

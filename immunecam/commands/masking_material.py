@@ -14,10 +14,10 @@ from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from immunecam.training.faces import FaceSet
-    from immunecam.training.masking import TeacherEmbeddings
+    from immunecam.training.masking import MaskingConfig, TeacherEmbeddings
     from immunecam.training.masking.starting import StartingWeights
 
-__all__ = ["TrainingMaterial", "bar", "bars", "check_lfw", "training_material"]
+__all__ = ["TrainingMaterial", "bar", "bars", "check_lfw", "named_bars", "settings_of", "training_material"]
 
 _LFW = ("train_112.zip", "dev_112.zip", "pairs.csv")
 
@@ -50,6 +50,38 @@ def bar(progress: Progress, name: str) -> _Step:
     """A new bar, moved by (done, total)."""
     task = progress.add_task(name, total=None, state="")
     return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def named_bars(progress: Progress) -> Callable[[str, int, int], None]:
+    """Bars by name, each new when it is first moved, by (name, done, total)."""
+    found: dict[str, _Step] = {}
+
+    def move(name: str, done: int, total: int) -> None:
+        if name not in found:
+            found[name] = bar(progress, name)
+        found[name](done, total)
+
+    return move
+
+
+def settings_of(config: Path | None, start_from: Path | None) -> MaskingConfig:
+    """The settings of a file, or those that suit the start.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds other settings.
+    UsageError
+        If they say that the network starts from weights, and there are none.
+    """
+    from immunecam.training.masking import MaskingConfig
+
+    if config is None:
+        return MaskingConfig() if start_from is None else MaskingConfig.from_weights()
+    settings = MaskingConfig.load(config)
+    if settings.started and start_from is None:
+        raise UsageError("the settings say that the network starts from another's weights: give --start-from FILE")
+    return settings
 
 
 def check_lfw(data: Path, fold: int | None = None) -> None:

@@ -193,7 +193,11 @@ def test_the_report_is_one_command(made, call):
         (("evaluate", "b.run", "--key-file", "key"), 3, "was trained with another set of channels"),
         (("evaluate", "a.run", "--key-file", "key", "--own", "judge.pt"), 2, "give --recognizer, too"),
         (("evaluate", "a.run", "a.run", "--key-file", "key"), 2, "two runs are called 'a.run'"),
-        (("evaluate", "a.run", "--key-file", "key", "--mixing", "judge.pt"), 3, "no report of `immunecam masking comp"),
+        (
+            ("evaluate", "a.run", "--key-file", "key", "--mixing", "judge.pt"),
+            3,
+            "give one of immunecam masking compare --json",
+        ),
         (("evaluate", "data", "--key-file", "key"), 3, "'data' is no run of masked training"),
         (("evaluate", "orders.run", "--key-file", "key"), 3, "was trained on people of every training fold"),
         (("evaluate", "a.run", "--key-file", "key", "--fold", "9"), 3, "has no pairs of fold 9"),
@@ -272,6 +276,11 @@ def test_the_report_is_one_command(made, call):
             "another masking key",
         ),
         (
+            ("compare", "--recognizer", "judge.pt", "--work", "w", "--config", "started.json"),
+            2,
+            "the settings say that the network starts from another's weights: give --start-from FILE",
+        ),
+        (
             ("compare", "--recognizer", "judge.pt", "--work", "w", "--config", "small.json", "--way", "twice"),
             2,
             "--way is 'twice', but must be one of none, fixed 2, fixed 4, uniform, adaptive",
@@ -293,6 +302,7 @@ def test_bad_input_is_one_sentence_before_any_work(made, call, tmp_path, argumen
     MaskFile(MaskSpec.of(others, 14), own.mean, own.std, own.key_check).save(tmp_path / "b.run" / "mask.safetensors")
     small = {"distilled": 0.0, "arcface": 1.0, "mixing": "none", "batch": 3}
     (tmp_path / "small.json").write_text(json.dumps(small))
+    (tmp_path / "started.json").write_text(json.dumps(small | {"batch": 6, "started": True}))
     (tmp_path / "even.json").write_text(json.dumps(small | {"batch": 6}))
     found, out, error = call("masking", *arguments, "--data", "data")
     assert said in error
