@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ def kept(file: Path, of: Any, make: Callable[[], Any]) -> Any:
     Parameters
     ----------
     file : Path
-        Its folder is made if missing.
+        Its folder is made if missing; a damaged one is replaced.
     of : object
         Everything that the result depends on, as JSON takes it.
     make : callable
@@ -26,9 +27,10 @@ def kept(file: Path, of: Any, make: Callable[[], Any]) -> Any:
     """
     of = json.loads(json.dumps(of))  # as it comes back from the file
     if file.is_file():
-        found = json.loads(file.read_text())
-        if found["of"] == of:
-            return found["what"]
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged file is found anew
+            found = json.loads(file.read_text())
+            if found["of"] == of:
+                return found["what"]
     made = json.loads(json.dumps(make()))
     file.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(file) as partial:

@@ -24,7 +24,7 @@ from immunecam.training.masking.mask_file import steps_of
 from immunecam.training.masking.people import person_of
 from immunecam.training.masking.trained import load_trained
 
-__all__ = ["SCHEMA", "TRAINING_FOLDS", "cosines", "held_out_folds", "measure", "people_of_fold"]
+__all__ = ["SCHEMA", "TRAINING_FOLDS", "check_measurable", "cosines", "held_out_folds", "measure", "people_of_fold"]
 
 SCHEMA = "immunecam.masking/1"
 TRAINING_FOLDS = range(1, 8)
@@ -69,7 +69,7 @@ def cosines(recognizer: MaskedRecognizer, pairs: Pairs, key: MaskKey | None = No
     orders: torch.Tensor | None = None
     if key is not None and recognizer.mask is not None:
         count = recognizer.mask.spec.channels
-        orders = torch.tensor([key.permutation(count, f"order of enrolment {n}") for n in range(len(pairs))])
+        orders = torch.tensor([key.enrolment_order(count, n) for n in range(len(pairs))])
     with torch.no_grad():
         left, right = (
             torch.cat(
@@ -82,6 +82,12 @@ def cosines(recognizer: MaskedRecognizer, pairs: Pairs, key: MaskKey | None = No
         )
     found: NDArray[np.float64] = (left * right).sum(1).double().numpy()
     return found
+
+
+def check_measurable(runs: Sequence[Path], key: MaskKey | None, data: Path) -> None:
+    """Refuse runs that `measure` would refuse, before anything takes time; arguments and errors are the same."""
+    for run in runs:
+        _folds_of(run, load_trained(run, key)[1], data / "lfw" / "pairs.csv")
 
 
 def measure(runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8) -> list[dict[str, Any]]:
@@ -106,19 +112,23 @@ def measure(runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8
     lfw = data / "lfw"
     table = lfw / "pairs.csv"
     loaded = [(run, *load_trained(run, key)) for run in runs]
-    folds = {run: held_out_folds(table, set(about["held_out"])) for run, _, about in loaded}
-    for run, found in folds.items():
-        if not found:
-            raise InputError(
-                f"the run {str(run)!r} was trained on people of every training fold, so no threshold can be set on "
-                "others: train with --pairs and --hold-out"
-            )
+    folds = {run: _folds_of(run, about, table) for run, _, about in loaded}
     training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     pairs = load_pairs(table, judged, range(fold, fold + 1))
     known = {f: load_pairs(table, training, range(f, f + 1)) for f in {f for found in folds.values() for f in found}}
     return [
         _row(run, recognizer, about, key, [known[f] for f in folds[run]], pairs) for run, recognizer, about in loaded
     ]
+
+
+def _folds_of(run: Path, about: dict[str, Any], table: Path) -> list[int]:
+    found = held_out_folds(table, set(about["held_out"]))
+    if not found:
+        raise InputError(
+            f"the run {str(run)!r} was trained on people of every training fold, so no threshold can be set on "
+            "others: train with --pairs and --hold-out"
+        )
+    return found
 
 
 def _row(

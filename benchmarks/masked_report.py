@@ -11,7 +11,7 @@ from typing import Any
 from immunecam.benchmarks.kept import kept
 from immunecam.benchmarks.masked_inversion import attackers_gan, invert
 from immunecam.benchmarks.masked_privacy import attack, write_sheet
-from immunecam.benchmarks.masked_recognition import measure
+from immunecam.benchmarks.masked_recognition import check_measurable, measure
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.gan_trainer import GanConfig
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig
@@ -86,8 +86,7 @@ def evaluate(
         "recognition", "recovery" and "inversion".
     """
     found: dict[str, list[dict[str, Any]]] = {"recognition": [], "recovery": [], "inversion": []}
-    for run in runs:
-        trained_with(run / "checkpoint.safetensors")  # said now, not after the first one's attacks
+    check_measurable(runs, key, data)  # said now, not after the first one's attacks
     weights = {run: hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest() for run in runs}
     for run in runs:
         tell(f"{run.name}: recognition", 0, 1)
@@ -192,6 +191,12 @@ _LIMITS = """\
   encrypted as well; the gate does.
 - **A fixed key is broken by 200 known pairs.** Everything about a mask is affine. Who can show faces to a device and
   see them masked solves for the mask by least squares; the table has what is seen then.
+- **Orders of each enrolment's own stay off the device.** `masking train --permutation enrolment` trains for them,
+  `evaluate` compares every pair in its own, and the table has what somebody sees who knows none of them. They hide
+  masked faces that leave a machine. A gate keeps templates and no masked face, and a recogniser of any order is
+  trained to give the same template in each: its store would hide nothing more. Undone before the recogniser an order
+  would do nothing at all; not undone, every person enrolled would cost `identify` a pass of the recogniser. So
+  `masking export` refuses such a run.
 - **The recogniser undoes the mask.** Its first layer was fitted to do so. Whoever has the bundle's recogniser needs no
   key to see masked faces. Keep the bundle where the key is.
 - **Patents.** A patent application covers related work. Have freedom to operate checked before you sell it.

@@ -31,6 +31,8 @@ __all__ = ["app", "main"]
 # Newer typer carries its own copy of click and older uses the installed one; both spell the base of usage errors so.
 _CLICK_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="immunecam",
     help="Removes adversarial perturbations from camera faces, in front of any face recogniser.",
@@ -77,13 +79,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
+        if code == _INTERRUPTED:  # newer typer answers Ctrl-C itself, and says nothing
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except ImmuneCamError as error:
         return _say(str(error), error.exit_code)
     except _CLICK_ERROR as error:
         return _say(error.format_message(), 2)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; nothing half-written was kept", 130)
+        return _say("interrupted; nothing half-written was kept", _INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the interpreter's own flush at exit)
         return 0

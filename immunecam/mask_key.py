@@ -82,7 +82,7 @@ class MaskKey:
         count : int
             0 or more.
         purpose : str
-            Such as "pairs", "order", or "order of enrolment 17".
+            Such as "pairs" or "order".
         """
         words = self._words(purpose)
         order = list(range(count))
@@ -92,6 +92,17 @@ class MaskKey:
             other = word % (last + 1)
             order[last], order[other] = order[other], order[last]
         return tuple(order)
+
+    def enrolment_order(self, count: int, enrolment: int | str) -> tuple[int, ...]:
+        """The order of `count` channels that is one enrolment's own, and comes on top of the mask's.
+
+        Parameters
+        ----------
+        count : int
+        enrolment : int or str
+            Its number or name; one that is not enrolled anew has the same order again.
+        """
+        return self.permutation(count, f"order of enrolment {enrolment}")
 
     def _words(self, purpose: str) -> Iterator[int]:
         key, block = self._derive("permutation " + purpose), 0

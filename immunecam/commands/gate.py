@@ -24,6 +24,7 @@ from immunecam.commands.gate_options import (
     gate_key,
 )
 from immunecam.commands.options import Json, log_to_stderr
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError, UsageError
 
@@ -84,6 +85,7 @@ def enrol(
     """
     log_to_stderr(False)
     _check_allowed(gate, allow_not_live)
+    check_outputs(json_report)
     with gate.open(create=True) as opened:
         found = opened.enrol(
             person,
@@ -109,6 +111,7 @@ def enrol_all(
     """Enrol many people at once. Each is on the disk when it is counted; those with poor pictures are told."""
     log_to_stderr(False)
     _check_allowed(gate, allow_not_live)
+    check_outputs(json_report)
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no folder: give one with a folder of pictures for each person")
     people = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -217,6 +220,7 @@ def _decide(options: GateOptions, decision: DecisionOptions, person: str | None,
     from immunecam.runtime.frames import FrameSource
 
     log_to_stderr(False)
+    check_outputs(decision.json_report)  # before a decision is in the trail that the report would lack
     console, events = Console(), list["GateEvent"]()
     with options.open(
         threshold=decision.threshold, min_frames=decision.min_frames, save_images=decision.save_images

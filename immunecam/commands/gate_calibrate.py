@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from immunecam.commands.gate_options import GateOptions
 from immunecam.commands.options import Json, log_to_stderr
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError, UsageError
 
@@ -64,6 +65,7 @@ def calibrate(
     log_to_stderr(False)
     if not 0 < fmr < 0.5:
         raise UsageError(f"--fmr is {fmr!r}, but a rate to calibrate to must be above 0 and below 0.5")
+    check_outputs(json_report)
     table = None if pairs is None else read_pairs(pairs)
     only = None if table is None else {name for left, right, _ in table for name in (left, right)}
     console = Console()

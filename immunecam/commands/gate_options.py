@@ -12,6 +12,7 @@ from immunecam.commands.options import Json, Liveness, LivenessView, LivenessVie
 from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
+    from immunecam.mask_key import MaskKey
     from immunecam.runtime.bundle import Bundle
     from immunecam.runtime.gate.access_gate import AccessGate
     from immunecam.runtime.gate.keys import GateKey
@@ -24,7 +25,9 @@ __all__ = [
     "GateOptions",
     "KeyFile",
     "Store",
+    "check_one_recognizer",
     "gate_key",
+    "mask_key",
     "masked_embedder",
 ]
 
@@ -50,6 +53,22 @@ def gate_key(file: Path | None) -> GateKey:
     from immunecam.runtime.gate.keys import GateKey
 
     return GateKey.from_environment() if file is None else GateKey.from_file(file)
+
+
+def mask_key(file: Path | None) -> MaskKey:
+    """The masking key that follows from the gate's."""
+    from immunecam.mask_key import MaskKey
+
+    return MaskKey(gate_key(file).derive("masking"))
+
+
+def check_one_recognizer(recognizer: Path | None, masked: bool) -> None:
+    """Refuse two recognisers: of which one the scores were would not be said."""
+    if masked and recognizer is not None:
+        raise UsageError(
+            f"--masked takes the bundle's own recogniser, but {str(recognizer)!r} is given as another: leave out "
+            "--masked, or --recognizer and IMMUNECAM_GATE_RECOGNIZER"
+        )
 
 
 def masked_embedder(bundle: Bundle, key: GateKey, *, threads: int | None, provider: str) -> MaskedEmbedder:
@@ -109,6 +128,7 @@ class GateOptions:
 
         if self.recognizer is None and not self.masked:
             raise UsageError("no recogniser was given: give --recognizer FILE.toml, or --masked for the bundle's own")
+        check_one_recognizer(self.recognizer, self.masked)
         if not self.purify and self.bundle is not None and not self.liveness and not self.masked:
             raise UsageError("--bundle names a purifier, but --no-purify leaves purification out: give one of both")
         key = gate_key(self.key_file)

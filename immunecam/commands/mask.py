@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.gate_options import KeyFile, mask_key
 from immunecam.commands.options import Json, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs, check_picture
 from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -40,15 +41,16 @@ def mask(
     import numpy as np
 
     from immunecam.files import written_whole
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.masking import FaceMask
     from immunecam.runtime.masking_sheet import kept_energy, masking_sheet
     from immunecam.runtime.purifier import Purifier
     from immunecam.runtime.report import write_report
 
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"the picture to write is {str(out)!r}, but its name must end in .png")
-    opened = FaceMask.load(bundle, MaskKey(gate_key(key_file).derive("masking")), trust=trust_of(trust, None))
+    check_picture(out)
+    check_outputs(out, json_report)
+    if out.exists() and picture.exists() and out.samefile(picture):
+        raise UsageError(f"the picture to write, {str(out)!r}, is the one to read: name another file")
+    opened = FaceMask.load(bundle, mask_key(key_file), trust=trust_of(trust, None))
     face = _face(picture, aligned, finder)
     shown = face
     if purify:

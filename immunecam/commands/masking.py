@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, training_material
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bar, bars, check_lfw, settings_of, training_material
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, check_picture, make_folder
 from immunecam.commands.requirements import require_device, require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 if TYPE_CHECKING:
     from immunecam.mask_key import MaskKey
@@ -62,12 +63,6 @@ class Method(str, Enum):
     mean = "mean"
     linear = "linear"
     network = "network"
-
-
-def _mask_key(file: Path | None) -> MaskKey:
-    from immunecam.mask_key import MaskKey
-
-    return MaskKey(gate_key(file).derive("masking"))
 
 
 @app.command()
@@ -120,8 +115,6 @@ def train(
     """Train a recogniser of masked faces, and the strategy that mixes them."""
     require_training()
     device = require_device(device)
-    from immunecam.training.masking import MaskingConfig
-
     changes: dict[str, Any] = {
         "mixing": mixing.value if mixing else None,
         "k": k,
@@ -136,12 +129,7 @@ def train(
         "seed": seed,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    if config is not None:
-        settings = MaskingConfig.load(config)
-    else:
-        settings = MaskingConfig() if start_from is None else MaskingConfig.from_weights()
-    if settings.started and start_from is None:
-        raise UsageError("the settings say that the network starts from another's weights: give --start-from FILE")
+    settings = settings_of(config, start_from)
     changes["started"] = start_from is not None
     if keep is not None:
         changes["frequencies"] = None  # those that the settings name are as many as they are
@@ -153,7 +141,7 @@ def train(
         raise UsageError(str(error)) from None
     if settings.distilled and teacher is None:
         raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or --distilled 0")
-    key = _mask_key(key_file) if settings.masked else None
+    key = mask_key(key_file) if settings.masked else None
     _train(settings, data, out, teacher, start_from, key, pairs, hold_out, embeddings, resume, device)
 
 
@@ -175,8 +163,9 @@ def _train(
 
     keep_freed_memory()
     with bars() as progress:
-        _folder(out)
+        make_folder(out)
         kept = out / "teacher.safetensors" if embeddings is None else embeddings
+        check_outputs(kept)
         material = training_material(
             settings,
             data,
@@ -262,7 +251,15 @@ def attack(
 
     if per_enrolment and k > 1:
         raise UsageError("mixes are of faces in one order: give either --per-enrolment or --k")
-    key, judge = _mask_key(key_file), Recognizer.load(recognizer)
+    if encodings > 1 and k == 1:
+        raise UsageError(f"--encodings {encodings} are mixes of a face with others: give --k, of how many faces, too")
+    if sheet is not None:
+        check_picture(sheet)
+    check_outputs(sheet, json_report)
+    check_lfw(data)
+    key, judge, work = mask_key(key_file), Recognizer.load(recognizer), work or run / "attack"
+    if Method.network in method:
+        make_folder(work)
     keep_freed_memory()
     found = [
         attacked(
@@ -276,7 +273,7 @@ def attack(
             encodings=encodings,
             faces=faces,
             people=people,
-            work=work or run / "attack",
+            work=work,
             config=RecoveryConfig(steps=steps),
             resume=resume,
         )
@@ -299,10 +296,3 @@ def attack(
         write_sheet(found[-1], sheet)
     if json_report is not None:
         write_report(json_report, SCHEMA, [one.row for one in found], bundle_sha256=None)
-
-
-def _folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the run folder {str(out)!r} cannot be made ({error.strerror}): name another") from None

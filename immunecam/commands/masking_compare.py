@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars, training_material
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bar, bars, check_lfw, named_bars, settings_of, training_material
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 __all__ = ["compare"]
 
@@ -57,20 +58,15 @@ def compare(
     require_training()
     from immunecam.benchmarks.masked_mixing import SCHEMA, WAYS
     from immunecam.benchmarks.masked_mixing import compare as compared
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig
-    from immunecam.training.masking import MaskingConfig
     from immunecam.training.recognizer import Recognizer
 
     ways = way or list(WAYS)
     if wrong := [name for name in ways if name not in WAYS]:
         raise UsageError(f"--way is {wrong[0]!r}, but must be one of {', '.join(WAYS)}")
-    if config is not None:
-        settings = MaskingConfig.load(config)
-    else:
-        settings = MaskingConfig() if start_from is None else MaskingConfig.from_weights()
+    settings = settings_of(config, start_from)
     if settings.distilled and teacher is None:
         raise UsageError("distillation needs a recogniser to learn from: give --teacher FILE, or settings without it")
     changes: dict[str, Any] = {"masked": True, "started": start_from is not None}
@@ -80,15 +76,14 @@ def compare(
             settings.replace(**WAYS[name])
     except ValueError as error:
         raise UsageError(str(error)) from None
-    key = MaskKey(gate_key(key_file).derive("masking"))
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the work folder {str(work)!r} cannot be made ({error.strerror}): name another") from None
+    key = mask_key(key_file)
+    check_lfw(data, fold)
+    make_folder(work)
+    lfw, kept = data / "lfw", work / "teacher.safetensors" if embeddings is None else embeddings
+    check_outputs(kept, json_report)
+    judge = Recognizer.load(recognizer)
     keep_freed_memory()
     with bars() as progress:
-        lfw = data / "lfw"
-        kept = work / "teacher.safetensors" if embeddings is None else embeddings
         material = training_material(
             settings,
             lfw / "train_112.zip",
@@ -100,13 +95,6 @@ def compare(
             device="cpu",
             bar=lambda name: bar(progress, name),
         )
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar(progress, what)
-            tasks[what](done, total)
-
         rows = compared(
             settings,
             material.faces,
@@ -114,14 +102,14 @@ def compare(
             material.start,
             key,
             data,
-            Recognizer.load(recognizer),
+            judge,
             work,
             held_out=sorted(material.held_out),
             ways=ways,
             people=people,
             recovery=RecoveryConfig(steps=network_steps) if network_steps else None,
             fold=fold,
-            tell=tell,
+            tell=named_bars(progress),
         )
     table = Table(
         "mixing", "accuracy, %", "of 2 3 4 5 6, %", "attack", "SSIM", "verified, %", "identified, %", "privacy"

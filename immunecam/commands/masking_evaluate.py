@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -11,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bars, check_lfw, named_bars
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
 from immunecam.errors import InputError, UsageError
 
@@ -64,8 +64,7 @@ def evaluate(
     from immunecam.benchmarks.masked_report import SCHEMA, markdown
     from immunecam.benchmarks.masked_report import evaluate as evaluated
     from immunecam.files import written_whole
-    from immunecam.mask_key import MaskKey
-    from immunecam.runtime.report import write_report
+    from immunecam.runtime.report import read_report, write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.gan_trainer import GanConfig
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig
@@ -77,25 +76,18 @@ def evaluate(
             raise UsageError(
                 f"--{option} is for attacks, which an independent recogniser judges: give --recognizer, too"
             )
-    for file in (json_report, docs):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"there is no folder {str(file.parent)!r} to write {file.name} into: make it")
+    check_outputs(json_report, docs)
+    check_lfw(data, fold)
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise UsageError(f"two runs are called {max(names, key=names.count)!r}: rename one, for reports go by names")
-    key = MaskKey(gate_key(key_file).derive("masking")) if any(is_masked(run) for run in runs) else None
-    compared = [] if mixing is None else _rows(mixing, MIXING)
+    key = mask_key(key_file) if any(is_masked(run) for run in runs) else None
+    compared = [] if mixing is None else read_report(mixing, MIXING, "immunecam masking compare").get("rows", [])
     for folder in (work, pictures):
-        _folder(folder)
+        if folder is not None:
+            make_folder(folder)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as passing, bars() as progress:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar(progress, what)
-            tasks[what](done, total)
-
         found = evaluated(
             runs,
             key,
@@ -111,7 +103,7 @@ def evaluate(
             search_steps=search_steps,
             queries=queries,
             pictures=pictures,
-            tell=tell,
+            tell=named_bars(progress),
         )
     _print(found)
     parts = {"recovery": found["recovery"], "inversion": found["inversion"], "mixing": compared}
@@ -149,23 +141,3 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
             scores = (f"{row['ssim']:.3f}", f"{row['psnr_db']:.1f}", f"{row['verified_percent']:.1f}")
             table.add_row(row["run"], row[first], *scores, f"{row['identified_percent']:.1f}", f"{row['privacy']:.3f}")
         console.print(table)
-
-
-def _rows(file: Path, schema: str) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(file.read_text())
-        if found["schema"] != schema:
-            raise ValueError(f"its schema is {found['schema']!r}")
-        return list(found["rows"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{str(file)!r} is no report of `immunecam masking compare` ({error}): give its --json file"
-        ) from None
-
-
-def _folder(folder: Path | None) -> None:
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(folder)!r} cannot be made ({error.strerror}): name another") from None

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import KeyFile, gate_key
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import check_lfw
 from immunecam.commands.options import Json, PassphraseFile, SigningKey, signing_key
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import InputError
 
 __all__ = ["export"]
 
@@ -37,9 +39,8 @@ def export(
 ) -> None:
     """Export mask and recogniser to ONNX, compare them with PyTorch, and put them into a bundle. The key stays out."""
     require_training()
-    from immunecam.benchmarks.masked_recognition import measure
+    from immunecam.benchmarks.masked_recognition import check_measurable, measure
     from immunecam.export.masking_graphs import masking_graphs
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.bundle_masking import put_masking
     from immunecam.runtime.bundle_parts import check_takes_part
     from immunecam.runtime.masking_record import MaskingRecord
@@ -47,17 +48,19 @@ def export(
     from immunecam.training.faces import FaceSet, from_uint8
     from immunecam.training.masking.trained import load_trained
 
-    if json_report is not None and not json_report.parent.is_dir():
-        raise UsageError(f"there is no folder {str(json_report.parent)!r} to write {json_report.name} into: make it")
+    check_outputs(json_report)
     private = signing_key(sign, passphrase_file)
     check_takes_part(into, sign=private)
-    key = MaskKey(gate_key(key_file).derive("masking"))
+    key = mask_key(key_file)
     recognizer, about = load_trained(run, key)
     if about["config"]["permutation"] == "enrolment":
         raise InputError(
-            f"the recogniser {str(run)!r} wants an order for each enrolment, which a device here does not have: train "
-            "one with --permutation fixed"
+            f"the recogniser {str(run)!r} was trained for an order of each enrolment's own, which would hide nothing "
+            "in a gate's store: train one with --permutation fixed"
         )
+    if data is not None:  # now, not after the export
+        check_lfw(data, fold)
+        check_measurable([run], key, data)
     some = FaceSet.load(faces)
     pixels = some.pixels[:: max(1, len(some) // _FACES)][:_FACES]
     with Console(stderr=True).status("exporting") as status:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from immunecam.commands.gate_options import KeyFile, gate_key
-from immunecam.commands.masking_material import bar, bars
+from immunecam.commands.gate_options import KeyFile, mask_key
+from immunecam.commands.masking_material import bar, bars, check_lfw, named_bars
 from immunecam.commands.options import Json
+from immunecam.commands.outputs import check_outputs, check_picture, make_folder
 from immunecam.commands.requirements import require_training
 
 __all__ = ["invert"]
@@ -55,14 +56,18 @@ def invert(
     from immunecam.benchmarks.masked_inversion import SCHEMA, attackers_gan
     from immunecam.benchmarks.masked_inversion import invert as inverted
     from immunecam.benchmarks.masked_privacy import write_sheet
-    from immunecam.mask_key import MaskKey
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.gan_trainer import GanConfig
     from immunecam.training.masking.trained import is_masked, load_trained
     from immunecam.training.recognizer import Recognizer
 
-    key = MaskKey(gate_key(key_file).derive("masking")) if any(is_masked(run) for run in runs) else None
+    if sheet is not None:
+        check_picture(sheet)
+    check_outputs(sheet, json_report)
+    check_lfw(data)
+    make_folder(work)
+    key = mask_key(key_file) if any(is_masked(run) for run in runs) else None
     for run in runs:
         load_trained(run, key)  # a wrong key is said now, not after the generator's training
     judge, attackers = Recognizer.load(recognizer), Recognizer.load(own)
@@ -73,12 +78,7 @@ def invert(
         gan = attackers_gan(
             GanConfig(steps=gan_steps), data, attackers, work, on_step=lambda step, _: moved(step, gan_steps)
         )
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar(progress, what)
-            tasks[what](done, total)
+        tell = named_bars(progress)
 
         for run in runs:
             found += inverted(

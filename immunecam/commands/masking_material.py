@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from immunecam.errors import InputError, UsageError
+
 if TYPE_CHECKING:
     from immunecam.training.faces import FaceSet
-    from immunecam.training.masking import TeacherEmbeddings
+    from immunecam.training.masking import MaskingConfig, TeacherEmbeddings
     from immunecam.training.masking.starting import StartingWeights
 
-__all__ = ["TrainingMaterial", "bar", "bars", "training_material"]
+__all__ = ["TrainingMaterial", "bar", "bars", "check_lfw", "named_bars", "settings_of", "training_material"]
+
+_LFW = ("train_112.zip", "dev_112.zip", "pairs.csv")
 
 _Step = Callable[[int, int], None]
 
@@ -48,6 +52,65 @@ def bar(progress: Progress, name: str) -> _Step:
     return lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def named_bars(progress: Progress) -> Callable[[str, int, int], None]:
+    """Bars by name, each new when it is first moved, by (name, done, total)."""
+    found: dict[str, _Step] = {}
+
+    def move(name: str, done: int, total: int) -> None:
+        if name not in found:
+            found[name] = bar(progress, name)
+        found[name](done, total)
+
+    return move
+
+
+def settings_of(config: Path | None, start_from: Path | None) -> MaskingConfig:
+    """The settings of a file, or those that suit the start.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds other settings.
+    UsageError
+        If they say that the network starts from weights, and there are none.
+    """
+    from immunecam.training.masking import MaskingConfig
+
+    if config is None:
+        return MaskingConfig() if start_from is None else MaskingConfig.from_weights()
+    settings = MaskingConfig.load(config)
+    if settings.started and start_from is None:
+        raise UsageError("the settings say that the network starts from another's weights: give --start-from FILE")
+    return settings
+
+
+def check_lfw(data: Path, fold: int | None = None) -> None:
+    """Refuse a folder that has not what recognition is measured on and attacks are judged on, before any of it begins.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.
+    fold : int, optional
+        Of the pairs, that there must be.
+
+    Raises
+    ------
+    InputError
+        If something is missing.
+    """
+    from immunecam.benchmarks.masked_recognition import people_of_fold
+
+    for name in _LFW:
+        if not (data / "lfw" / name).exists():
+            raise InputError(
+                f"there is no {str(data / 'lfw' / name)!r}: give as --data a folder that has lfw/ with "
+                f"{', '.join(_LFW[:-1])} and {_LFW[-1]}"
+            )
+    if fold is not None:
+        people_of_fold(data / "lfw" / "pairs.csv", fold)
+
+
 def training_material(
     settings: Any,
     data: Path,
@@ -61,13 +124,18 @@ def training_material(
     bar: Callable[[str], _Step],
 ) -> TrainingMaterial:
     """Read it; `settings` are a `MaskingConfig`, `embeddings` the file that keeps the teacher's."""
-    from immunecam.benchmarks.masked_recognition import people_of_fold
+    from immunecam.benchmarks.masked_recognition import TRAINING_FOLDS, people_of_fold
     from immunecam.training.faces import FaceSet
     from immunecam.training.masking import TeacherEmbeddings
     from immunecam.training.masking.people import without
     from immunecam.training.masking.starting import StartingWeights
     from immunecam.training.recognizer import Recognizer
 
+    if pairs is not None and hold_out not in TRAINING_FOLDS:
+        raise UsageError(
+            f"--hold-out is {hold_out}, but thresholds are set on people of a training fold: give one of "
+            f"{TRAINING_FOLDS[0]} to {TRAINING_FOLDS[-1]}"
+        )
     start = None if start_from is None else StartingWeights.load(start_from)
     held_out = people_of_fold(pairs, hold_out) if pairs is not None else set[str]()
     faces = FaceSet.load(data, colour=settings.colours == "ycbcr", progress=bar("reading"))

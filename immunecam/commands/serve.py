@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from immunecam.commands.gate_options import gate_key, masked_embedder
+from immunecam.commands.gate_options import check_one_recognizer, gate_key, masked_embedder
 from immunecam.commands.options import (
     BundleState,
     Liveness,
@@ -106,6 +106,7 @@ def serve(
     """Serve the purifier, and the gate, over HTTP: /openapi.json describes it. SIGTERM finishes what was accepted."""
     log_to_stderr(verbose)
     require_service()
+    check_one_recognizer(recognizer, masked)
     from immunecam.runtime.faces import face_finder
     from immunecam.runtime.liveness import LivenessDetector
     from immunecam.runtime.part_network import part_provider

@@ -83,7 +83,7 @@ def test_a_pair_is_compared_in_its_own_order(data):
     pixels = faces.pixels.numpy()
     pairs = Pairs(pixels[:2], pixels[2:4], np.array([True, False]))
     found = cosines(recognizer, pairs, KEY)
-    orders = torch.tensor([KEY.permutation(4, f"order of enrolment {n}") for n in range(2)])
+    orders = torch.tensor([KEY.enrolment_order(4, n) for n in range(2)])
     with torch.no_grad():
         left, right = (recognizer(from_uint8(faces.pixels[part]), orders) for part in (slice(0, 2), slice(2, 4)))
     assert np.allclose(found, (left * right).sum(1).numpy(), atol=1e-6)

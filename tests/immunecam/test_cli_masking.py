@@ -70,6 +70,11 @@ def test_from_faces_to_a_table(run, data, tmp_path):
         (("--distilled", "0"), 3, "the gate needs its key: give --key-file FILE"),
         ((), 2, "distillation needs a recogniser to learn from: give --teacher FILE, or --distilled 0"),
         (("--distilled", "0", "--batch", "4"), 2, "mixes of up to 6 faces cannot be made of batches of 4"),
+        (
+            ("--distilled", "0", "--mixing", "fixed", "--k", "5", "--batch", "4"),
+            2,
+            "mixes of up to 5 faces cannot be made of batches of 4",
+        ),
         (("--distilled", "0", "--mixing", "fixed", "--k", "9"), 2, "k is 9, but must be one of 2, 3, 4, 5, 6"),
         (("--distilled", "0", "--positions", "7"), 2, "positions is 7, but must be one of 14, 28, 56, 112"),
         (("--config", "nothing.json"), 3, "the settings 'nothing.json' cannot be used"),

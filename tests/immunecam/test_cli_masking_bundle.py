@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +29,11 @@ from immunecam.runtime.bundle import Bundle, default_bundle  # noqa: E402
 from immunecam.runtime.gate.keys import GateKey  # noqa: E402
 from immunecam.training.faces import FaceSet  # noqa: E402
 from immunecam.training.masking import MaskFile, MaskingConfig, MaskingTrainer  # noqa: E402
+from immunecam.training.masking.mask_file import steps_of  # noqa: E402
 from immunecam.training.masking.people import without  # noqa: E402
 
 Call = Callable[..., tuple[int, str, str]]
+KEYED = ("--key-file", "key")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = MaskingConfig(keep=12, width=0.125, size=16, steps=2, batch=6, gate_steps=1, distilled=0.0)
     own = MaskKey(key.derive("masking"))
     MaskingTrainer(config, faces, None, own, folder / "a.run", held_out=["c", "d"]).run()
+    orders = config.replace(permutation="enrolment", steps=1)
+    MaskingTrainer(orders, faces, None, own, folder / "orders.run").run()
     plain = config.replace(masked=False, mixing="none", steps=1)
     MaskingTrainer(plain, faces, None, None, folder / "plain.run", held_out=["c", "d"]).run()
     judge = torch.nn.Sequential(torch.nn.AvgPool2d(14), torch.nn.Flatten())
@@ -97,7 +104,15 @@ def test_a_picture_of_what_is_kept(made, call, tmp_path):
     assert 0 <= row["kept_energy_percent"] <= 100
     assert len(row["frequencies"]) == 12
     cv2.imwrite("nobody.png", np.full((300, 300, 3), 90, np.uint8))
+    GateKey.generate().write(tmp_path / "other")
+    before = Path("people/ann/0.png").read_bytes()
     for changed, code, said in (
+        (("mask", "nothing.png", *arguments[2:], "-o", "k.png"), 3, "'nothing.png' does not exist"),
+        ((*arguments[:-1], "other", "-o", "k.png"), 3, "door.immune was made with another masking key"),
+        ((*arguments, "-o", "no/k.png"), 2, "there is no folder 'no' to write k.png into"),
+        ((*arguments, "-o", "k.png", "--json", "."), 2, "the file to write, '.', is a folder"),
+        ((*arguments, "-o", "k.png", "--json", "k.png"), 2, "two outputs are both to be written to 'k.png'"),
+        ((*arguments, "-o", "people/ann/0.png"), 2, "'people/ann/0.png', is the one to read: name another file"),
         (("mask", "nobody.png", *arguments[2:], "-o", "k.png"), 3, "no face was found in 'nobody.png'"),
         ((*arguments, "-o", "k.jpg"), 2, "its name must end in .png"),
         ((*arguments, "--aligned", "-o", "k.png"), 3, "an aligned face has 112x112"),
@@ -107,6 +122,7 @@ def test_a_picture_of_what_is_kept(made, call, tmp_path):
         assert said in error
         assert found == code
     assert not list(tmp_path.glob("k.*"))
+    assert Path("people/ann/0.png").read_bytes() == before
 
 
 def test_a_gate_that_sees_masked_faces(made, call, tmp_path):
@@ -123,6 +139,17 @@ def test_a_gate_that_sees_masked_faces(made, call, tmp_path):
     assert report["purification"].startswith("purification by")
     code, _, error = call(*verify, *gate, "--save-images")
     assert (code, "no visible one is stored" in error) == (2, True)
+    code, _, error = call(*verify, *gate, "--recognizer", "r.toml")
+    assert (code, "own recogniser, but 'r.toml' is given as another" in error) == (2, True)
+    code, _, error = call("serve", *gate, "--recognizer", "r.toml")
+    assert (code, "own recogniser, but 'r.toml' is given as another" in error) == (2, True)
+    GateKey.generate().write(tmp_path / "other")
+    code, _, error = call(*verify, "--store", "new.gate", "--key-file", "other", *gate[4:])
+    assert (code, "door.immune was made with another masking key" in error) == (3, True)
+    decided = sum(path.read_bytes().count(b"\n") for path in Path("door.gate.audit").iterdir())
+    code, _, error = call(*verify, *gate, "--json", "no/v.json")
+    assert (code, "there is no folder 'no' to write v.json into" in error) == (2, True)
+    assert sum(path.read_bytes().count(b"\n") for path in Path("door.gate.audit").iterdir()) == decided
     code, _, error = call(*verify, *gate[:-1])
     assert (code, "give --recognizer FILE.toml, or --masked" in error) == (2, True)
     code, _, error = call(*verify, "--store", "door.gate", "--key-file", made / "key", "--masked")
@@ -166,13 +193,92 @@ def test_the_report_is_one_command(made, call):
         (("evaluate", "b.run", "--key-file", "key"), 3, "was trained with another set of channels"),
         (("evaluate", "a.run", "--key-file", "key", "--own", "judge.pt"), 2, "give --recognizer, too"),
         (("evaluate", "a.run", "a.run", "--key-file", "key"), 2, "two runs are called 'a.run'"),
-        (("evaluate", "a.run", "--key-file", "key", "--mixing", "judge.pt"), 3, "no report of `immunecam masking comp"),
+        (
+            ("evaluate", "a.run", "--key-file", "key", "--mixing", "judge.pt"),
+            3,
+            "give one of immunecam masking compare --json",
+        ),
         (("evaluate", "data", "--key-file", "key"), 3, "'data' is no run of masked training"),
+        (("evaluate", "orders.run", "--key-file", "key"), 3, "was trained on people of every training fold"),
+        (("evaluate", "a.run", "--key-file", "key", "--fold", "9"), 3, "has no pairs of fold 9"),
+        (("evaluate", "a.run", "--key-file", "key", "--json", "."), 2, "the file to write, '.', is a folder"),
+        (("evaluate", "a.run", "--key-file", "key", "--docs", "/proc/p.md"), 3, "nothing can be written into the fold"),
+        (("evaluate", "a.run", "--key-file", "key", "--work", "/proc"), 3, "nothing can be written into the folder '/"),
+        (("evaluate", "a.run", "--key-file", "key", "--work", "key"), 3, "the folder 'key' cannot be made"),
+        (("train", "--config", "small.json", "--key-file", "key", "-o", "/proc"), 3, "nothing can be written into"),
+        (
+            (
+                "train",
+                "--config",
+                "small.json",
+                "--key-file",
+                "key",
+                "-o",
+                "n.run",
+                "--pairs",
+                "p.csv",
+                "--hold-out",
+                "8",
+            ),
+            2,
+            "--hold-out is 8, but thresholds are set on people of a training fold: give one of 1 to 7",
+        ),
+        (
+            ("train", "--config", "small.json", "--key-file", "key", "-o", "n.run", "--embeddings", "no/e.safetensors"),
+            2,
+            "there is no folder 'no' to write e.safetensors into",
+        ),
+        (
+            ("attack", "a.run", "--key-file", "key", "--recognizer", "judge.pt", "--json", "no/r.json"),
+            2,
+            "no folder 'no'",
+        ),
+        (
+            ("attack", "a.run", "--key-file", "key", "--recognizer", "judge.pt", "--sheet", "s.jpg"),
+            2,
+            "the picture to write is 's.jpg', but its name must end in .png",
+        ),
+        (
+            ("attack", "a.run", "--key-file", "key", "--recognizer", "judge.pt", "--encodings", "9"),
+            2,
+            "--encodings 9 are mixes of a face with others: give --k",
+        ),
+        (
+            (
+                "invert",
+                "a.run",
+                "--key-file",
+                "key",
+                "--recognizer",
+                "judge.pt",
+                "--own",
+                "judge.pt",
+                "--work",
+                "/proc",
+            ),
+            3,
+            "nothing can be written into the folder '/proc'",
+        ),
+        (
+            ("compare", "--recognizer", "no.pt", "--work", "w", "--config", "even.json", "--key-file", "key"),
+            3,
+            "recognizer 'no.pt' does not exist",
+        ),
+        (
+            ("compare", "--fold", "9", "--recognizer", "judge.pt", "--work", "w", "--config", "even.json", *KEYED),
+            3,
+            "has no pairs of fold 9",
+        ),
         (("attack", "a.run", "--key-file", "other", "--recognizer", "judge.pt"), 3, "another masking key"),
         (
             ("invert", "a.run", "--key-file", "other", "--recognizer", "judge.pt", "--own", "judge.pt", "--work", "w"),
             3,
             "another masking key",
+        ),
+        (
+            ("compare", "--recognizer", "judge.pt", "--work", "w", "--config", "started.json"),
+            2,
+            "the settings say that the network starts from another's weights: give --start-from FILE",
         ),
         (
             ("compare", "--recognizer", "judge.pt", "--work", "w", "--config", "small.json", "--way", "twice"),
@@ -186,19 +292,50 @@ def test_the_report_is_one_command(made, call):
         ),
     ],
 )
-def test_bad_input_is_one_sentence(made, call, tmp_path, arguments, code, said):
-    for name in ("a.run", "data", "key", "judge.pt"):
+def test_bad_input_is_one_sentence_before_any_work(made, call, tmp_path, arguments, code, said):
+    for name in ("a.run", "orders.run", "data", "key", "judge.pt"):
         (tmp_path / name).symlink_to(made / name)
     GateKey.generate().write(tmp_path / "other")
     shutil.copytree(made / "a.run", tmp_path / "b.run")
     own = MaskFile.load(tmp_path / "b.run" / "mask.safetensors")
     others = [f for f in range(1, 64) if f not in own.spec.frequencies[0]][:12]
     MaskFile(MaskSpec.of(others, 14), own.mean, own.std, own.key_check).save(tmp_path / "b.run" / "mask.safetensors")
-    (tmp_path / "small.json").write_text(json.dumps({"distilled": 0.0, "arcface": 1.0, "mixing": "none", "batch": 3}))
-    found, _, error = call("masking", *arguments, "--data", "data")
+    small = {"distilled": 0.0, "arcface": 1.0, "mixing": "none", "batch": 3}
+    (tmp_path / "small.json").write_text(json.dumps(small))
+    (tmp_path / "started.json").write_text(json.dumps(small | {"batch": 6, "started": True}))
+    (tmp_path / "even.json").write_text(json.dumps(small | {"batch": 6}))
+    found, out, error = call("masking", *arguments, "--data", "data")
     assert said in error
     assert error.startswith("immunecam: ")
     assert found == code
+    assert not out
+
+
+def test_an_interrupted_training_can_be_gone_on_with(made, call, tmp_path):
+    small = {"distilled": 0.0, "arcface": 1.0, "keep": 4, "width": 0.125, "size": 8, "gate_steps": 1, "batch": 6}
+    (tmp_path / "long.json").write_text(json.dumps(small | {"steps": 100_000}))
+    arguments = ("masking", "train", "--data", made / "data" / "lfw" / "train_112.zip", "--config", "long.json")
+    arguments += ("--key-file", made / "key", "-o", "l.run", "--device", "cpu")
+    curves, over = Path("l.run/curves.csv"), threading.Event()
+
+    def press() -> None:
+        while not over.wait(0.05):
+            if curves.is_file() and curves.read_text().count("\n") > 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=press)
+    watcher.start()
+    try:
+        code, _, error = call(*arguments)
+    finally:
+        over.set()
+        watcher.join()
+    assert (code, error) == (130, "immunecam: interrupted; nothing half-written was kept")
+    assert steps_of("l.run/checkpoint.safetensors") >= 20
+    assert not list(Path("l.run").glob("*partial*"))
+    code, _, error = call(*arguments)
+    assert (code, "'l.run' already holds a run: go on with --resume" in error) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +345,13 @@ def test_bad_input_is_one_sentence(made, call, tmp_path, arguments, code, said):
         (("a.run", "--into", "door.immune", "--key-file", "other"), 3, "another masking key"),
         (("plain.run", "--into", "door.immune", "--key-file", "key"), 3, "the recogniser sees plain faces"),
         (("a.run", "--into", "door.immune"), 3, "the gate needs its key"),
+        (("orders.run", "--into", "door.immune", "--key-file", "key"), 3, "an order of each enrolment's own, which"),
+        (("a.run", "--into", "door.immune", "--key-file", "key", "--json", "no/r.json"), 2, "there is no folder 'no'"),
+        (("a.run", "--into", "door.immune", "--key-file", "key", "--data", "no"), 3, "no 'no/lfw/train_112.zip': give"),
     ],
 )
 def test_exports_that_are_refused(made, call, tmp_path, arguments, code, said):
-    for name in ("a.run", "plain.run", "data", "key"):
+    for name in ("a.run", "plain.run", "orders.run", "data", "key"):
         (tmp_path / name).symlink_to(made / name)
     shutil.copytree(default_bundle(), tmp_path / "door.immune")
     GateKey.generate().write(tmp_path / "other")

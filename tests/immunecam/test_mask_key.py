@@ -26,6 +26,7 @@ def test_permutations_never_change():
     assert KEY.permutation(12, "order") == (9, 3, 0, 7, 10, 2, 11, 4, 1, 6, 5, 8)
     assert KEY.check_value == "b2bdb722b90b91fe9e2f5a800ffa77e4"
     assert KEY.permutation(0, "order") == ()
+    assert KEY.enrolment_order(12, 17) == KEY.permutation(12, "order of enrolment 17")
 
 
 @settings(max_examples=30, deadline=None)
@@ -35,12 +36,10 @@ def test_every_number_occurs_once(count, purpose):
 
 
 def test_key_and_purpose_count():
-    found = {
-        key.permutation(36, purpose)
-        for key in (KEY, OTHER)
-        for purpose in ("pairs", "order", "order of enrolment 1", "order of enrolment 2")
+    found = {key.permutation(36, purpose) for key in (KEY, OTHER) for purpose in ("pairs", "order")} | {
+        key.enrolment_order(36, enrolment) for key in (KEY, OTHER) for enrolment in (1, 2, "ann")
     }
-    assert len(found) == 8
+    assert len(found) == 10
 
 
 def test_draws_are_even():

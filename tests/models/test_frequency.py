@@ -85,7 +85,7 @@ def test_masking_can_be_undone_where_nothing_was_dropped(positions, colours):
     shape = (2, 112, 112) if colours == "grey" else (2, 3, 112, 112)
     faces = pictures(1, *shape).float()
     mask = mask_of(MaskSpec.of(range(64), positions, colours), faces)
-    orders = torch.tensor([KEY.permutation(mask.spec.channels, f"order of enrolment {n}") for n in range(2)])
+    orders = torch.tensor([KEY.enrolment_order(mask.spec.channels, n) for n in range(2)])
     masked = mask(faces, orders)
     assert tuple(masked.shape) == (2, mask.spec.channels, positions, positions)
     assert float((mask.inverse(masked, orders).reshape(shape) - faces).abs().max()) < 1e-4

@@ -101,6 +101,22 @@ def test_it_learns_what_the_teacher_sees(faces, teacher, key, tiny, tmp_path):
     assert sum(found[-5:]) / 5 < 0.75 * found[0]
 
 
+def test_a_recogniser_of_any_order_sees_the_same_in_each(faces, key, tiny, tmp_path):
+    """Why orders by enrolment would hide nothing in a gate's store, as docs/masking.md says."""
+    few = FaceSet(faces.pixels[:6], faces.names[:6])
+    seen = torch.nn.functional.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    config = tiny.replace(mixing="none", arcface=0.0, steps=60, batch=16, positions=14, augment=False, lr=1e-2)
+    config = config.replace(frequencies=(1, 8), permutation="enrolment", ema_decay=0.9)
+    MaskingTrainer(config, few, TeacherEmbeddings(seen, seen, {"teacher": "drawn"}), key, tmp_path).run()
+    recognizer, _ = load_trained(tmp_path, key)
+    pixels = from_uint8(few.pixels)
+    one, other = (recognizer(pixels, torch.tensor([order] * 6)) for order in ((0, 1), (1, 0)))
+    assert not torch.allclose(recognizer.mask(pixels), recognizer.mask(pixels, torch.tensor([(1, 0)] * 6)), atol=0.1)
+    cosines = one @ other.T
+    assert float(cosines.diagonal().mean()) > 0.8
+    assert float(cosines[~torch.eye(6, dtype=torch.bool)].mean()) < 0.4  # not because all faces look alike
+
+
 @pytest.mark.parametrize("mixing", ["none", "fixed", "uniform"])
 def test_the_ways_to_compare_with(faces, teacher, key, tiny, tmp_path, mixing):
     config = tiny.replace(mixing=mixing, k=3, steps=1, frequencies=(1, 8), permutation="enrolment")
