@@ -225,6 +225,7 @@ _FIGURES: dict[str, Callable[[_Report], str]] = {
     "service_load": _service_load,
     "soak": _soak,
     "latency": _latency,
+    "latency_ais": _latency,
     "latency_one_face": _latency_one_face,
     "shared_analysis": _shared_analysis,
 }
