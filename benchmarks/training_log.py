@@ -67,7 +67,8 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
             "",
             f"1 - cos to the clean embedding is the mean of the last {_LAST} steps, over the clean and attacked faces "
             "that the run trains on, the learning rate having come down to zero. Runs of a group share their seed, so "
-            "they see the same faces and attacks.",
+            "they see the same faces and attacks. Where a group's times differ without a reason in the setting, the "
+            "machine had other work.",
             "",
             "| group | what | steps | 1 - cos | s a step |",
             "|---|---|---|---|---|",
