@@ -128,5 +128,6 @@ def compare(
                 ),
             )
             more = {f"{k}_percent": round(100 * share, 2) for k, share in choices.items()}
+            more["mixed_percent"] = settings.mixed_percent
             rows.append({"way": name, **recognised, **more, "collapse": collapse} | {**attacked, "run": run.name})
     return rows
