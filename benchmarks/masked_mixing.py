@@ -24,7 +24,7 @@ from immunecam.training.recognizer import Recognizer
 
 __all__ = ["SCHEMA", "WAYS", "compare"]
 
-SCHEMA = "immunecam.masking-mixing/1"
+SCHEMA = "immunecam.masking-mixing/2"
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "none": {"mixing": "none"},
     "fixed 2": {"mixing": "fixed", "k": 2},
