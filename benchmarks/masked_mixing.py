@@ -24,7 +24,7 @@ from immunecam.training.recognizer import Recognizer
 
 __all__ = ["SCHEMA", "WAYS", "compare"]
 
-SCHEMA = "immunecam.masking-mixing/1"
+SCHEMA = "immunecam.masking-mixing/2"
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "none": {"mixing": "none"},
     "fixed 2": {"mixing": "fixed", "k": 2},
@@ -128,5 +128,6 @@ def compare(
                 ),
             )
             more = {f"{k}_percent": round(100 * share, 2) for k, share in choices.items()}
+            more["mixed_percent"] = settings.mixed_percent
             rows.append({"way": name, **recognised, **more, "collapse": collapse} | {**attacked, "run": run.name})
     return rows

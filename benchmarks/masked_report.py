@@ -93,7 +93,9 @@ def evaluate(
         (row,) = kept(
             work / run.name / "recognition.json", [weights[run], fold], lambda run=run: measure([run], key, data, fold)
         )
-        found["recognition"].append(row)
+        config = load_mixer(run).config
+        chosen = "gates" if config.frequencies is None else "settings"
+        found["recognition"].append({**row, "mixed_percent": config.mixed_percent, "chosen_by": chosen})
     if judge is None:
         return found
     attacked_masks = set[str]()
@@ -218,8 +220,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         _USE,
         "## Recognition",
         "",
-        f"Pairs of LFW's fold {report['fold']}, at a threshold from people held out of the training.",
-        "",
+        f"{_counts(report['rows'], 'pairs')} pairs of LFW's fold {report['fold']}, at a threshold from people held",
+        _RECOGNISED,
         *_table(
             (
                 "run",
@@ -234,8 +236,10 @@ def markdown(report: Mapping[str, Any]) -> str:
             (
                 (
                     row["run"],
-                    f"{row['channels']} channels at {row['positions']}" if row["masked"] else "plain faces",
-                    row["mixing"],
+                    f"{row['channels']} channels at {row['positions']}, by {row['chosen_by']}"
+                    if row["masked"]
+                    else "plain faces",
+                    f"{row['mixing']}, {row['mixed_percent']:.0f} %" if row["mixed_percent"] else row["mixing"],
                     f"{row['steps']:,}",
                     f"{row['accuracy_percent']:.1f}",
                     f"{row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f}",
@@ -252,6 +256,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "## What is seen of a masked face",
             "",
             _SEEN,
+            _judged(report["recovery"]),
             *_scores(report["recovery"], ("run", "attack"), lambda row: (row["run"], row["seen"])),
         ]
     if report.get("inversion"):
@@ -260,6 +265,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "## Faces from templates",
             "",
             _INVERTED,
+            _judged(report["inversion"]),
             *_scores(
                 report["inversion"],
                 ("run", "box", "cosine to template"),
@@ -272,6 +278,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "## Mixes compared",
             "",
             _MIXES,
+            f"Steps of each: {_counts(report['mixing'], 'steps')}. {_judged(report['mixing'])}",
             *_scores(
                 report["mixing"],
                 ("mixing", "accuracy, %", "of 2, 3, 4, 5, 6, %", "attack"),
@@ -283,7 +290,27 @@ def markdown(report: Mapping[str, Any]) -> str:
                 ),
             ),
             *(f"\n{sentence[0].upper()}{sentence[1:]}." for sentence in _collapses(report["mixing"])),
-            *_gain(report["mixing"]),
+            *_gain(report["mixing"], report.get("recovery", [])),
+        ]
+    if report.get("speed"):
+        parts += [
+            "",
+            "## Time on a device",
+            "",
+            _TIMES,
+            *_table(
+                ("what", "faces at once", "threads", "ms", "worst process, ms"),
+                (
+                    (
+                        row["what"],
+                        str(row["batch"]),
+                        str(row["threads"]),
+                        f"{row['wall_p50_ms']:.2f}",
+                        f"{row['wall_p50_ms_worst_launch']:.2f}",
+                    )
+                    for row in report["speed"]
+                ),
+            ),
         ]
     return "\n".join([*parts, "", _LIMITS])
 
@@ -306,9 +333,19 @@ recogniser and follows its gradient; in the black box he is told scores. The cos
 template: near 1, the recogniser is fooled, whether or not anybody is to be seen.
 """
 
+_RECOGNISED = """\
+out of the training. Faces are masked as they are; a gate purifies them before. Channels are chosen by gates, which
+learn, or named by the settings. Beside the way of mixing stands how much of a batch is mixed.
+"""
+
+_TIMES = """\
+Milliseconds of one face on a CPU, of several at once its share: the median over processes of their medians, and the
+worst process. To purify, mask and recognise is what a gate does to a face.
+"""
+
 _MIXES = """\
 The same recogniser trained without mixes and with them, for as many steps each. The histogram is of how many faces the
-last mixes had; what is seen is of mixes as in the training.
+last mixes had; what is seen is of mixes as in the training, not of the faces of a batch that were left alone.
 """
 
 _USE = """\
@@ -321,25 +358,28 @@ immunecam masking train --data train_112.zip --pairs pairs.csv --teacher r1.pt -
 immunecam masking export masked.run --into mine.immune --faces train_112.zip --key-file door.key
 immunecam mask photo.jpg -o kept.png --bundle mine.immune --key-file door.key
 immunecam gate enrol ann ann/ --store door.gate --key-file door.key --bundle mine.immune --masked
+immunecam gate calibrate --data pictures/ --fmr 1e-3 --store door.gate --key-file door.key --bundle mine.immune --masked
 immunecam gate identify photo.jpg --store door.gate --key-file door.key --bundle mine.immune --masked
 immunecam serve --store door.gate --key-file door.key --bundle mine.immune --masked
 immunecam bench --bundle mine.immune
 ```
 
-Faces are purified, then masked, then recognised. `--start-from` takes over a MobileFaceNet's weights behind a layer
-that was fitted to undo the mask, so that the recogniser works before it is trained; `--config` and the other options
-are told by `immunecam masking train --help`. `bench` measures masking and recognising as stages, and needs no key.
-Mask and recogniser run on ONNX Runtime's CPU provider, or on TensorRT plans, which `immunecam export mine.immune
---target tensorrt` makes beside the purifier's, where `--provider tensorrt` is asked for; no such plan has run on a card
-yet, only on [stand-ins](exporting.md#what-has-run-where). A bundle that is written over another keeps that one's mask
-and recogniser unless it brings its own; `immunecam export --drop-masking` leaves them behind. The report on this page
-is made by
+Faces are purified, then masked, then recognised. `calibrate` finds the threshold that a decision needs, and keeps it in
+the store; a small rate needs many people. `--start-from` takes over a MobileFaceNet's weights behind a layer that was
+fitted to undo the mask, so that the recogniser works before it is trained; `--config` and the other options are told by
+`immunecam masking train --help`. `bench` measures masking and recognising as stages, and needs no key. Mask and
+recogniser run on ONNX Runtime's CPU provider, or on TensorRT plans, which `immunecam export mine.immune --target
+tensorrt` makes beside the purifier's, where `--provider tensorrt` is asked for; no such plan has run on a card yet,
+only on [stand-ins](exporting.md#what-has-run-where). A bundle that is written over another keeps that one's mask and
+recogniser unless it brings its own; `immunecam export --drop-masking` leaves them behind. The report on this page is
+made by
 
 ```sh
 immunecam masking compare --data data --recognizer r2.pt --teacher r1.pt --start-from r1.onnx --work mixes \\
   --key-file door.key --json mixing.json
+python -m immunecam.benchmarks.masking_speed mine.immune --key-file door.key --json speed.json
 immunecam masking evaluate masked.run plain.run --data data --key-file door.key --recognizer r2.pt --own r3.pt \\
-  --work work --mixing mixing.json --json masking.json --docs masking.md --pictures pictures
+  --work work --mixing mixing.json --speed speed.json --json masking.json --docs masking.md --pictures pictures
 ```
 """
 
@@ -370,21 +410,53 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _gain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What adaptive mixes hide beside frequencies alone, by the attack that verifies most people in each."""
-    most = {
-        way: max((row for row in rows if row["way"] == way), key=lambda row: row["verified_percent"], default=None)
-        for way in ("none", "adaptive")
-    }
-    before, after = most["none"], most["adaptive"]
+def _counts(rows: Iterable[Mapping[str, Any]], name: str) -> str:
+    """The values that rows have of a count, nearly always one."""
+    return ", ".join(f"{count:,}" for count in sorted({row[name] for row in rows}))
+
+
+def _judged(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"People judged: {_counts(rows, 'people')}, by {', '.join(sorted({row['judge'] for row in rows}))}.\n"
+
+
+def _gain(rows: Sequence[Mapping[str, Any]], recovery: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What adaptive mixes hide beside frequencies alone and beside other mixes, and when they hide nothing.
+
+    Each way counts by the attack that verifies most people.
+    """
+    most: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["way"] not in most or row["verified_percent"] > most[row["way"]]["verified_percent"]:
+            most[row["way"]] = row
+    before, after = most.pop("none", None), most.pop("adaptive", None)
     if before is None or after is None:
         return []
+    others = ""
+    if most:
+        best = min(most.values(), key=lambda row: row["verified_percent"])
+        others = (
+            f" Of the other ways {best['way']} hides most: SSIM {best['ssim']:.3f}, verified "
+            f"{best['verified_percent']:.0f} %, recognition {best['accuracy_percent']:.1f} %."
+        )
+    repeated = max((row for row in recovery if row["encodings"] > 1), key=lambda row: row["encodings"], default=None)
+    again = ""
+    if repeated is not None:
+        again = (
+            f" It is worth little where a face leaves in many mixes: {repeated['encodings']} of {repeated['mixes_of']} "
+            f"verify {repeated['verified_percent']:.0f} %."
+        )
+    alone = 100 - after["mixed_percent"]
+    if alone:
+        again += (
+            f" It is nothing to the {alone:.0f} % of a batch that were left alone here: they are seen as without mixes."
+        )
     return [
         f"\nAdaptive mixes beside frequencies alone, each by the attack that verifies most people: SSIM "
         f"{before['ssim']:.3f} -> {after['ssim']:.3f}, verified {before['verified_percent']:.0f} -> "
         f"{after['verified_percent']:.0f} %, recognition {before['accuracy_percent']:.1f} -> "
-        f"{after['accuracy_percent']:.1f} %. **That is worth something to faces that leave for a training elsewhere. A "
-        "device mixes nothing**: what it masks to recognise is seen as the lines without mixes say."
+        f"{after['accuracy_percent']:.1f} %.{others} **That is worth something to faces that leave for a training "
+        f"elsewhere.{again} A device mixes nothing**: what it masks to recognise is seen as the lines without mixes "
+        "say."
     ]
 
 

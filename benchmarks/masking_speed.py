@@ -27,7 +27,7 @@ from immunecam.runtime.masking import MaskedEmbedder
 from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.report import write_report
 
-__all__ = ["main"]
+__all__ = ["SCHEMA", "main"]
 
 SCHEMA = "immunecam.masking-speed/1"
 

@@ -51,6 +51,10 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="JSON report of `masking compare`, to be part of this one."),
     ] = None,
+    speed: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON report of `python -m immunecam.benchmarks.masking_speed`, likewise."),
+    ] = None,
     docs: Annotated[Optional[Path], typer.Option(metavar="PAGE", help="Write the page, as Markdown.")] = None,  # noqa: UP045
     pictures: Annotated[
         Optional[Path],  # noqa: UP045
@@ -63,6 +67,7 @@ def evaluate(
     from immunecam.benchmarks.masked_mixing import SCHEMA as MIXING
     from immunecam.benchmarks.masked_report import SCHEMA, markdown
     from immunecam.benchmarks.masked_report import evaluate as evaluated
+    from immunecam.benchmarks.masking_speed import SCHEMA as SPEED
     from immunecam.files import written_whole
     from immunecam.runtime.report import read_report, write_report
     from immunecam.training.allocator import keep_freed_memory
@@ -83,6 +88,7 @@ def evaluate(
         raise UsageError(f"two runs are called {max(names, key=names.count)!r}: rename one, for reports go by names")
     key = mask_key(key_file) if any(is_masked(run) for run in runs) else None
     compared = [] if mixing is None else read_report(mixing, MIXING, "immunecam masking compare").get("rows", [])
+    timed = [] if speed is None else read_report(speed, SPEED, "immunecam.benchmarks.masking_speed").get("rows", [])
     for folder in (work, pictures):
         if folder is not None:
             make_folder(folder)
@@ -106,7 +112,7 @@ def evaluate(
             tell=named_bars(progress),
         )
     _print(found)
-    parts = {"recovery": found["recovery"], "inversion": found["inversion"], "mixing": compared}
+    parts = {"recovery": found["recovery"], "inversion": found["inversion"], "mixing": compared, "speed": timed}
     report = {"rows": found["recognition"], "fold": fold, **parts}
     if json_report is not None:
         write_report(json_report, SCHEMA, found["recognition"], bundle_sha256=None, fold=fold, **parts)

@@ -77,10 +77,11 @@ class Calibration:
     def check_supported(self) -> None:
         """Raise an InputError if it cannot."""
         if not self.supported:
+            # A rate of 0.5 or more is refused before, so it is no way out.
+            other = f", or ask for {self.smallest_target:.2g} or more" if self.smallest_target < 0.45 else ""
             raise InputError(
                 f"a false match rate of {self.target:g} needs {math.ceil(3 / self.target):,} independent comparisons "
-                f"of different people (rule of three), but the data has {self.independent:,}: give more people, or ask "
-                f"for {self.smallest_target:.2g} or more"
+                f"of different people (rule of three), but the data has {self.independent:,}: give more people{other}"
             )
 
     def to_dict(self) -> dict[str, Any]:

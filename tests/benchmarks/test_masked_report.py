@@ -45,8 +45,39 @@ def test_adaptive_mixes_reach_their_goal(report):
     assert {row["way"] for row in report["mixing"]} == {"none", "fixed 2", "fixed 4", "uniform", "adaptive"}
 
 
+def test_masking_and_recognising_reach_their_goal(report):
+    """A face in less than 8 ms on two threads, alone and among others, the worst process included."""
+    speed = json.loads((ROOT / "benchmarks" / "results" / "masking_speed.json").read_text())
+    assert report["speed"] == speed["rows"]
+    found = {row["batch"]: row for row in report["speed"] if row["what"] == "mask, recognise"}
+    assert set(found) == {1, 8}
+    assert all(row["threads"] == 2 and row["wall_p50_ms_worst_launch"] < 8 for row in found.values())
+
+
+def test_adaptive_mixes_are_held_against_the_best_of_the_others(report):
+    rows = [{**row, "verified_percent": 1.5} if row["way"] == "uniform" else row for row in report["mixing"]]
+    assert "Of the other ways uniform hides most" in markdown({**report, "mixing": rows})
+    rows = [row for row in rows if row["way"] in ("none", "adaptive")]
+    assert "Of the other ways" not in markdown({**report, "mixing": rows})
+
+
+def test_what_many_mixes_of_a_face_give_away_is_beside_the_gain(report):
+    rows = [{**row, "verified_percent": 41.0} if row["encodings"] > 1 else row for row in report["recovery"]]
+    assert "30 of 3 verify 41 %" in markdown({**report, "recovery": rows})
+    rows = [row for row in rows if row["encodings"] == 1]
+    assert "leaves in many mixes" not in markdown({**report, "recovery": rows})
+
+
+def test_faces_of_a_batch_that_were_left_alone_are_told(report):
+    rows = [{**row, "mixed_percent": 75.0} for row in report["mixing"]]
+    assert "It is nothing to the 25 % of a batch" in markdown({**report, "mixing": rows})
+    rows = [{**row, "mixed_percent": 100.0} for row in report["mixing"]]
+    assert "of a batch that were left alone here" not in markdown({**report, "mixing": rows})
+
+
 def test_a_page_without_attacks(report):
-    bare = {**report, "recovery": [], "inversion": [], "mixing": []}
+    bare = {**report, "recovery": [], "inversion": [], "mixing": [], "speed": []}
     page = markdown(bare)
     assert "What is seen" not in page
+    assert "Time on a device" not in page
     assert "## What this is not" in page

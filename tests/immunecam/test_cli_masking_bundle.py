@@ -34,6 +34,7 @@ from immunecam.training.masking.people import without  # noqa: E402
 
 Call = Callable[..., tuple[int, str, str]]
 KEYED = ("--key-file", "key")
+SPEED = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "masking_speed.json"
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +162,12 @@ def test_the_report_is_one_command(made, call):
     arguments += ("--key-file", made / "key", "--recognizer", made / "judge.pt", "--own", made / "judge.pt")
     arguments += ("--work", "work", "--people", "2", "--network-steps", "2", "--gan-steps", "2", "--inverted", "2")
     arguments += ("--search-steps", "2", "--queries", "40")
-    code, _, error = call(*arguments, "--json", "r.json", "--docs", "page.md", "--pictures", "sheets")
+    code, _, error = call(*arguments, "--json", "r.json", "--docs", "page.md", "--pictures", "sheets", "--speed", SPEED)
     assert code == 0, error
     report = json.loads(Path("r.json").read_text())
     assert report["schema"] == "immunecam.masking/2"
     assert [row["masked"] for row in report["rows"]] == [True, False]
+    assert (report["rows"][0]["mixed_percent"], report["rows"][0]["chosen_by"]) == (100, "gates")
     assert {row["run"] for row in report["recovery"]} == {"a.run"}
     seen = {row["seen"] for row in report["recovery"]}
     assert {"guess", "network", "network, mixed as trained", "linear, 30 mixes of 3"} <= seen
@@ -177,6 +179,7 @@ def test_the_report_is_one_command(made, call):
     ]
     page = Path("page.md").read_text()
     assert page == markdown(report)
+    assert "| purify, mask, recognise | 8 |" in page
     assert "has been broken" in page
     assert "freedom to operate" in page
     assert "200 known pairs" in page
@@ -197,6 +200,11 @@ def test_the_report_is_one_command(made, call):
             ("evaluate", "a.run", "--key-file", "key", "--mixing", "judge.pt"),
             3,
             "give one of immunecam masking compare --json",
+        ),
+        (
+            ("evaluate", "a.run", "--key-file", "key", "--speed", "small.json"),
+            3,
+            "is no report of immunecam.benchmarks.masking_speed",
         ),
         (("evaluate", "data", "--key-file", "key"), 3, "'data' is no run of masked training"),
         (("evaluate", "orders.run", "--key-file", "key"), 3, "was trained on people of every training fold"),

@@ -179,6 +179,11 @@ class MaskingConfig:
         """Faces of the largest mix that there may be."""
         return {"none": 1, "fixed": self.k}.get(self.mixing, MIXED[-1])
 
+    @property
+    def mixed_percent(self) -> float:
+        """Of each batch, in [0, 100]: the other faces are masked alone."""
+        return 0.0 if self.mixing == "none" else round(100 * self.mixed, 2)
+
     def replace(self, **changes: Any) -> MaskingConfig:
         """The same with other values."""
         return dataclasses.replace(self, **changes)

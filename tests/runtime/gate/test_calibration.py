@@ -93,6 +93,8 @@ def test_what_the_data_cannot_support_is_told_by_the_rule_of_three():
     assert not found.supported
     with pytest.raises(InputError, match=r"needs 30,000 independent comparisons .* has 435: .* ask for 0.0069 or more"):
         found.check_supported()
+    with pytest.raises(InputError, match=r"has 6: give more people$"):  # not for 0.5, which would be refused
+        calibrate_identities(*people(4, 2, 0.5), 0.01).check_supported()
     assert found.fmr_high >= 3 / 435  # however many pictures: no error seen is not no error
     calibrate_identities(rows, who, 0.01).check_supported()
 
