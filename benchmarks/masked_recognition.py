@@ -6,7 +6,7 @@ is surer of them than of others, so its threshold is set on the folds that its r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from immunecam.benchmarks.evaluation.pairs import Pairs, load_pairs, read_table
 from immunecam.errors import InputError
 from immunecam.mask_key import MaskKey
 from immunecam.models.masked_recognizer import MaskedRecognizer
+from immunecam.runtime.bundle import Bundle
+from immunecam.runtime.purifier import Purifier
 from immunecam.training.faces import FaceSet, from_uint8
 from immunecam.training.masking.mask_file import steps_of
 from immunecam.training.masking.people import person_of
@@ -90,7 +92,9 @@ def check_measurable(runs: Sequence[Path], key: MaskKey | None, data: Path) -> N
         _folds_of(run, load_trained(run, key)[1], data / "lfw" / "pairs.csv")
 
 
-def measure(runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8) -> list[dict[str, Any]]:
+def measure(
+    runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8, *, bundle: Bundle | None = None
+) -> list[dict[str, Any]]:
     """A row for each run.
 
     Parameters
@@ -103,6 +107,8 @@ def measure(runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8
         Folder with `lfw/train_112.zip`, `lfw/dev_112.zip` and `lfw/pairs.csv`.
     fold : int
         That is judged.
+    bundle : Bundle, optional
+        Purifies all faces, as a gate does before it masks: those that are judged, and those of the threshold.
 
     Raises
     ------
@@ -116,9 +122,19 @@ def measure(runs: Sequence[Path], key: MaskKey | None, data: Path, fold: int = 8
     training, judged = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     pairs = load_pairs(table, judged, range(fold, fold + 1))
     known = {f: load_pairs(table, training, range(f, f + 1)) for f in {f for found in folds.values() for f in found}}
+    if bundle is not None:
+        with Purifier.load(bundle, provider="cpu", seed=0) as purifier:
+            pairs, *others = (_purified(one, purifier.purify) for one in (pairs, *known.values()))
+        known = dict(zip(known, others, strict=True))
+    by = None if bundle is None else bundle.name
     return [
-        _row(run, recognizer, about, key, [known[f] for f in folds[run]], pairs) for run, recognizer, about in loaded
+        _row(run, recognizer, about, key, [known[f] for f in folds[run]], pairs) | {"purified_by": by}
+        for run, recognizer, about in loaded
     ]
+
+
+def _purified(pairs: Pairs, purify: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Pairs:
+    return Pairs(purify(pairs.left), purify(pairs.right), pairs.same)
 
 
 def _folds_of(run: Path, about: dict[str, Any], table: Path) -> list[int]:

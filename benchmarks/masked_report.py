@@ -13,6 +13,7 @@ from immunecam.benchmarks.masked_inversion import attackers_gan, invert
 from immunecam.benchmarks.masked_privacy import attack, write_sheet
 from immunecam.benchmarks.masked_recognition import check_measurable, measure
 from immunecam.mask_key import MaskKey
+from immunecam.runtime.bundle import Bundle
 from immunecam.training.attacks.gan_trainer import GanConfig
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig
 from immunecam.training.masking.mask_file import trained_with
@@ -36,6 +37,7 @@ def evaluate(
     work: Path,
     *,
     fold: int = 8,
+    bundle: Bundle | None = None,
     judge: Recognizer | None = None,
     own: Recognizer | None = None,
     people: int = 100,
@@ -61,6 +63,8 @@ def evaluate(
         Made if missing.
     fold : int
         Of the pairs that are judged.
+    bundle : Bundle, optional
+        Recognition is measured behind it, too.
     judge : Recognizer, optional
         Of what attackers saw; None attacks nothing.
     own : Recognizer, optional
@@ -89,13 +93,17 @@ def evaluate(
     check_measurable(runs, key, data)  # said now, not after the first one's attacks
     weights = {run: hashlib.sha256((run / "checkpoint.safetensors").read_bytes()).hexdigest() for run in runs}
     for run in runs:
-        tell(f"{run.name}: recognition", 0, 1)
-        (row,) = kept(
-            work / run.name / "recognition.json", [weights[run], fold], lambda run=run: measure([run], key, data, fold)
-        )
         config = load_mixer(run).config
         chosen = "gates" if config.frequencies is None else "settings"
-        found["recognition"].append({**row, "mixed_percent": config.mixed_percent, "chosen_by": chosen})
+        for behind in (None,) if bundle is None else (None, bundle):
+            tell(f"{run.name}: recognition{'' if behind is None else ', purified'}", 0, 1)
+            (row,) = kept(
+                work / run.name / ("recognition.json" if behind is None else "recognition-purified.json"),
+                [weights[run], fold, *([] if behind is None else [behind.sha256])],
+                lambda run=run, behind=behind: measure([run], key, data, fold, bundle=behind),
+            )
+            row = {"purified_by": None, **row, "mixed_percent": config.mixed_percent, "chosen_by": chosen}
+            found["recognition"].append(row)
     if judge is None:
         return found
     attacked_masks = set[str]()
@@ -226,6 +234,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             (
                 "run",
                 "sees",
+                "purified by",
                 "mixing",
                 "steps",
                 "accuracy, %",
@@ -239,6 +248,7 @@ def markdown(report: Mapping[str, Any]) -> str:
                     f"{row['channels']} channels at {row['positions']}, by {row['chosen_by']}"
                     if row["masked"]
                     else "plain faces",
+                    row["purified_by"] or "nothing",
                     f"{row['mixing']}, {row['mixed_percent']:.0f} %" if row["mixed_percent"] else row["mixing"],
                     f"{row['steps']:,}",
                     f"{row['accuracy_percent']:.1f}",
@@ -334,8 +344,9 @@ template: near 1, the recogniser is fooled, whether or not anybody is to be seen
 """
 
 _RECOGNISED = """\
-out of the training. Faces are masked as they are; a gate purifies them before. Channels are chosen by gates, which
-learn, or named by the settings. Beside the way of mixing stands how much of a batch is mixed.
+out of the training. A gate purifies faces before it masks them: that is the row with a bundle.
+Channels are chosen by gates, which learn, or named by the settings. Beside the way of mixing stands how much of a batch
+is mixed.
 """
 
 _TIMES = """\
@@ -378,8 +389,9 @@ made by
 immunecam masking compare --data data --recognizer r2.pt --teacher r1.pt --start-from r1.onnx --work mixes \\
   --key-file door.key --json mixing.json
 python -m immunecam.benchmarks.masking_speed mine.immune --key-file door.key --json speed.json
-immunecam masking evaluate masked.run plain.run --data data --key-file door.key --recognizer r2.pt --own r3.pt \\
-  --work work --mixing mixing.json --speed speed.json --json masking.json --docs masking.md --pictures pictures
+immunecam masking evaluate masked.run plain.run --data data --key-file door.key --bundle mine.immune \\
+  --recognizer r2.pt --own r3.pt --work work --mixing mixing.json --speed speed.json \\
+  --json masking.json --docs masking.md --pictures pictures
 ```
 """
 

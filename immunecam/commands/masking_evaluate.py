@@ -12,7 +12,7 @@ from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, mask_key
 from immunecam.commands.masking_material import bars, check_lfw, named_bars
-from immunecam.commands.options import Json
+from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs, make_folder
 from immunecam.commands.requirements import require_training
 from immunecam.errors import InputError, UsageError
@@ -25,8 +25,16 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder with lfw/train_112.zip, lfw/dev_112.zip and lfw/pairs.csv.")],
     key_file: KeyFile = None,
     fold: Annotated[int, typer.Option(help="Fold of the pairs that are judged.")] = 8,
-    recognizer: Annotated[
+    bundle: Annotated[
         Optional[Path],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(
+            help="Bundle that purifies faces before they are masked, as a gate does: recognition behind it, too."
+        ),
+    ] = None,
+    trust: TrustedKey = None,
+    bundle_state: BundleState = None,
+    recognizer: Annotated[
+        Optional[Path],  # noqa: UP045
         typer.Option(
             help="Recogniser of plain faces that judges what attackers see; not the teacher. None: no attacks."
         ),
@@ -69,6 +77,7 @@ def evaluate(
     from immunecam.benchmarks.masked_report import evaluate as evaluated
     from immunecam.benchmarks.masking_speed import SCHEMA as SPEED
     from immunecam.files import written_whole
+    from immunecam.runtime.bundle import Bundle
     from immunecam.runtime.report import read_report, write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.gan_trainer import GanConfig
@@ -92,6 +101,7 @@ def evaluate(
     for folder in (work, pictures):
         if folder is not None:
             make_folder(folder)
+    loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as passing, bars() as progress:
         found = evaluated(
@@ -100,6 +110,7 @@ def evaluate(
             data,
             work or Path(passing),
             fold=fold,
+            bundle=loaded,
             judge=None if recognizer is None else Recognizer.load(recognizer),
             own=None if own is None else Recognizer.load(own),
             people=people,
@@ -115,7 +126,9 @@ def evaluate(
     parts = {"recovery": found["recovery"], "inversion": found["inversion"], "mixing": compared, "speed": timed}
     report = {"rows": found["recognition"], "fold": fold, **parts}
     if json_report is not None:
-        write_report(json_report, SCHEMA, found["recognition"], bundle_sha256=None, fold=fold, **parts)
+        write_report(
+            json_report, SCHEMA, found["recognition"], bundle_sha256=loaded and loaded.sha256, fold=fold, **parts
+        )
     if docs is not None:
         try:
             with written_whole(docs) as partial:
@@ -126,12 +139,15 @@ def evaluate(
 
 def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     console = Console()
-    table = Table("run", "channels", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %")
+    table = Table(
+        "run", "channels", "purified", "mixing", "threshold", "accuracy, % (95 %)", "accepted, %", "rejected, %"
+    )
     for row in found["recognition"]:
         sees = f"{row['channels']} at {row['positions']}" if row["masked"] else "plain"
         table.add_row(
             row["run"],
             sees,
+            row["purified_by"] or "",
             row["mixing"],
             f"{row['threshold_cosine']:.3f}",
             f"{row['accuracy_percent']:.1f} ({row['accuracy_low_percent']:.1f} to {row['accuracy_high_percent']:.1f})",

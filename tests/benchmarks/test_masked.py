@@ -20,12 +20,14 @@ from immunecam.benchmarks.masked_recognition import (  # noqa: E402
     measure,
     people_of_fold,
 )
+from immunecam.benchmarks.masked_report import evaluate  # noqa: E402
 from immunecam.errors import InputError  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.models.frequency import FrequencyMask, channel_statistics  # noqa: E402
 from immunecam.models.mask_spec import MaskSpec  # noqa: E402
 from immunecam.models.masked_recognizer import MaskedRecognizer  # noqa: E402
 from immunecam.models.mobile_face import MobileFace  # noqa: E402
+from immunecam.runtime.bundle import Bundle, default_bundle  # noqa: E402
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig  # noqa: E402
 from immunecam.training.faces import FaceSet, from_uint8  # noqa: E402
 from immunecam.training.masking import MaskFile, MaskingConfig, MaskingTrainer  # noqa: E402
@@ -72,6 +74,19 @@ def test_thresholds_come_from_people_who_were_held_out(data, run):
         people_of_fold(table, 9)
     with pytest.raises(InputError, match="made with another masking key"):
         measure([run], MaskKey(bytes(range(1, 33))), data)
+
+
+def test_recognition_behind_a_purifier(data, run, tmp_path):
+    """Threshold and pairs are of purified faces; both ways stand in one report."""
+    bundle = Bundle.load(default_bundle())
+    (bare,), (behind,) = (measure([run], KEY, data, bundle=one) for one in (None, bundle))
+    assert (bare["purified_by"], behind["purified_by"]) == (None, "edge")
+    assert bare["threshold_cosine"] != behind["threshold_cosine"]
+    rows = evaluate([run], KEY, data, tmp_path / "work", bundle=bundle)["recognition"]
+    assert [row["purified_by"] for row in rows] == [None, "edge"]
+    assert rows[0].items() >= bare.items()
+    assert rows[1].items() >= behind.items()
+    assert evaluate([run], KEY, data, tmp_path / "work", bundle=bundle)["recognition"] == rows
 
 
 def test_a_pair_is_compared_in_its_own_order(data):
