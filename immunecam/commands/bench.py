@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, Precision, Provider, TrustedKey, trust_of
+from immunecam.commands.outputs import check_folder, check_outputs
 from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def bench(
             write_report(json_report, comparing.COMPARE_SCHEMA, rows, bundle_sha256=new.get("bundle_sha256"))
         _print(console, "New against old", table.comparison(rows))
         return
-    _check_outputs(json_report, docs, html, plots=plots)
+    check_outputs(json_report, docs, html)
+    if plots is not None:
+        check_folder(plots)
     if plots is not None or html is not None:
         require_plots("--plots and --html")
     pinned = None if pin is None else planning.cores_from_text(pin)
@@ -189,19 +191,6 @@ def _of_precision(
                 f"no bundle has a basis in {one.value} ({found}): make one by immunecam export --precision {one.value}"
             )
     return [path for path, precision in stored.items() if precision in {one.value for one in wanted}]
-
-
-def _check_outputs(*files: Path | None, plots: Path | None) -> None:
-    """Before minutes of measuring, not after."""
-    for file in files:
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
-            what = "is a folder" if file.is_dir() else f"has no folder {str(file.parent)!r} to lie in"
-            raise UsageError(f"the file to write, {str(file)!r}, {what}: give a file in a folder that is there")
-    if plots is not None and not plots.is_dir():
-        raise UsageError(f"the folder for the plots, {str(plots)!r}, does not exist: make it first")
-    for folder in {file.parent for file in files if file is not None} | ({plots} if plots is not None else set()):
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise UsageError(f"nothing can be written in the folder {str(folder)!r}: check its rights, or give another")
 
 
 def _print(console: Console, title: str, content: Table) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_training
 from immunecam.errors import UsageError
 
@@ -65,11 +66,9 @@ def quantize(
         raise UsageError(
             f"--calibration is {calibration} and --pairs {pairs}: give {_FEWEST_FACES} faces and 2 pairs or more"
         )
-    for path in (out, *([json_report] if json_report else [])):  # now, not after minutes of work
-        if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {str(path.parent)!r} to write {path.name} into: make it first")
-    if json_report is not None and json_report.is_dir():
-        raise UsageError(f"the file to write, {str(json_report)!r}, is a folder: give a file")
+    check_outputs(json_report)
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {str(out.parent)!r} to write {out.name} into: make it")
     source = read_bundle(bundle, trust_of(trust, bundle_state), remember=False)
     given = FaceSet.load(faces)
     if len(given) < 2 * _FEWEST_FACES:

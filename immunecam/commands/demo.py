@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, Provider, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.reports.style import require_plots
@@ -71,10 +72,7 @@ def demo(
         raise UsageError(f"the budget is {epsilon:g} grey levels, but it must be above 0 and at most 255")
     if threshold is not None and not -1 < threshold < 1:
         raise UsageError(f"the threshold is {threshold:g}, but a cosine to decide by lies between -1 and 1")
-    if json_report is not None and not json_report.parent.is_dir():
-        raise UsageError(
-            f"the folder {str(json_report.parent)!r} to write the report into does not exist: make it first"
-        )
+    check_outputs(json_report)
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output {str(out)!r} is a file, but sheet and clip go into a folder: name one")
     require_training()

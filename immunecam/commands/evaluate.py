@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
@@ -109,9 +110,7 @@ def evaluate(
         if 0 < adaptive_pairs < 100 and not quick:
             raise UsageError(f"--adaptive-pairs is {adaptive_pairs}, but the full form takes 100 or more: use --quick")
         protocol = dataclasses.replace(protocol, adaptive_pairs=adaptive_pairs)
-    for file in (json_, docs, html):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
+    check_outputs(json_, docs, html)
     policy = trust_of(trust, bundle_state)
     bundles = [Bundle.load(path, trust=policy) for path in bundle or [default_bundle()]]
     progress = Progress(

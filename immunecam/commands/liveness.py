@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from immunecam.commands import liveness_analyze, liveness_export, liveness_matrix
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 
@@ -72,8 +73,7 @@ def make(
         raise UsageError(f"the set to write is {str(out)!r}, but its name must end in .safetensors")
     if out.exists():
         raise UsageError(f"the set {str(out)!r} exists already: name another, or remove it")
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder of {str(out)!r} does not exist: make it first")
+    check_outputs(out)
     if (data is None) != (points is None):
         raise UsageError(
             "pictures and their points belong together: give --data and --points, or neither and --aligned"

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from immunecam.commands.evaluate import part_of
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
@@ -74,9 +75,7 @@ def analyze(
     from immunecam.training.liveness import LivenessSet
 
     console = Console(markup=False)
-    for file in (json_, docs, html):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
+    check_outputs(json_, docs, html)
     if docs is not None and not docs.suffix:
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     if page_of is not None:

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from immunecam.commands.options import Json, PassphraseFile, SigningKey, signing_key
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +68,7 @@ def export(
     from immunecam.training.liveness.errors import equal_error_threshold, live_scores, presentation_errors
     from immunecam.training.liveness.trained import crop_of, load_trained
 
-    if json_report is not None and not json_report.parent.is_dir():
-        raise UsageError(f"there is no folder {str(json_report.parent)!r} to write {json_report.name} into: make it")
+    check_outputs(json_report)
     key = signing_key(sign, passphrase_file)
     check_takes_part(into, sign=key)
     network, about = load_trained(run)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
+from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.reports.style import require_plots
@@ -60,9 +61,7 @@ def matrix(
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.liveness import AdversarialTraining, LivenessSet, matrix_runs, train_matrix
 
-    for file in (json_, docs):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"the folder {str(file.parent)!r} to write {file.name} into does not exist: make it first")
+    check_outputs(json_, docs)
     if docs is not None and not docs.suffix:
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immunecam.errors import InputError, UsageError
 
-__all__ = ["check_outputs", "check_picture", "make_folder"]
+__all__ = ["check_folder", "check_outputs", "check_picture", "make_folder"]
 
 
 def check_outputs(*files: Path | None) -> None:
@@ -30,6 +30,18 @@ def check_outputs(*files: Path | None) -> None:
             raise UsageError(f"two outputs are both to be written to {str(file)!r}: give each its own file")
         seen.add(file.resolve())
         _check_writable(file.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not there, or that nothing can be written into.
+
+    Raises
+    ------
+    UsageError, InputError
+    """
+    if not folder.is_dir():
+        raise UsageError(f"the folder {str(folder)!r} to write into does not exist: make it")
+    _check_writable(folder)
 
 
 def check_picture(file: Path) -> None:
