@@ -59,7 +59,7 @@ def test_from_pictures_to_errors(run, aligned, tmp_path):
         (("make", "-o", "a.safetensors"), 2, "give --data with --points, or --aligned"),
         (("make", "-o", "a.zip"), 2, "its name must end in .safetensors"),
         (("make", "-o", "a.safetensors", "--data", "x"), 2, "belong together"),
-        (("make", "-o", "no/a.safetensors"), 2, "make it first"),
+        (("make", "-o", "no/a.safetensors"), 2, "there is no folder"),
         (("make", "-o", "a.safetensors", "--aligned", "nothing"), 3, "neither a folder nor a zip archive"),
         (("train", "--data", "a.safetensors", "-o", "run"), 3, "make one by `immunecam liveness make`"),
         (("train", "--data", "x", "-o", "run", "--side", "48"), 2, "48 px wide, but they must be 64 or more"),
