@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import numpy as np
 
 from immunecam.benchmarks.in_turn import in_turn
 from immunecam.benchmarks.latency.ratio import paired_ratio
+from immunecam.benchmarks.launches import launched
 from immunecam.kernels import uniforms
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine, WholePurifier
@@ -91,12 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for threads in given.threads:
         for batch in given.batch:
-            command = [sys.executable, "-m", "immunecam.benchmarks.int8_speed", *map(str, given.bundles), "--one"]
-            command += ["--threads", str(threads), "--batch", str(batch), "--repeats", str(given.repeats)]
-            launches = [
-                json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                for _ in range(given.launches)
-            ]
+            settings = ["--threads", str(threads), "--batch", str(batch), "--repeats", str(given.repeats)]
+            launches = launched("int8_speed", [*map(str, given.bundles), *settings], given.launches)
             for row in _rows(launches, threads, batch):
                 print(row, flush=True)
                 rows.append(row)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from immunecam.benchmarks.in_turn import in_turn
+from immunecam.benchmarks.launches import launched, per_face
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.faces import TEMPLATE, Face
 from immunecam.runtime.liveness import LivenessDetector
@@ -63,12 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     bundles = {str(path): Bundle.load(path) for path in given.bundles}
     rows: list[dict[str, Any]] = []
     for batch in given.batch:
-        command = [sys.executable, "-m", "immunecam.benchmarks.liveness_speed", *map(str, given.bundles), "--one"]
-        command += ["--batch", str(batch), "--repeats", str(given.repeats)]
-        launches = [
-            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            for _ in range(given.launches)
-        ]
+        settings = ["--batch", str(batch), "--repeats", str(given.repeats)]
+        launches = launched("liveness_speed", [*map(str, given.bundles), *settings], given.launches)
         for name in launches[0]:
             row: dict[str, Any] = {"what": Path(name).stem, "batch": batch, "threads": 1}
             record = bundles[name].manifest.liveness if name in bundles else None
@@ -78,9 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
                     "precision": record.precision,
                     "side": record.side,
                 }
-            for clock in ("cpu_p50_ms", "wall_p50_ms"):
-                times = [launch[name][clock] / batch for launch in launches]
-                row |= {clock: round(float(np.median(times)), 4), f"{clock}_worst_launch": round(max(times), 4)}
+            row |= per_face(launches, name, batch)
             if record is not None and record.precision == "int8":
                 row["within_budget"] = row["cpu_p50_ms"] < BUDGET_MS
             print(row, flush=True)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 
 from immunecam.benchmarks.in_turn import in_turn
+from immunecam.benchmarks.launches import launched
 from immunecam.models.liveness_loss import LivenessLabels, liveness_loss
 from immunecam.models.liveness_trunks import TRUNKS
 from immunecam.runtime.report import write_report
@@ -113,10 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for threads in given.threads:
         for kept in (False, True):
-            command = [sys.executable, "-m", "immunecam.benchmarks.liveness_training", "--one"]
-            command += ["--batch", str(given.batch), "--repeats", str(given.repeats), "--threads", str(threads)]
-            command += ["--backbone", *given.backbone, *(["--kept"] if kept else [])]
-            launch = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            settings = ["--batch", str(given.batch), "--repeats", str(given.repeats), "--threads", str(threads)]
+            settings += ["--backbone", *given.backbone, *(["--kept"] if kept else [])]
+            (launch,) = launched("liveness_training", settings)
             for backbone, forms in launch.items():
                 before = forms[FORMS[0]]
                 for form, times in forms.items():

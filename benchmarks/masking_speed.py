@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 
 from immunecam.benchmarks.in_turn import in_turn
 from immunecam.benchmarks.latency.masked_work import BUDGET_MS
+from immunecam.benchmarks.launches import launched, per_face
 from immunecam.mask_key import MaskKey
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.gate.keys import GateKey
@@ -70,18 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     bundle = Bundle.load(given.bundle)
     rows: list[dict[str, Any]] = []
     for batch in given.batch:
-        command = [sys.executable, "-m", "immunecam.benchmarks.masking_speed", str(given.bundle), "--one"]
-        command += ["--batch", str(batch), "--repeats", str(given.repeats), "--threads", str(given.threads)]
-        command += [] if given.key_file is None else ["--key-file", str(given.key_file)]
-        launches = [
-            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            for _ in range(given.launches)
-        ]
+        settings = ["--batch", str(batch), "--repeats", str(given.repeats), "--threads", str(given.threads)]
+        settings += [] if given.key_file is None else ["--key-file", str(given.key_file)]
+        launches = launched("masking_speed", [str(given.bundle), *settings], given.launches)
         for name in launches[0]:
             row: dict[str, Any] = {"what": name, "batch": batch, "threads": given.threads}
-            for clock in ("cpu_p50_ms", "wall_p50_ms"):
-                times = [launch[name][clock] / batch for launch in launches]
-                row |= {clock: round(float(np.median(times)), 4), f"{clock}_worst_launch": round(max(times), 4)}
+            row |= per_face(launches, name, batch)
             if name == "mask, recognise":
                 row["within_budget"] = row["wall_p50_ms"] < BUDGET_MS
             print(row, flush=True)

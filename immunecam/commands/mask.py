@@ -94,6 +94,8 @@ def _face(picture: Path, aligned: bool, finder: Path | None) -> NDArray[np.uint8
     from immunecam.runtime.frames import FrameSource
 
     with FrameSource.open(str(picture)) as source:
+        if source.kind != "picture":
+            raise InputError(f"{str(picture)!r} is a {source.kind}, but one face is shown: name one picture")
         frame = next((one.image for one in source), None)
     if frame is None:
         raise InputError(f"{str(picture)!r} holds no picture: give one with a face")

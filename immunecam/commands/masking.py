@@ -242,8 +242,8 @@ def attack(
 ) -> None:
     """Try to see the faces behind a mask: people that the attacker never had, scored by an independent recogniser."""
     require_training()
-    from immunecam.benchmarks.masked_privacy import SCHEMA, write_sheet
-    from immunecam.benchmarks.masked_privacy import attack as attacked
+    from immunecam.benchmarks.masking.privacy import SCHEMA, write_sheet
+    from immunecam.benchmarks.masking.privacy import attack as attacked
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig

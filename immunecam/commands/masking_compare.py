@@ -56,8 +56,8 @@ def compare(
 ) -> None:
     """Train the same recogniser without mixes, with 2, with 4, with a drawn and with a chosen number of faces."""
     require_training()
-    from immunecam.benchmarks.masked_mixing import SCHEMA, WAYS
-    from immunecam.benchmarks.masked_mixing import compare as compared
+    from immunecam.benchmarks.masking.mixing import SCHEMA, WAYS
+    from immunecam.benchmarks.masking.mixing import compare as compared
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.recovery_trainer import RecoveryConfig

@@ -72,9 +72,10 @@ def evaluate(
 ) -> None:
     """Measure recognition on LFW's pairs, at a threshold from people that the run held out, and what attackers see."""
     require_training()
-    from immunecam.benchmarks.masked_mixing import SCHEMA as MIXING
-    from immunecam.benchmarks.masked_report import SCHEMA, markdown
-    from immunecam.benchmarks.masked_report import evaluate as evaluated
+    from immunecam.benchmarks.masking.evaluation import SCHEMA
+    from immunecam.benchmarks.masking.evaluation import evaluate as evaluated
+    from immunecam.benchmarks.masking.mixing import SCHEMA as MIXING
+    from immunecam.benchmarks.masking.page import markdown
     from immunecam.benchmarks.masking_speed import SCHEMA as SPEED
     from immunecam.files import written_whole
     from immunecam.runtime.bundle import Bundle

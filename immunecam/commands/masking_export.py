@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Export mask and recogniser to ONNX, compare them with PyTorch, and put them into a bundle. The key stays out."""
     require_training()
-    from immunecam.benchmarks.masked_recognition import check_measurable, measure
+    from immunecam.benchmarks.masking.recognition import check_measurable, measure
     from immunecam.export.masking_graphs import masking_graphs
     from immunecam.runtime.bundle_masking import put_masking
     from immunecam.runtime.bundle_parts import check_takes_part

@@ -53,9 +53,9 @@ def invert(
 ) -> None:
     """Invert templates of masked faces with a conditional GAN: white box by gradient, black box by scores."""
     require_training()
-    from immunecam.benchmarks.masked_inversion import SCHEMA, attackers_gan
-    from immunecam.benchmarks.masked_inversion import invert as inverted
-    from immunecam.benchmarks.masked_privacy import write_sheet
+    from immunecam.benchmarks.masking.inversion import SCHEMA, attackers_gan
+    from immunecam.benchmarks.masking.inversion import invert as inverted
+    from immunecam.benchmarks.masking.privacy import write_sheet
     from immunecam.runtime.report import write_report
     from immunecam.training.allocator import keep_freed_memory
     from immunecam.training.attacks.gan_trainer import GanConfig

@@ -99,7 +99,7 @@ def check_lfw(data: Path, fold: int | None = None) -> None:
     InputError
         If something is missing.
     """
-    from immunecam.benchmarks.masked_recognition import people_of_fold
+    from immunecam.benchmarks.masking.recognition import people_of_fold
 
     for name in _LFW:
         if not (data / "lfw" / name).exists():
@@ -124,7 +124,7 @@ def training_material(
     bar: Callable[[str], _Step],
 ) -> TrainingMaterial:
     """Read it; `settings` are a `MaskingConfig`, `embeddings` the file that keeps the teacher's."""
-    from immunecam.benchmarks.masked_recognition import TRAINING_FOLDS, people_of_fold
+    from immunecam.benchmarks.masking.recognition import TRAINING_FOLDS, people_of_fold
     from immunecam.training.faces import FaceSet
     from immunecam.training.masking import TeacherEmbeddings
     from immunecam.training.masking.people import without

@@ -152,6 +152,12 @@ def serve(
     if masked:
         chosen = masked_embedder(purifier.bundle, gate_key(key_file), threads=threads, provider=on)
     gate, embedder = _recognition(chosen, store, key_file, purifier, found, about)
+    undecided = ""
+    if gate is not None:
+        try:
+            gate.threshold()
+        except UsageError as error:
+            undecided = f"immunecam: {error}; every decision is answered with 409 until then"
     deck = CameraDeck(cameras)
     work = ServiceWork(settings, purifier, found, embedder=embedder, gate=gate, cameras=deck)
 
@@ -167,6 +173,8 @@ def serve(
             markup=False,
             soft_wrap=True,
         )
+        if undecided:
+            Console(stderr=True).print(undecided, highlight=False, markup=False, soft_wrap=True)
 
     run(work, started=started)
 

@@ -21,7 +21,7 @@ pytest.importorskip("cryptography")
 from small_gate import write_people  # noqa: E402
 from small_lfw import write_lfw  # noqa: E402
 
-from immunecam.benchmarks.masked_report import markdown  # noqa: E402
+from immunecam.benchmarks.masking.page import markdown  # noqa: E402
 from immunecam.cli import _run  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.models.mask_spec import MaskSpec  # noqa: E402
@@ -114,6 +114,7 @@ def test_a_picture_of_what_is_kept(made, call, tmp_path):
         ((*arguments, "-o", "k.png", "--json", "."), 2, "the file to write, '.', is a folder"),
         ((*arguments, "-o", "k.png", "--json", "k.png"), 2, "two outputs are both to be written to 'k.png'"),
         ((*arguments, "-o", "people/ann/0.png"), 2, "'people/ann/0.png', is the one to read: name another file"),
+        (("mask", "people/ann", *arguments[2:], "-o", "k.png"), 3, "'people/ann' is a folder, but one face is shown"),
         (("mask", "nobody.png", *arguments[2:], "-o", "k.png"), 3, "no face was found in 'nobody.png'"),
         ((*arguments, "-o", "k.jpg"), 2, "its name must end in .png"),
         ((*arguments, "--aligned", "-o", "k.png"), 3, "an aligned face has 112x112"),

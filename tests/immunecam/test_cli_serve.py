@@ -233,6 +233,11 @@ def test_the_gate_recognises_masked_faces(run, start, tmp_path, people):
     assert trail.returncode == 0, trail.stderr
     kept = "".join(file.read_text() for file in (tmp_path / "door.gate.audit").glob("*.jsonl"))
     assert "masked faces, 6 frequencies at 14 positions" in kept
+    undecided = start("--store", "door.gate", *masked)
+    with httpx.Client(base_url=undecided.url, timeout=60) as client:
+        assert client.post("/v1/identify", files=ann).status_code == 409
+    assert "the gate has no threshold: find one by `immunecam gate calibrate`" in undecided.said[1]
+    assert undecided.stop() == 0
     alone = start(*masked)
     assert "serving purifier, faces recognised masked" in alone.said[0]
     with httpx.Client(base_url=alone.url, timeout=60) as client:

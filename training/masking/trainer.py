@@ -59,6 +59,8 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         Run folder, made if missing.
     start : StartingWeights, optional
         What the network starts from, if the settings say that it does.
+    mask : MaskFile, optional
+        Of another run, whose channels and statistics this one takes; None makes one of the faces.
     held_out : collection of str
         People that were left out of the faces, to be written down: a threshold may be set on them.
     resume : bool
@@ -71,7 +73,8 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
     Raises
     ------
     UsageError
-        If key, teacher or the weights to start from are missing.
+        If key, teacher or the weights to start from are missing, or the mask is of other colours or positions than the
+        settings.
     InputError
         If the faces show too few people, the folder holds another run, its checkpoint is damaged, another key was used,
         or another trainer has it.
@@ -86,6 +89,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         folder: str | Path,
         *,
         start: StartingWeights | None = None,
+        mask: MaskFile | None = None,
         held_out: Collection[str] = (),
         resume: bool = False,
         device: str = "cpu",
@@ -112,6 +116,12 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         if not config.distilled:
             teacher = None
         self.config, self.faces, self.people, self.teacher, self.start = config, faces, people, teacher, start
+        if mask is not None and (mask.spec.positions, mask.spec.colours) != (config.positions, config.colours):
+            raise UsageError(
+                f"the mask is of {mask.spec.colours} at {mask.spec.positions} positions, but the settings are of "
+                f"{config.colours} at {config.positions}: use settings of the mask's run"
+            )
+        self._given = mask if config.masked else None
         self.device = torch.device(device)
         super().__init__(folder, config.steps)
         try:
@@ -266,11 +276,14 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def _mask(self, key: MaskKey, size: int, progress: Callable[[int, int], None] | None) -> MaskFile:
-        """Of the folder, if the run has begun already; else made from the faces."""
+        """Of the folder, if the run has begun already; else the one that was given, or made from the faces."""
         if self.checkpoint.is_file():
             found = MaskFile.load(self.mask_file)
             found.check(trained_with(self.checkpoint), f"the run {str(self.folder)!r}")
             return found
+        if self._given is not None:
+            self._given.save(self.mask_file)
+            return self._given
         config = self.config
         some = FaceSet(*_every(self.faces, _STATISTICS))
         mean, std = channel_statistics(some.batches(64), config.positions, config.colours)
@@ -298,6 +311,7 @@ class MaskingTrainer(TrainingLoop[dict[str, float]]):
             "teacher": None if self.teacher is None else self.teacher.about["teacher"],
             "start": None if self.start is None else self.start.sha256,
             "held_out": sorted(held_out),
+            "mask": None if self._given is None else self._given.identity,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -146,6 +147,24 @@ def test_colour_faces(faces, key, tiny, tmp_path):
     assert tuple(recognizer(from_uint8(tinted[:2])).shape) == (2, 16)
     with pytest.raises(InputError, match="were read as grey: read colours"):
         MaskingTrainer(config, faces, None, key, tmp_path / "grey")
+
+
+def test_a_mask_of_another_run_has_its_channels_of_every_colour(faces, key, tiny, tmp_path):
+    tinted = FaceSet(torch.stack([faces.pixels, faces.pixels // 2, 255 - faces.pixels], 1), faces.names)
+    config = tiny.replace(colours="ycbcr", distilled=0.0, steps=1, size=16)
+    trainer = MaskingTrainer(config, tinted, None, key, tmp_path / "a.run")
+    trainer.run()
+    own = MaskFile.load(trainer.mask_file)
+    other = dataclasses.replace(own, spec=MaskSpec(((1, 2), (3, 9), (8, 16)), config.positions, "ycbcr"))
+    second = MaskingTrainer(config, tinted, None, key, tmp_path / "b.run", mask=other)
+    second.run()
+    assert MaskFile.load(second.mask_file).identity == other.identity != own.identity
+    recognizer, _ = load_trained(tmp_path / "b.run", key)
+    assert recognizer.mask.spec.frequencies == ((1, 2), (3, 9), (8, 16))
+    with pytest.raises(InputError, match="holds a run with other mask"):
+        MaskingTrainer(config, tinted, None, key, tmp_path / "b.run", resume=True)
+    with pytest.raises(UsageError, match="of ycbcr at 28 positions, but the settings are of grey at 28"):
+        MaskingTrainer(tiny.replace(distilled=0.0), faces, None, key, tmp_path / "c.run", mask=own)
 
 
 @pytest.mark.parametrize(("mixing", "counts"), [("none", {1}), ("fixed", {3}), ("uniform", {2, 3, 4, 5, 6})])

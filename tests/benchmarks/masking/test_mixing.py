@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from small_lfw import write_lfw  # noqa: E402
 
-from immunecam.benchmarks.masked_mixing import WAYS, compare  # noqa: E402
-from immunecam.benchmarks.masked_recognition import people_of_fold  # noqa: E402
+from immunecam.benchmarks.masking.mixing import WAYS, compare  # noqa: E402
+from immunecam.benchmarks.masking.recognition import people_of_fold  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.training.faces import FaceSet  # noqa: E402
 from immunecam.training.masking import MaskFile, MaskingConfig  # noqa: E402

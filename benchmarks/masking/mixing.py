@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.benchmarks.kept import kept
-from immunecam.benchmarks.masked_privacy import attack
-from immunecam.benchmarks.masked_recognition import measure
+from immunecam.benchmarks.masking.privacy import attack
+from immunecam.benchmarks.masking.recognition import measure
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig
 from immunecam.training.faces import FaceSet
@@ -61,7 +61,7 @@ def compare(
     faces, teacher, start, key, held_out
         As of `MaskingTrainer`.
     data : Path
-        As of `masked_privacy.attack`.
+        As of `privacy.attack`.
     judge : Recognizer
         That had no part in the training.
     work : Path
@@ -83,13 +83,10 @@ def compare(
         If the folder holds runs of other settings, faces or another key.
     """
     rows: list[dict[str, Any]] = []
+    mask: MaskFile | None = None
     for name in ways:
         run = work / f"{name.replace(' ', '')}.run"
         settings = config.replace(**WAYS[name])
-        if rows:
-            # The gates' choice is the first run's: other channels would be another comparison.
-            spec = MaskFile.load(work / f"{ways[0].replace(' ', '')}.run" / "mask.safetensors").spec
-            settings = settings.replace(frequencies=spec.frequencies[0])
         trainer = MaskingTrainer(
             settings,
             faces,
@@ -97,6 +94,7 @@ def compare(
             key,
             run,
             start=start,
+            mask=mask,
             held_out=held_out,
             resume=(run / "checkpoint.safetensors").is_file(),
         )
@@ -104,6 +102,8 @@ def compare(
             trainer.run(on_step=lambda step, _, name=name, total=trainer.steps: tell(name, step, total))
         collapse = trainer.write_choices()
         trainer.close()
+        # The gates' choice is the first run's: other channels would be another comparison.
+        mask = mask or MaskFile.load(trainer.mask_file)
         choices = json.loads((run / "strategy.json").read_text())["last_mixes"]
         (recognised,) = kept(run / "recognition.json", trainer.step, lambda run=run: measure([run], key, data, fold))
         methods = ("linear",) if recovery is None else ("linear", "network")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from immunecam.benchmarks.masked_privacy import Attacked, judge_threshold, one_of_each, score_columns
+from immunecam.benchmarks.masking.privacy import Attacked, judge_threshold, one_of_each, score_columns
 from immunecam.errors import InputError
 from immunecam.mask_key import MaskKey
 from immunecam.models.masked_recognizer import MaskedRecognizer

@@ -13,14 +13,14 @@ torch = pytest.importorskip("torch")
 from small_lfw import write_lfw  # noqa: E402
 
 from immunecam.benchmarks.evaluation.pairs import Pairs  # noqa: E402
-from immunecam.benchmarks.masked_privacy import attack, write_sheet  # noqa: E402
-from immunecam.benchmarks.masked_recognition import (  # noqa: E402
+from immunecam.benchmarks.masking.evaluation import evaluate  # noqa: E402
+from immunecam.benchmarks.masking.privacy import attack, write_sheet  # noqa: E402
+from immunecam.benchmarks.masking.recognition import (  # noqa: E402
     cosines,
     held_out_folds,
     measure,
     people_of_fold,
 )
-from immunecam.benchmarks.masked_report import evaluate  # noqa: E402
 from immunecam.errors import InputError  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.models.frequency import FrequencyMask, channel_statistics  # noqa: E402
