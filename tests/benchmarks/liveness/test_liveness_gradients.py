@@ -65,7 +65,7 @@ def test_the_page_says_what_was_measured():
     text = " ".join((ROOT / "docs" / "liveness.md").read_text().split())
     found = {(row["run"], row["scale"], row["attack"]): row for row in report["rows"] if row["level"] == 1.0}
     with_sfa = {name: f"{name} + SFA stage1 mix uniform 0.5" for name in ("FGSM", "PGD-10")}
-    gains = {1.0: [], 100.0: []}
+    gains, opens = {1.0: [], 100.0: []}, {1.0: [], 100.0: []}
     for run in report["runs"]:
         for scale, title in ((1.0, "as it is"), (100.0, "logits times 100")):
             for name in ("FGSM", "PGD-10"):
@@ -74,9 +74,14 @@ def test_the_page_says_what_was_measured():
                 row = " | ".join(f"{cell:.1f}" for cell in cells)
                 assert f"| {run['backbone']} | {title} | {name} | {row} |" in text
                 gains[scale].append(cells[1] - cells[0])
+                opened = [found[run["run"], scale, form]["opens_percent"] for form in forms]
+                opens[scale].append(opened[1] - opened[0])
         most = found[run["run"], 1.0, "PGD-100, margin"]["percent"]
         assert f"{most:.1f} % ({run['backbone']})" in text
     assert f"SFA takes {np.mean(gains[1.0]):+.1f} points as it is and {np.mean(gains[100.0]):+.1f} points" in text
+    assert (
+        f"of spoofs alone SFA takes {np.mean(opens[1.0]):+.1f} points as it is and {np.mean(opens[100.0]):+.1f}" in text
+    )
     same = [row["sfa_same_sign_percent"] for row in report["sureness"] if row["scale"] == 1.0]
     assert f"the same sign in {min(same):.0f} to {max(same):.0f} % of the values" in text
     assert report["synthetic"] is True
