@@ -339,9 +339,10 @@ def rankings(
     """Runs, backbones, sets of auxiliary tasks and heads, the most robust first.
 
     A network's figure is the mean over all budgets of how often the strongest attack of all makes a spoof pass; beside
-    it stands that of the attacks on the head live alone, for more heads are more ways for an attacker to try. A
-    head's is the mean success of the attacks through it. Backbones and sets of tasks are means over their runs that
-    were not trained against attacks.
+    it stands that of the attacks on the head live alone, for more heads are more ways for an attacker to try.
+    Backbones and sets of tasks are means over their runs that were not trained against attacks. A head's figure is the
+    mean success of the attacks through it, over those of these runs that have every head: were each head's own runs
+    taken, weak networks and strong ones would be compared in place of heads. Where no run has all, all of them count.
     """
     outcomes = _outcomes(attacked, victims)
     runs = []
@@ -365,9 +366,13 @@ def rankings(
             }
         )
     usual = [row for row in runs if not row["adversarial"]] or runs
+    names = {row["run"] for row in usual}
+    own = {victim.name: set(victim.network.heads) for victim in victims if victim.name in names}
+    every = set().union(*own.values())
+    compared = {name for name in own if own[name] == every} or names
     heads: dict[str, list[float]] = {}
     for row in success:
-        if row["direction"] == DIRECTIONS[0] and row["percent"] is not None:
+        if row["run"] in compared and row["direction"] == DIRECTIONS[0] and row["percent"] is not None:
             heads.setdefault(row["head"], []).append(row["percent"])
     by_head = [{"head": name, "opened_percent": round(float(np.mean(x)), 2)} for name, x in heads.items()]
     return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from immunecam.benchmarks.evaluation.page import markdown_table
-from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer
+from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer, rate
 from immunecam.benchmarks.liveness.plots import grid_of
 
 __all__ = ["page"]
@@ -113,26 +113,57 @@ def _rankings(report: _Report) -> list[str]:
         ),
         "",
     ]  # fmt: skip
-    for key, title in (("backbones", "backbone"), ("tasks", "auxiliary tasks")):
+    for key, name, title in (("backbones", "backbone", "backbone"), ("tasks", "tasks", "auxiliary tasks")):
         rows = ranking[key]
-        name = {"backbones": "backbone", "tasks": "tasks"}[key]
         if len(rows) > 1:
-            body = [[row[name], str(row["runs"]), _number(row["opened_percent"])] for row in rows]
-            parts += [*markdown_table([title, "runs", opened], body), ""]
-            parts += [f"Most robust {title}: {rows[0][name]} ({_number(rows[0]['opened_percent'])} %, {word}).", ""]
+            body = [
+                [row[name], str(row["runs"]), _number(row["opened_percent"]), _number(_through_live(report, name, row))]
+                for row in rows
+            ]
+            parts += [*markdown_table([title, "runs", opened, "through the head live alone"], body), ""]
+            parts += [_most_robust(report, name, title, rows), ""]
     tasks, backbones, found = grid_of(report)
     if len(tasks) > 1 and len(backbones) > 1:
         body = [[name, *(_number(found.get((name, backbone))) for backbone in backbones)] for name in tasks]
         parts += [f"By both, {opened}:", "", *markdown_table(["auxiliary tasks", *backbones], body), ""]
     parts += [
-        "Through which head the decision is reached, mean over networks, attacks and budgets; an attack on an "
-        "auxiliary head never looks at the decision itself:",
+        "Through which head the decision is reached, mean over attacks, budgets and those networks, not trained "
+        "against attacks, that have every head (all of these networks, where none has); an attack on an auxiliary head "
+        "never looks at the decision itself:",
         "",
         *markdown_table(
             ["attacked head", opened], [[row["head"], _number(row["opened_percent"])] for row in ranking["heads"]]
         ),
     ]
     return parts
+
+
+def _through_live(report: _Report, name: str, ranked: _Row) -> float | None:
+    """Mean of the runs that a row of a ranking is a mean of, under attacks on the head live alone."""
+    runs = report["ranking"]["runs"]
+    usual = [run for run in runs if not run["adversarial"]] or runs
+    found = [run["opened_through_live_percent"] for run in usual if run[name] == ranked[name]]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _most_robust(report: _Report, name: str, title: str, rows: Sequence[_Row]) -> str:
+    """Who is first, and how often: a mean over few runs may rest on one of them."""
+    first, second = rows[:2]
+    if first["opened_percent"] == second["opened_percent"]:
+        return (
+            f"{first[name]} and {second[name]} are equal in front ({_number(first['opened_percent'])} %, "
+            f"{_word(report)}), so no most robust {title} was found."
+        )
+    tasks, backbones, found = grid_of(report)
+    others = tasks if name == "backbone" else backbones
+    key = (lambda mine, other: (other, mine)) if name == "backbone" else (lambda mine, other: (mine, other))
+    pairs = [(found.get(key(first[name], other)), found.get(key(second[name], other))) for other in others]
+    known = [(one, two) for one, two in pairs if one is not None and two is not None]
+    beside = {"backbone": "sets of auxiliary tasks", "tasks": "backbones"}[name]
+    ahead = f"ahead of the next, {second[name]}, in {sum(one < two for one, two in known)} of {len(known)} {beside}"
+    shared = f"{ahead} that both have" if known else f"no {beside} were measured with the next, {second[name]}, too"
+    return f"Most robust {title}: {first[name]} ({_number(first['opened_percent'])} %, {_word(report)}); {shared}."
 
 
 def _success(report: _Report) -> list[str]:
@@ -168,12 +199,17 @@ def _gain(report: _Report) -> list[str]:
         False: "missed",
         None: "not judged, for no attack alone stays below at any budget that was tried",
     }
-    gained = "" if goal["mean_gain_points"] is None else f": {goal['mean_gain_points']:+.1f} points on average"
+    gained = ""
+    if goal["mean_gain_points"] is not None:
+        points = [row["gain_points"] for row in report["gain"] if row["judged"] and row["head"] == "live"]
+        single = f"single pairs {min(points):+.1f} to {max(points):+.1f}"
+        gained = f": {goal['mean_gain_points']:+.1f} points on average, {single}"
     parts = [
         f"Goal: at the smallest budget at which an attack alone succeeds on fewer than {goal['plain_below_percent']:g} "
         f"% of the faces, SFA adds {goal['wanted_points']:g} points on average. "
         f"**{said[goal['met']].capitalize()}**{gained} ({word}, head live, {goal['judged']} of "
-        f"{goal['pairs']} pairs of network and attack, both directions, equal budgets and steps).",
+        f"{goal['pairs']} pairs of network and attack, both directions, equal budgets and steps)"
+        f"{_by_direction(report)}.",
     ]
     heads = [
         [one["head"], f"{one['judged']} of {one['pairs']}", *(_points(one[f"mean_gain{at}_points"]) for at in _GAINS)]
@@ -199,6 +235,25 @@ def _gain(report: _Report) -> list[str]:
     return parts
 
 
+def _by_direction(report: _Report) -> str:
+    """The mean gain where it is judged, told apart: a gain on live faces alone would open no door."""
+    judged = {
+        (row["run"], row["attack"], row["level"]) for row in report["gain"] if row["judged"] and row["head"] == "live"
+    }
+    parts = []
+    for direction in DIRECTIONS:
+        found: dict[tuple[Any, ...], dict[bool, float]] = {}
+        for row in report["rows"]:
+            key = (row["run"], row["attack"], row["level"])
+            known = row["percent"] is not None and key in judged
+            if known and (row["head"], row["direction"]) == ("live", direction):
+                found.setdefault(key, {})[row["sfa"]] = row["percent"]
+        gains = [one[True] - one[False] for one in found.values()]
+        if gains:
+            parts.append(f"{direction} {sum(gains) / len(gains):+.1f}")
+    return f"; on average {', '.join(parts)} points" if parts else ""
+
+
 def _transfer(report: _Report) -> list[str]:
     found: dict[tuple[str, ...], dict[bool, str]] = {}
     for row in report["transfer"]:
@@ -217,17 +272,18 @@ def _transfer(report: _Report) -> list[str]:
 def _sweep(report: _Report) -> list[str]:
     rows = sorted(report["sweep"], key=lambda row: -row["gain_points"])
     best, shown = report["best_sweep"], rows[:12]
-    first = rows[0]
+    attacks = " or ".join(dict.fromkeys(row["attack"] for row in report["sweep"]))
     body = [
         [row["run"], row["layer"], row["operator"], str(row["draws"]), f"{row['law']} {row['strength']:g}",
          f"{row['plain_percent']:.1f}", _gained(row)]
         for row in shown
     ]  # fmt: skip
     return [
-        f"The goal is missed, so other settings were tried over {first['attack']}, on {first['faces']} faces and fewer "
-        f"({len(rows)} settings and networks; {_word(report)}). On average over the networks most is gained by layer "
-        f"{best['layer']}, {best['operator']}, K = {best['draws']}, {best['law']} {best['strength']:g}: "
-        f"{best['mean_gain_points']:+.1f} points. The best of many settings looks better than it is. The first twelve:",
+        f"The goal is missed, so other settings were tried over {attacks}, on {max(row['faces'] for row in rows)} "
+        f"faces at most ({len(rows)} settings and networks; {_word(report)}). On average over the networks most is "
+        f"gained by layer {best['layer']}, {best['operator']}, K = {best['draws']}, {best['law']} "
+        f"{best['strength']:g}: {best['mean_gain_points']:+.1f} points. The best of many settings looks better "
+        "than it is. The first twelve:",
         "",
         *markdown_table(["run", "layer", "operator", "K", "mixing law", "alone, %", "gain, points"], body),
     ]
@@ -254,14 +310,21 @@ def _species(report: _Report) -> list[str]:
 def _adversarial(report: _Report) -> list[str]:
     body = []
     for row in report["adversarial"]:
+        pair = (row["before"], row["after"])
         cells = [f"{row[f'{when}_acer_percent']:.1f}" for when in ("before", "after")]
-        robust = [f"{row[f'{when}_opened_percent']:.1f}" for when in ("before", "after")]
-        shut = [f"{row[f'{when}_shut_percent']:.1f}" for when in ("before", "after")]
-        body.append([row["before"], row["after"], row["budget"], *cells, *robust, *shut])
+        robust = [_wrong(report, run, row["level"], live=live) for live in (False, True) for run in pair]
+        body.append([*pair, row["budget"], *cells, *robust])
     word = _word(report)
+    hows = {row["after"]: row["how"] for row in report["adversarial"]}
+    learnt = [
+        f"{name}: {100 * how['share']:g} % of each batch, steps: {how['steps']}, within {how['level']:g}/255, "
+        f"{'with' if how['sfa'] else 'without'} SFA"
+        for name, how in hows.items()
+    ]
     return [
         f"Clean and robust error before and after, all {word}. Robust errors are of all faces attacked, wrongly "
-        "classified ones included, under the strongest attack of all at that budget.",
+        "classified ones included, under the strongest attack of all at that budget. Attacked while training, through "
+        f"the head live: {'; '.join(learnt)}.",
         "",
         *markdown_table(
             ["before", "after", "budget", "clean ACER, % before", "after", "spoofs that pass, % before", "after",
@@ -269,6 +332,17 @@ def _adversarial(report: _Report) -> list[str]:
             body,
         ),
     ]  # fmt: skip
+
+
+def _wrong(report: _Report, run: str, level: float, *, live: bool) -> str:
+    """Live faces stopped, or spoofs of any species that pass, with the interval of so many faces."""
+    own = [
+        row
+        for row in report["errors"]
+        if (row["run"], row["level"], row["species"] == "live") == (run, level, live) and row["faces"]
+    ]
+    hits = sum(round(row["percent"] * row["faces"] / 100) for row in own)
+    return _interval(rate(hits, sum(row["faces"] for row in own)))
 
 
 def _purification(report: _Report) -> list[str]:
@@ -280,8 +354,9 @@ def _purification(report: _Report) -> list[str]:
     return [
         f"The bundle {about['bundle']} before the network, its face put back into the picture as `immunecam purify "
         f"--liveness-view purified` does. The attacker does not know of it. The finder found "
-        f"{about['found']} of {about['faces']} faces; for the others the usual place was taken. Wrong decisions, in "
-        f"percent of the faces that were right without attack and purification ({_word(report)}):",
+        f"{about['found']} of {about['faces']} faces; for the others the usual place was taken. Thresholds are those "
+        "of faces that are not purified. Wrong decisions, in percent of the faces that were right without attack and "
+        f"purification ({_word(report)}):",
         "",
         *markdown_table(["run", "attack", "budget", "direction", "without, %", "with, %"], body),
         "",

@@ -25,33 +25,35 @@ def liveness_plots(report: _Report) -> list[Plot]:
     """The plots of a page, most important first."""
     word = "synthetic set" if report["synthetic"] else str(report["set"])
     levels = ", ".join(f"{level:g}" for level in report["protocol"]["levels"])
+    some = len(report["in_detail"]) < len(report["runs"])
+    those = " Shown are the networks with most auxiliary tasks." if some else ""
     with house_style():
         plots = [
             Plot(
                 "opens",
                 f"Spoofs that pass as live, by attacked head ({word})",
                 f"Percent of correctly classified spoofs, mean over the budgets {levels} of 255. Rows are networks and "
-                "the heads whose loss is attacked, columns attacks without SFA and with it; darker is worse.",
+                f"the heads whose loss is attacked, columns attacks without SFA and with it; darker is worse.{those}",
                 _heat(report, DIRECTIONS[0]),
             ),
             Plot(
                 "shuts",
                 f"Live faces that are stopped, by attacked head ({word})",
-                f"The same for live faces that are taken for spoofs, mean over the budgets {levels} of 255.",
+                f"The same for live faces that are taken for spoofs, mean over the budgets {levels} of 255.{those}",
                 _heat(report, DIRECTIONS[1]),
             ),
             Plot(
                 "budgets",
                 f"Success against the budget, spoof to live ({word})",
                 "Attacks on the head live: broken lines without SFA, whole ones with it; lower is better. Bars are "
-                "intervals of 95 %.",
+                f"intervals of 95 %.{those}",
                 _budgets(report),
             ),
             Plot(
                 "species",
                 f"Errors by species under the strongest attack ({word})",
                 "Percent of live faces that are stopped, and of each species of spoof that passes; columns are "
-                "budgets, the first without an attack. Darker is worse.",
+                f"budgets, the first without an attack. Darker is worse.{those}",
                 _species(report),
             ),
         ]

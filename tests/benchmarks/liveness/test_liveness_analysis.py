@@ -12,7 +12,16 @@ from small_liveness_run import small_run, striped_faces
 
 from immunecam.benchmarks.evaluation.store import Store
 from immunecam.benchmarks.liveness.attacked import AttackedFaces, LivenessJob, drawn
-from immunecam.benchmarks.liveness.figures import DIRECTIONS, acer, best_sweep, gain_rows, rate, strongest, sweep_rows
+from immunecam.benchmarks.liveness.figures import (
+    DIRECTIONS,
+    acer,
+    best_sweep,
+    gain_rows,
+    rankings,
+    rate,
+    strongest,
+    sweep_rows,
+)
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.protocol import FULL, QUICK
 from immunecam.benchmarks.liveness.purified import PurifiedPictures
@@ -159,6 +168,16 @@ def test_training_against_attacks_stands_beside_training_without(report):
         assert row["how"]["level"] == 8.0
         for when, run in (("before", "plain"), ("after", "hardened")):
             assert row[f"{when}_acer_percent"] == acer(whole["errors"], run)["acer_percent"]
+    text = " ".join(page(whole).split())
+    assert "hardened: 50 % of each batch, steps: 1, within 8/255, without SFA" in text
+    row = whole["adversarial"][1]
+    cells = []
+    for key in ("opened", "shut"):
+        for when in ("before", "after"):
+            one = rate(round(row[f"{when}_{key}_percent"] * 6 / 100), 6)
+            assert one["percent"] == pytest.approx(row[f"{when}_{key}_percent"], abs=0.01)
+            cells.append(f"{one['percent']:.1f} ({one['low_percent']:.1f} to {one['high_percent']:.1f})")
+    assert " | ".join(cells) in text
     # The standard's words are for faces that nobody has attacked.
     assert {row["figure"] for row in whole["errors"] if row["level"]} == {"spoofs that pass", "live faces stopped"}
     names = [row["run"] for row in whole["ranking"]["runs"]]
@@ -171,6 +190,29 @@ def test_more_heads_are_not_held_against_a_network_in_silence(report):
     whole, _ = report
     for row in whole["ranking"]["runs"]:
         assert row["opened_through_live_percent"] <= row["opened_percent"]
+
+
+def test_heads_are_compared_on_the_same_networks(runs, faces, tmp_path):
+    bare = small_run(tmp_path / "bare", tasks=())
+    victims = load_victims([*runs, bare], faces, "cpu")
+    attacked = AttackedFaces(TINY, drawn(faces, 6), faces, Store(tmp_path / "w"))
+    scored = {
+        (victim.name, head, "FGSM", level, sfa): np.full(12, 0.5, np.float32)
+        for victim in victims
+        for head in victim.network.heads
+        for level in TINY.levels
+        for sfa in (False, True)
+    }
+    percents = {"plain": 40.0, "hardened": 0.0, "bare": 100.0}
+    success = [
+        {"run": run, "head": head, "direction": DIRECTIONS[0], "percent": percents[run]} for run, head, *_ in scored
+    ]
+    # The one without the other head would make an attack on the decision look better, the hardened one both worse.
+    for one in rankings(attacked, victims, scored, success)["heads"]:
+        assert one["opened_percent"] == 40.0
+    hardened = [victim for victim in victims if victim.name == "hardened"]
+    alone = rankings(attacked, hardened, scored, [row for row in success if row["run"] == "hardened"])
+    assert [one["opened_percent"] for one in alone["heads"]] == [0.0, 0.0]
 
 
 def test_of_many_networks_those_with_most_tasks_are_compared_one_by_one(report, runs, faces, tmp_path):
@@ -187,15 +229,30 @@ def test_of_many_networks_those_with_most_tasks_are_compared_one_by_one(report, 
         {"run": "d", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 50.0},
         {"run": "e", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 70.0},
     ]
-    ranked = [row | {"opened_through_live_percent": 1.0} for row in ranking]
-    larger = {**whole, "ranking": {**whole["ranking"], "runs": ranked}, "in_detail": ["plain"]}
+    ranked = [row | {"opened_through_live_percent": row["opened_percent"] / 2} for row in ranking]
+    backbones = [
+        {"backbone": "vgg", "runs": 2, "opened_percent": 20.0},
+        {"backbone": "swin", "runs": 2, "opened_percent": 60.0},
+    ]
+    tasks = [
+        {"tasks": "depth", "runs": 1, "opened_percent": 50.0},
+        {"tasks": "none", "runs": 3, "opened_percent": 50.0},
+    ]
+    tables = {**whole["ranking"], "runs": ranked, "backbones": backbones, "tasks": tasks}
+    larger = {**whole, "ranking": tables, "in_detail": ["plain"]}
     write_page(larger, tmp_path / "m.md")
     text = (tmp_path / "m.md").read_text()
     assert "| auxiliary tasks | swin | vgg |" in text
     assert "| depth |  | 10.0 |" in text
     assert "| none | 60.0 | 30.0 |" in text
+    # A leader is told with how often it leads, and what it is beside the same attacks for all.
+    assert "| vgg | 2 | 20.0 | 10.0 |" in text
+    assert "vgg (20.0 %, synthetic); ahead of the next, swin, in 1 of 1 sets of auxiliary tasks that both have." in text
+    assert "depth and none are equal in front (50.0 %, synthetic), so no most robust auxiliary tasks was found." in text
     assert "of the networks with most auxiliary tasks; the report in JSON has the others" in text
     assert (tmp_path / "m" / "matrix.png").is_file()
+    apart = page({**larger, "ranking": {**tables, "runs": [ranked[0], *ranked[3:]]}})
+    assert "vgg (20.0 %, synthetic); no sets of auxiliary tasks were measured with the next, swin, too." in apart
 
 
 def test_transfer_is_from_each_network_to_the_other(report):
@@ -263,6 +320,23 @@ def test_the_goal_is_judged_at_the_smallest_budget_below(runs, faces, tmp_path):
     # The strongest of all makes a spoof score highest, and a live face lowest.
     found = strongest(attacked, victim, scored, 4.0)
     np.testing.assert_array_equal(found, fooling(10))
+
+
+def test_the_page_tells_gains_by_direction(report):
+    whole, _ = report
+    about = {"run": "plain", "head": "live", "attack": "FGSM", "level": 1.0}
+    (kept,) = [row for row in whole["gain"] if {key: row[key] for key in about} == about]
+    percents = {(DIRECTIONS[0], False): 10.0, (DIRECTIONS[0], True): 15.0, (DIRECTIONS[1], False): 20.0}
+    rows = [
+        row | {"percent": percents.get((row["direction"], row["sfa"]), 60.0)}
+        for row in whole["rows"]
+        if {key: row[key] for key in about} == about
+    ]
+    goal = whole["goal"] | {"mean_gain_points": 22.5, "met": True}
+    gain = [kept | {"judged": True, "gain_points": 22.5}]
+    text = " ".join(page({**whole, "rows": rows, "gain": gain, "goal": goal}).split())
+    assert "**Met**: +22.5 points on average, single pairs +22.5 to +22.5 (synthetic" in text
+    assert "; on average spoof to live +5.0, live to spoof +40.0 points." in text
 
 
 def test_the_sweep_tries_every_setting():
