@@ -38,6 +38,13 @@ def matrix(
         float, typer.Option(metavar="LEVELS", help="Grey levels of the runs against attacks; 0 leaves them out.")
     ] = 2.0,
     adversarial_steps: Annotated[int, typer.Option(help="Of the attack in training.")] = 2,
+    adversarial_sfa: Annotated[
+        bool,
+        typer.Option(
+            "--adversarial-sfa/--no-adversarial-sfa",
+            help="Train runs against attacks with augmented features, too; they take about twice as long.",
+        ),
+    ] = True,
     faces: Annotated[Optional[int], typer.Option(min=1, help="Faces of each class to attack (25).")] = None,  # noqa: UP045
     train_only: Annotated[bool, typer.Option("--train-only", help="Train, and attack another day.")] = False,
     bundle: Annotated[
@@ -66,13 +73,16 @@ def matrix(
         raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     keep_freed_memory()
+    kinds = (False, True) if adversarial_sfa else (False,)
     learnt, judged = LivenessSet.load(data), LivenessSet.load(test)
     try:
         runs = list(
             matrix_runs(
                 learnt.tasks,
                 backbones=dict.fromkeys(backbone or TRUNKS),
-                against=AdversarialTraining(adversarial, steps=adversarial_steps) if adversarial else None,
+                against=[AdversarialTraining(adversarial, steps=adversarial_steps, sfa=sfa) for sfa in kinds]
+                if adversarial
+                else (),
                 steps=steps,
                 batch=batch,
                 precision=precision,

@@ -120,16 +120,17 @@ def test_the_matrix_is_one_command_that_goes_on(run, tmp_path):
     arguments += ("--backbone", "vgg", "--batch", "4", "--device", "cpu", "--adversarial-steps", "1")
     trained = run(*arguments, "--steps", "2", "--train-only")
     assert trained.returncode == 0, trained.stderr
-    assert trained.stdout == "3 runs in m are trained\n"
+    assert trained.stdout == "4 runs in m are trained\n"
     names = sorted(path.name for path in (tmp_path / "m").iterdir())
-    assert names == ["vgg-all", "vgg-all-hardened", "vgg-none"]
+    assert names == ["vgg-all", "vgg-all-hardened", "vgg-all-hardened-sfa", "vgg-none"]
     before = (tmp_path / "m" / "vgg-all" / "checkpoint.safetensors").stat().st_mtime_ns
     analysed = run(*arguments, "--steps", "2", "--faces", "1", "--docs", "m.md", "--json", "m.json")
     assert analysed.returncode == 0, analysed.stderr
     assert (tmp_path / "m" / "vgg-all" / "checkpoint.safetensors").stat().st_mtime_ns == before
     report = json.loads((tmp_path / "m.json").read_text())
     assert sorted(one["run"] for one in report["runs"]) == names
-    assert len(report["adversarial"]) == len(report["protocol"]["levels"])
+    assert len(report["adversarial"]) == 2 * len(report["protocol"]["levels"])
+    assert {row["how"]["sfa"] for row in report["adversarial"]} == {False, True}
     assert {row["run"] for row in report["rows"]} == set(names)
     assert "## Trained against attacks" in (tmp_path / "m.md").read_text()
     other = run(*arguments, "--steps", "3")

@@ -25,7 +25,8 @@ class MatrixRun:
     Attributes
     ----------
     name : str
-        Backbone and tasks, as "vgg-all", "vgg-none", "vgg-depth" or "vgg-all-hardened".
+        Backbone and tasks, as "vgg-all", "vgg-none" or "vgg-depth", and what it is trained against, as
+        "vgg-all-hardened" or, with SFA, "vgg-all-hardened-sfa".
     config : LivenessConfig
     """
 
@@ -37,7 +38,7 @@ def matrix_runs(
     tasks: Iterable[str] = AUXILIARY,
     *,
     backbones: Iterable[str] = tuple(TRUNKS),
-    against: AdversarialTraining | None = None,
+    against: Iterable[AdversarialTraining] = (),
     **settings: Any,
 ) -> Iterator[MatrixRun]:
     """Every backbone with all tasks, with none, with all and against attacks, and with each task alone.
@@ -49,14 +50,14 @@ def matrix_runs(
     tasks : iterable of str
         Those that the faces have labels for.
     backbones : iterable of str
-    against : AdversarialTraining, optional
-        None leaves the runs against attacks out.
+    against : iterable of AdversarialTraining
+        Attacks that runs with all tasks are trained against, too: at most one without SFA, and one with it.
     **settings
         Of every `LivenessConfig`.
     """
     tasks, backbones = tuple(tasks), tuple(backbones)
     kinds: list[tuple[str, tuple[str, ...], AdversarialTraining | None]] = [("all", tasks, None), ("none", (), None)]
-    kinds += [("all-hardened", tasks, against)] if against is not None else []
+    kinds += [("all-hardened-sfa" if how.sfa else "all-hardened", tasks, how) for how in against]
     kinds += [(task, (task,), None) for task in tasks] if len(tasks) > 1 else []
     for title, chosen, hardened in kinds if tasks else kinds[1:2]:
         for backbone in backbones:

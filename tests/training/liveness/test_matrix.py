@@ -13,14 +13,15 @@ from immunecam.training.liveness import AdversarialTraining, matrix_runs, train_
 
 
 def test_every_backbone_meets_every_task():
-    runs = list(matrix_runs(against=AdversarialTraining(2.0), steps=3))
-    assert len({run.name for run in runs}) == len(runs) == len(TRUNKS) * (3 + len(AUXILIARY))
+    runs = list(matrix_runs(against=[AdversarialTraining(2.0, sfa=sfa) for sfa in (False, True)], steps=3))
+    assert len({run.name for run in runs}) == len(runs) == len(TRUNKS) * (4 + len(AUXILIARY))
     assert {run.config.steps for run in runs} == {3}
     for backbone in TRUNKS:
         own = {run.config.tasks for run in runs if run.config.backbone == backbone and run.config.adversarial is None}
         assert own == {AUXILIARY, (), *((task,) for task in AUXILIARY)}
     hardened = [run for run in runs if run.config.adversarial is not None]
     assert {(run.config.backbone, run.config.tasks) for run in hardened} == {(name, AUXILIARY) for name in TRUNKS}
+    assert {run.name for run in hardened if run.config.adversarial.sfa} == {f"{n}-all-hardened-sfa" for n in TRUNKS}
     # What is cut short has compared the backbones already.
     assert [run.name for run in runs[: len(TRUNKS)]] == [f"{name}-all" for name in TRUNKS]
     assert [run.name for run in matrix_runs((), backbones=("vgg",))] == ["vgg-none"]
