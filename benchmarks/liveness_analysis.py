@@ -95,7 +95,7 @@ def analyze(
     tell = tell or (lambda what, done, total: None)
     store = Store(work, merge)
     faces.check(())
-    judged = faces
+    judged, validation_set = faces, None if validation is None else validation.origin
     if validation is None:
         validation, judged = faces.halves()
     for one, what in ((validation, "to choose thresholds by"), (judged, "to judge")):
@@ -132,6 +132,7 @@ def analyze(
         "set_sha256": judged.sha256,
         "judged_faces": len(judged),
         "validation_faces": len(validation),
+        "validation_set": validation_set,
         "attacked_faces": {"live": live, "spoofs": len(attacked.faces) - live},
         "device": device,
         "runs": [victim.to_dict() for victim in victims],

@@ -63,6 +63,7 @@ def matrix(
     require_plots("the pages of an analysis")
     device = require_device(device)
     from immunecam.benchmarks import liveness_analysis
+    from immunecam.benchmarks.liveness.page import most_robust
     from immunecam.models.liveness_trunks import TRUNKS
     from immunecam.runtime.bundle import Bundle
     from immunecam.training.allocator import keep_freed_memory
@@ -130,16 +131,8 @@ def matrix(
     if train_only:
         return
     assert whole is not None
-    word = "synthetic" if whole["synthetic"] else whole["set"]
-    for key, title, name in (("backbones", "backbone", "backbone"), ("tasks", "auxiliary tasks", "tasks")):
-        best = whole["ranking"][key][0]
-        console.print(
-            f"most robust {title}: {best[name]}, {best['opened_percent']} % of spoofs pass under the strongest attack "
-            f"({word}, mean over runs and budgets)",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+    for sentence in most_robust(whole):
+        console.print(sentence, highlight=False, soft_wrap=True)
     console.print(
         f"wrote {json_ or out / 'liveness.json'}, {docs or out / 'liveness.md'}, {out / 'liveness.html'}",
         highlight=False,
