@@ -6,8 +6,8 @@ strategy that builds on it (Wang et al., arXiv 2403.10558). Known: YCbCr, upsamp
 (sum and difference over the square root of two, which keeps energy and can be undone), how pairs and order follow from
 a key, the conversion's range, and that all of it is folded into one convolution.
 
-All steps are affine. So a mask with a fixed order is no cipher: who may choose faces and see them masked can solve for
-it, and mixing masked faces is masking a mixed face.
+All steps are affine. So a mask with a fixed order is no cipher: who has one face and its masked form can solve for it,
+and mixing masked faces is masking a mixed face.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Faces masked, and recognised masked, by the masking part of a bundle, on ONNX Runtime or TensorRT plans.
 
-A mask hides a face from who sees masked faces alone. It is no encryption: whoever has some hundred faces together with
-their masked forms, or the recogniser, can undo it.
+A mask hides a face from who sees masked faces alone. It is no encryption: whoever has one face together with its
+masked form, or the recogniser, can undo it.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ __all__ = ["SCHEMA", "evaluate"]
 
 SCHEMA = "immunecam.masking/2"
 _KNOWN_PAIRS = 200  # of a face and its masked form, with which a fixed key is broken
+_OWN = 2000  # faces of who knows how faces are masked, from one such pair, and so masks his own
 _ENCODINGS = 30
 _DISENTANGLED = 3
 
@@ -174,6 +175,7 @@ def _attacks(run: Path, recovery: RecoveryConfig | None) -> dict[str, dict[str, 
         "guess": {"method": "mean"},
         f"linear, {_KNOWN_PAIRS} pairs known": {"method": "linear", "faces": _KNOWN_PAIRS},
         "linear, orders unknown": {"method": "linear", "faces": _KNOWN_PAIRS, "per_enrolment": True},
+        "linear, orders sought": {"method": "linear", "faces": _OWN, "per_enrolment": True, "sought": True},
     }
     if recovery is not None:
         each["network"] = {"method": "network"}

@@ -105,13 +105,15 @@ def compare(
         # The gates' choice is the first run's: other channels would be another comparison.
         mask = mask or MaskFile.load(trainer.mask_file)
         choices = json.loads((run / "strategy.json").read_text())["last_mixes"]
-        (recognised,) = kept(run / "recognition.json", trainer.step, lambda run=run: measure([run], key, data, fold))
+        (recognised,) = kept(
+            run / "recognition.json", [trainer.step, fold], lambda run=run: measure([run], key, data, fold)
+        )
         methods = ("linear",) if recovery is None else ("linear", "network")
         for method in methods:
             tell(f"{name}: attack by {method}", 0, 1)
             attacked = kept(
                 run / f"attack.{method}.json",
-                [trainer.step, people, None if recovery is None else recovery.to_dict()],
+                [trainer.step, judge.sha256, people, None if recovery is None else recovery.to_dict()],
                 lambda run=run, method=method: (
                     attack(
                         run,

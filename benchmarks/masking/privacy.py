@@ -20,6 +20,7 @@ from immunecam.files import written_whole
 from immunecam.mask_key import MaskKey
 from immunecam.training.attacks.disentangling import disentangled, mixed_with_others
 from immunecam.training.attacks.inversion import LinearRecovery, RecoveryScores, recovery_scores
+from immunecam.training.attacks.orders import OrderFinder
 from immunecam.training.attacks.recovery_trainer import RecoveryConfig, RecoveryTrainer
 from immunecam.training.faces import FaceSet, from_uint8, to_uint8
 from immunecam.training.masking.mask_file import MaskFile
@@ -70,6 +71,7 @@ def attack(
     method: str,
     *,
     per_enrolment: bool = False,
+    sought: bool = False,
     k: int = 1,
     encodings: int = 1,
     as_trained: bool = False,
@@ -97,6 +99,9 @@ def attack(
         Of `METHODS`: "mean" guesses the attacker's mean face and is what all else is to be held against.
     per_enrolment : bool
         Every face in an order of its own, which the attacker does not know.
+    sought : bool
+        These orders are looked for by what channels are like in the attacker's own faces, see `OrderFinder`, and
+        recovery is fitted to those in one order. Of "linear".
     k : int
         What the attacker sees of a face is mixed with k - 1 others.
     as_trained : bool
@@ -124,12 +129,15 @@ def attack(
     InputError
         If the key is another, or something cannot be read.
     ValueError
-        If the method is unknown, the network has no folder, or mixes were to be in several orders.
+        If the method is unknown, the network has no folder, mixes were to be in several orders, or orders are sought
+        where there is one, or not for "linear".
     """
     if as_trained and (per_enrolment or k > 1 or encodings > 1):
         raise ValueError("mixes as of the training have their own numbers of faces, one order, and are seen once")
     if per_enrolment and k > 1:
         raise ValueError("mixes are of faces in one order: attack either orders by enrolment or mixes")
+    if sought and not (per_enrolment and method == "linear"):
+        raise ValueError("orders are sought for linear recovery, of faces in orders of their own")
     if method not in METHODS or (method == "network" and work is None):
         raise ValueError(f"an attack is one of {', '.join(METHODS)}, the last with a work folder, got {method!r}")
     mask_file = MaskFile.load(run / "mask.safetensors")
@@ -137,7 +145,7 @@ def attack(
         raise InputError(f"the mask of {str(run)!r} is of {mask_file.spec.colours}, but LFW's faces here are grey")
     mask = mask_file.mask(key, f"the mask of {str(run)!r}")
     count = mask_file.spec.channels
-    orders = "per enrolment" if per_enrolment else "fixed"
+    orders = ("per enrolment, sought" if sought else "per enrolment") if per_enrolment else "fixed"
     lfw = data / "lfw"
     known, others = FaceSet.load(lfw / "train_112.zip"), FaceSet.load(lfw / "dev_112.zip")
     own = known.pixels[:: max(1, len(known) // faces)][:faces]
@@ -164,6 +172,15 @@ def attack(
 
         def recover(channels: Tensor) -> Tensor:
             return guess.expand(len(channels), -1, -1, -1)
+    elif sought:
+        finder, solved = (
+            OrderFinder(pool),
+            LinearRecovery.fitted(mask, (from_uint8(part) for part in own.split(_BATCH))),
+        )
+
+        def recover(channels: Tensor) -> Tensor:
+            found: Tensor = solved(finder(channels))
+            return found
     elif method == "linear":
         recover = LinearRecovery.fitted(seen, (from_uint8(part) for part in own.split(_BATCH)))
     else:

@@ -171,7 +171,7 @@ def test_the_report_is_one_command(made, call):
     assert (report["rows"][0]["mixed_percent"], report["rows"][0]["chosen_by"]) == (100, "gates")
     assert {row["run"] for row in report["recovery"]} == {"a.run"}
     seen = {row["seen"] for row in report["recovery"]}
-    assert {"guess", "network", "network, mixed as trained", "linear, 30 mixes of 3"} <= seen
+    assert {"guess", "network", "network, mixed as trained", "linear, 30 mixes of 3", "linear, orders sought"} <= seen
     assert [(row["run"], row["box"]) for row in report["inversion"]] == [
         ("a.run", "white"),
         ("a.run", "black"),
@@ -183,7 +183,7 @@ def test_the_report_is_one_command(made, call):
     assert "| purify, mask, recognise | 8 |" in page
     assert "has been broken" in page
     assert "freedom to operate" in page
-    assert "200 known pairs" in page
+    assert "broken by one known pair" in page
     assert len(list(Path("sheets").glob("*.png"))) == len(report["recovery"]) + 4
     before = {path: path.stat().st_mtime_ns for path in Path("work").rglob("*.json")}
     assert call(*arguments)[0] == 0

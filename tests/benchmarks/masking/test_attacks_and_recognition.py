@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -127,6 +128,24 @@ def test_what_is_seen_of_a_mask(data, judge, tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png"), 0).shape == (224, 224)
 
 
+def test_orders_of_each_face_are_looked_for(data, judge, tmp_path):
+    """People who have something in common, as faces do, which these drawn ones else do not."""
+    alike = shutil.copytree(data, tmp_path / "alike")
+    common = cv2.imread(str(data / "lfw" / "dev_112.zip" / "f" / "0.png"), 0)
+    for path in alike.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.addWeighted(common, 0.9, cv2.imread(str(path), 0), 0.1, 0))
+    faces = FaceSet.load(alike / "lfw" / "train_112.zip")
+    mean, std = channel_statistics(faces.batches(12), 14)
+    spec = MaskSpec.of([1, 2, 3, 8, 9, 10, 16, 17, 24], 14)
+    MaskFile(spec, mean, std, KEY.check_value).save(tmp_path / "mask.safetensors")
+    unknown, sought = (
+        attack(tmp_path, KEY, alike, judge, "linear", per_enrolment=True, sought=one, faces=12, people=2).row
+        for one in (False, True)
+    )
+    assert (unknown["orders"], sought["orders"]) == ("per enrolment", "per enrolment, sought")
+    assert sought["psnr_db"] > unknown["psnr_db"] + 3
+
+
 def test_a_network_sees_it_too(data, judge, tmp_path):
     faces = FaceSet.load(data / "lfw" / "train_112.zip")
     mean, std = channel_statistics(faces.batches(12), 28)
@@ -144,5 +163,7 @@ def test_what_must_raise(data, judge, tmp_path):
         attack(tmp_path, KEY, data, judge, "guess")
     with pytest.raises(ValueError, match="in one order"):
         attack(tmp_path, KEY, data, judge, "linear", k=2, per_enrolment=True)
+    with pytest.raises(ValueError, match="orders are sought for linear recovery"):
+        attack(tmp_path, KEY, data, judge, "linear", sought=True)
     with pytest.raises(InputError, match="is no mask"):
         attack(tmp_path, KEY, data, judge, "linear")

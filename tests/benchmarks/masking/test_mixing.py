@@ -13,6 +13,7 @@ from small_lfw import write_lfw  # noqa: E402
 
 from immunecam.benchmarks.masking.mixing import WAYS, compare  # noqa: E402
 from immunecam.benchmarks.masking.recognition import people_of_fold  # noqa: E402
+from immunecam.errors import InputError  # noqa: E402
 from immunecam.mask_key import MaskKey  # noqa: E402
 from immunecam.training.faces import FaceSet  # noqa: E402
 from immunecam.training.masking import MaskFile, MaskingConfig  # noqa: E402
@@ -28,10 +29,11 @@ def test_ways_side_by_side_and_again(tmp_path: Path):
     data = write_lfw(tmp_path / "data", {7: "cd", 8: "ef"})
     held_out = people_of_fold(data / "lfw" / "pairs.csv", 7)
     faces = without(FaceSet.load(data / "lfw" / "train_112.zip"), held_out)
-    judge = Recognizer(torch.nn.Sequential(torch.nn.AvgPool2d(14), torch.nn.Flatten()), "coarse")
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(14), torch.nn.Flatten())
+    judge, another = Recognizer(network, "coarse", "a"), Recognizer(network, "another", "b")
     told: list[str] = []
 
-    def compared(ways: tuple[str, ...]):
+    def compared(ways: tuple[str, ...], judge: Recognizer = judge, fold: int = 8):
         return compare(
             CONFIG,
             faces,
@@ -44,6 +46,7 @@ def test_ways_side_by_side_and_again(tmp_path: Path):
             held_out=sorted(held_out),
             ways=ways,
             people=2,
+            fold=fold,
             tell=lambda what, done, total: told.append(what),
         )
 
@@ -67,3 +70,7 @@ def test_ways_side_by_side_and_again(tmp_path: Path):
     kept = json.loads((tmp_path / "work" / "adaptive.run" / "recognition.json").read_text())
     assert kept["what"][0]["accuracy_percent"] == again[2]["accuracy_percent"]
     assert {"none", "fixed 2", "fixed 4", "uniform", "adaptive"} == set(WAYS)
+    # What was kept is of this judge and this fold, and is not told of others.
+    assert [row["judge"] for row in compared(("none",), judge=another)] == ["another"]
+    with pytest.raises(InputError, match="of folds 6 to 6 whose faces are there"):
+        compared(("none",), fold=6)

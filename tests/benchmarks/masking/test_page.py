@@ -76,6 +76,14 @@ def test_faces_of_a_batch_that_were_left_alone_are_told(report):
     assert "of a batch that were left alone here" not in markdown({**report, "mixing": rows})
 
 
+def test_attacks_are_explained_that_stand_in_the_table(report):
+    assert "- **orders sought**:" not in markdown({**report, "recovery": report["recovery"][:1]})
+    row = {**report["recovery"][0], "seen": "linear, orders sought"}
+    page = markdown({**report, "recovery": [row]})
+    assert "- **orders sought**: channels are first put" in page
+    assert "- **guess**" not in page
+
+
 def test_a_page_without_attacks(report):
     bare = {**report, "recovery": [], "inversion": [], "mixing": [], "speed": []}
     page = markdown(bare)

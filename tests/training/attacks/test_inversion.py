@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from immunecam.mask_key import MaskKey
 from immunecam.models.frequency import FrequencyMask, channel_statistics
 from immunecam.models.mask_spec import MaskSpec
 from immunecam.training.attacks.inversion import LinearRecovery, recovery_scores
@@ -37,6 +38,27 @@ def test_one_frequency_is_not(faces, recognizer):
     assert scores.ssim < 0.5
     assert scores.verified == 0
     assert set(scores.to_dict()) == {"ssim", "psnr_db", "cosine", "verified", "identified", "faces", "privacy"}
+
+
+def test_one_known_pair_tells_all_that_a_fixed_key_does(faces):
+    """As docs/masking.md says: who knows how faces are masked needs one face and its masked form."""
+    key = MaskKey(bytes(range(32)))
+    mean, std = channel_statistics(faces.batches(40), 14)
+    mask = FrequencyMask(
+        MaskSpec.of(range(1, 37), 14), mean, std, key.permutation(36, "pairs"), key.permutation(36, "")
+    )
+    open_channels = FrequencyMask(MaskSpec.of(range(64), 14), torch.zeros(64), torch.ones(64))  # no key, no statistics
+
+    def blocks(channels: torch.Tensor) -> torch.Tensor:
+        return channels.double().permute(0, 2, 3, 1).flatten(0, 2)
+
+    def known(shown: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(blocks(open_channels(shown)), (0, 1), value=1.0)
+
+    shown = torch.rand(1, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    solved = torch.linalg.lstsq(known(shown), blocks(mask(shown))).solution
+    others = next(faces.batches(4))
+    assert torch.allclose(known(others) @ solved, blocks(mask(others)), atol=1e-3)
 
 
 def test_what_must_raise(recognizer):
