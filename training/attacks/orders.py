@@ -6,7 +6,7 @@ of a face in an unknown order for a draw of one of them, and assigns all so that
 
     cost[i, c] = (x_i - m_c)' S_c^-1 (x_i - m_c) + log det S_c
 
-This project's; a network that learnt to place channels would see no less.
+This project's; others may find more.
 """
 
 from __future__ import annotations
