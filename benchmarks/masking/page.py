@@ -134,9 +134,10 @@ def markdown(report: Mapping[str, Any]) -> str:
             "",
             _TIMES,
             *_table(
-                ("what", "faces at once", "threads", "ms", "worst process, ms"),
+                ("bundle", "what", "faces at once", "threads", "ms", "worst process, ms"),
                 (
                     (
+                        row["bundle"],
                         row["what"],
                         str(row["batch"]),
                         str(row["threads"]),
@@ -194,8 +195,8 @@ is mixed.
 
 _TIMES = """\
 Milliseconds of one face on a CPU, of several at once its share: the median over processes of their medians, and the
-worst process. To purify, mask and recognise is what a gate does to a face. The goal, 8 ms, is of masking and
-recognising; purifying comes on top of it.
+worst process. To purify, mask and recognise is what a gate does to a face. The goal is 8 ms for masking and
+recognising. `immunecam bundle quantize` makes a bundle's int8 form.
 """
 
 _MIXES = """\
@@ -234,7 +235,8 @@ made by
 ```sh
 immunecam masking compare --data data --recognizer r2.pt --teacher r1.pt --start-from r1.onnx --work mixes \\
   --key-file door.key --json mixing.json
-python -m immunecam.benchmarks.masking_speed mine.immune --key-file door.key --json speed.json
+python -m immunecam.benchmarks.masking_speed mine.immune mine-int8.immune --key-file door.key \\
+  --json speed.json
 immunecam masking evaluate masked.run plain.run --data data --key-file door.key --bundle mine.immune \\
   --recognizer r2.pt --own r3.pt --work work --mixing mixing.json --speed speed.json \\
   --json masking.json --docs masking.md --pictures pictures
