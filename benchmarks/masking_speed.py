@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(found))
         return
     bundles = [Bundle.load(path) for path in given.bundles]
+    if len({bundle.name for bundle in bundles}) < len(bundles):
+        parser.error("two bundles have the same name, and their rows could not be told apart: rename one")
     rows: list[dict[str, Any]] = []
     for batch in given.batch:
         settings = ["--batch", str(batch), "--repeats", str(given.repeats), "--threads", str(given.threads)]

@@ -173,10 +173,8 @@ def attack(
         def recover(channels: Tensor) -> Tensor:
             return guess.expand(len(channels), -1, -1, -1)
     elif sought:
-        finder, solved = (
-            OrderFinder(pool),
-            LinearRecovery.fitted(mask, (from_uint8(part) for part in own.split(_BATCH))),
-        )
+        finder = OrderFinder(pool)
+        solved = LinearRecovery.fitted(mask, (from_uint8(part) for part in own.split(_BATCH)))
 
         def recover(channels: Tensor) -> Tensor:
             found: Tensor = solved(finder(channels))

@@ -42,7 +42,7 @@ def matrix(
         bool,
         typer.Option(
             "--adversarial-sfa/--no-adversarial-sfa",
-            help="Train runs against attacks with augmented features, too; they take about twice as long.",
+            help="Train runs against attacks with augmented features, too; the slowest of all.",
         ),
     ] = True,
     faces: Annotated[Optional[int], typer.Option(min=1, help="Faces of each class to attack (25).")] = None,  # noqa: UP045

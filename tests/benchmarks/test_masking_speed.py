@@ -33,3 +33,9 @@ def test_rows_of_two_bundles(tmp_path):
         assert 0 < row["wall_p50_ms"] <= row["wall_p50_ms_worst_launch"]
     with pytest.raises(SystemExit, match=r"launch 1 of 5 of masking_speed ended with 1 .*has no mask"):
         main([str(default_bundle()), *settings])
+
+
+def test_two_bundles_of_one_name_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main([str(default_bundle())] * 2)
+    assert "two bundles have the same name" in capsys.readouterr().err
