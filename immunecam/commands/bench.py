@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, Precision, Provider, TrustedKey, trust_of
 from immunecam.commands.outputs import check_folder, check_outputs
+from immunecam.commands.progress import one_bar
 from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -129,19 +129,8 @@ def bench(
         keys=tuple(trust) if trust else None,
         state=bundle_state,
     )
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with progress:
-        task = progress.add_task("starting", total=None)
-        measured = run.measure(
-            plan, lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
-        )
+    with one_bar("starting", transient=True) as tell:
+        measured = run.measure(plan, tell)
     # The tables are of the very report that is written. That comes first, for whoever reads the tables may go away, and
     # the tables come even if it fails.
     report: dict[str, Any] = {"machine": machine(), "versions": versions(), **measured}

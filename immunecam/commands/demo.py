@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from immunecam.commands.options import BundleState, Json, Provider, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import one_bar
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 from immunecam.reports.style import require_plots
@@ -93,23 +93,10 @@ def demo(
     if data is None and (_DATA / "lfw").is_dir():
         data = _DATA
     console = Console(markup=False)
-    shown = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
     with (
-        shown as progress,
+        one_bar("faces", transient=True) as tell,
         Purifier.load(bundle, provider=provider.value, seed=seed, trust=trust_of(trust, bundle_state)) as purifier,
     ):
-        task = progress.add_task("faces", total=None)
-
-        def tell(what: str, done: int, total: int | None) -> None:
-            progress.update(task, description=what, completed=done, total=total)
-
         who = _people(faces, data, people)
         tell("recogniser", 0, None)
         judge = Judge(Recognizer.load(recognizer, device=device), purifier, threshold or 0.0, device)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from immunecam.commands.measuring import check_page, part_of, say_part, write_pages_of
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import one_bar
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
 
-__all__ = ["evaluate", "part_of"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -89,13 +89,10 @@ def evaluate(
 
     keep_freed_memory()
     console = Console(markup=False)
-    if docs is not None and not docs.suffix:
-        raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
+    check_page(docs)
     if page_of is not None:
-        if docs is None and html is None:
-            raise UsageError("--page-of needs --docs PAGE or --html PAGE: say where the page goes")
-        robustness.write_page(robustness.load_report(page_of), docs, html)
-        console.print(f"wrote {', '.join(str(page) for page in (docs, html) if page)}", highlight=False, soft_wrap=True)
+        load, write = robustness.load_report, robustness.write_page
+        write_pages_of(page_of, docs, html, load=load, write=write, console=console)
         return
     if data is None or not recognizer:
         raise UsageError("an evaluation needs --data FOLDER and --recognizer FILE: give both")
@@ -110,18 +107,11 @@ def evaluate(
         if 0 < adaptive_pairs < 100 and not quick:
             raise UsageError(f"--adaptive-pairs is {adaptive_pairs}, but the full form takes 100 or more: use --quick")
         protocol = dataclasses.replace(protocol, adaptive_pairs=adaptive_pairs)
+    own_part = part_of(part)
     check_outputs(json_, docs, html)
     policy = trust_of(trust, bundle_state)
     bundles = [Bundle.load(path, trust=policy) for path in bundle or [default_bundle()]]
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with progress:
-        task = progress.add_task("reading", total=None)
+    with one_bar() as tell:
         whole = robustness.evaluate(
             data,
             recognizer,
@@ -132,28 +122,16 @@ def evaluate(
             report=json_,
             markdown=docs,
             html=html,
-            part=None if part is None else part_of(part),
+            part=own_part,
             merge=merge or [],
             earlier=add_to,
             adaptive=adaptive,
             device=device,
-            tell=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            tell=tell,
         )
     if whole is None:
-        console.print(
-            f"part {part} is done; to finish, run with the same arguments, without --part and with --merge {work}",
-            highlight=False,
-        )
+        say_part(console, part, work)
         return
     pages = docs or work / "robustness.md", html or work / "robustness.html"
     written = [str(path) for path in (json_, *pages, work / "contact_sheet.png") if path]
     console.print(f"wrote {', '.join(written)}", highlight=False, soft_wrap=True)
-
-
-def part_of(text: str) -> tuple[int, int]:
-    """I and N of "I/N"; a UsageError if it is something else."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    index, parts = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= index <= parts:
-        raise UsageError(f"the part is {text!r}, but it must be I/N with I from 1 to N, such as 1/4")
-    return index, parts

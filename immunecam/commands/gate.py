@@ -11,7 +11,6 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from immunecam.commands import gate_audit, gate_calibrate
 from immunecam.commands.gate_options import (
@@ -25,6 +24,7 @@ from immunecam.commands.gate_options import (
 )
 from immunecam.commands.options import Json, log_to_stderr
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import counter
 from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError, UsageError
 
@@ -118,9 +118,7 @@ def enrol_all(
     if not people:
         raise InputError(f"{str(folder)!r} holds no folders: give one with a folder of pictures for each person")
     console, rows = Console(), list[dict[str, Any]]()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    with gate.open(create=True) as opened, opened.store.backup.deferred(), progress:
+    with gate.open(create=True) as opened, opened.store.backup.deferred(), counter() as progress:
         for path in progress.track(people, description="enrolling"):
             try:
                 found = opened.enrol(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from immunecam.commands.gate_options import GateOptions
 from immunecam.commands.options import Json, log_to_stderr
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import counter
 from immunecam.commands.shared_options import with_shared_options
 from immunecam.errors import InputError, UsageError
 
@@ -69,10 +69,9 @@ def calibrate(
     table = None if pairs is None else read_pairs(pairs)
     only = None if table is None else {name for left, right, _ in table for name in (left, right)}
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with gate.open(create=True) as opened:
         observer = opened.observer
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with counter() as progress:
             task = progress.add_task("reading", total=None)
             faces = CalibrationFaces.load(
                 data,

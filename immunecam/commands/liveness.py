@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from immunecam.commands import liveness_analyze, liveness_export, liveness_matrix
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import bars
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
 
@@ -32,17 +32,6 @@ app.command("export")(liveness_export.export)
 
 _Seed = Annotated[int, typer.Option(help="Of everything random.")]
 _Side = Annotated[int, typer.Option(help="Of the faces in pixels: at least 64, and a multiple of 16.")]
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description:10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 @app.command()
@@ -86,7 +75,7 @@ def make(
     for part in parts[1:]:
         pictures = pictures.joined(part)
     _check_side(side)
-    with _progress() as progress:
+    with bars() as progress:
         task = progress.add_task("making", total=count, state="")
         faces = synthetic_set(
             pictures, count, side=side, seed=seed, progress=lambda done, _: progress.update(task, completed=done)
@@ -156,7 +145,7 @@ def train(
         raise UsageError(str(error)) from None
     _check_side(side)
     keep_freed_memory()
-    with _progress() as progress:
+    with bars() as progress:
         reading = progress.add_task("reading", total=None, state="")
         faces = _read(data, "train", side, limit, seed, maps)
         fewer, held_out = max(2, limit // 4), None

@@ -8,11 +8,11 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from immunecam.commands.evaluate import part_of
+from immunecam.commands.measuring import check_page, part_of, say_part, write_pages_of
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs
+from immunecam.commands.progress import one_bar
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
@@ -76,13 +76,10 @@ def analyze(
 
     console = Console(markup=False)
     check_outputs(json_, docs, html)
-    if docs is not None and not docs.suffix:
-        raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
+    check_page(docs)
     if page_of is not None:
-        if docs is None and html is None:
-            raise UsageError("--page-of needs --docs PAGE or --html PAGE: say where the page goes")
-        liveness_analysis.write_page(liveness_analysis.load_report(page_of), docs, html)
-        console.print(f"wrote {', '.join(str(page) for page in (docs, html) if page)}", highlight=False, soft_wrap=True)
+        load, write = liveness_analysis.load_report, liveness_analysis.write_page
+        write_pages_of(page_of, docs, html, load=load, write=write, console=console)
         return
     if not runs or data is None:
         raise UsageError("an analysis needs run folders and --data SET: give both")
@@ -105,17 +102,10 @@ def analyze(
         faces=faces or protocol.faces,
         sweep_faces=min(protocol.sweep_faces, faces or protocol.faces) if sweep else 0,
     )
+    own_part = part_of(part)
     keep_freed_memory()
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with progress:
-        task = progress.add_task("reading", total=None)
+    with one_bar() as tell:
         whole = liveness_analysis.analyze(
             runs,
             LivenessSet.load(data),
@@ -126,16 +116,13 @@ def analyze(
             report=json_,
             markdown=docs,
             html=html,
-            part=None if part is None else part_of(part),
+            part=own_part,
             merge=merge or [],
             device=device,
-            tell=lambda what, done, total: progress.update(task, description=what, completed=done, total=total),
+            tell=tell,
         )
     if whole is None:
-        console.print(
-            f"part {part} is done; to finish, run with the same arguments, without --part and with --merge {work}",
-            highlight=False,
-        )
+        say_part(console, part, work)
         return
     best = whole["ranking"]["runs"][0]
     word = "synthetic" if whole["synthetic"] else whole["set"]

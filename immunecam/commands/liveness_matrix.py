@@ -8,12 +8,13 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from immunecam.commands.measuring import check_page
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
-from immunecam.commands.outputs import check_outputs
+from immunecam.commands.outputs import check_outputs, make_folder
+from immunecam.commands.progress import one_bar
 from immunecam.commands.requirements import require_device, require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 from immunecam.reports.style import require_plots
 
 __all__ = ["matrix"]
@@ -70,8 +71,7 @@ def matrix(
     from immunecam.training.liveness import AdversarialTraining, LivenessSet, matrix_runs, train_matrix
 
     check_outputs(json_, docs)
-    if docs is not None and not docs.suffix:
-        raise UsageError(f"the page to write is {str(docs)!r}: give a file such as {docs.name}.md; plots go beside it")
+    check_page(docs)
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     keep_freed_memory()
     kinds = (False, True) if adversarial_sfa else (False,)
@@ -92,26 +92,11 @@ def matrix(
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {str(out)!r} cannot be made ({error.strerror}): name another") from None
+    make_folder(out)
     protocol = dataclasses.replace(liveness_analysis.MATRIX, seed=seed)
     if faces is not None:
         protocol = dataclasses.replace(protocol, faces=faces, sweep_faces=min(faces, protocol.sweep_faces))
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with progress:
-        task = progress.add_task("reading", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress.update(task, description=what, completed=done, total=total)
-
+    with one_bar() as tell:
         folders = train_matrix(runs, learnt, judged, out, device=device, tell=tell)
         if not train_only:
             whole = liveness_analysis.analyze(

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from immunecam.commands import masking_compare, masking_evaluate, masking_export, masking_invert
 from immunecam.commands.gate_options import KeyFile, mask_key
-from immunecam.commands.masking_material import bar, bars, check_lfw, settings_of, training_material
+from immunecam.commands.masking_material import check_lfw, settings_of, training_material
 from immunecam.commands.options import Json
 from immunecam.commands.outputs import check_outputs, check_picture, make_folder
+from immunecam.commands.progress import bar, bars
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 

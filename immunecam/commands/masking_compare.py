@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, mask_key
-from immunecam.commands.masking_material import bar, bars, check_lfw, named_bars, settings_of, training_material
+from immunecam.commands.masking_material import check_lfw, settings_of, training_material
 from immunecam.commands.options import Json
 from immunecam.commands.outputs import check_outputs, make_folder
+from immunecam.commands.progress import bar, bars, named_bars
 from immunecam.commands.requirements import require_training
 from immunecam.errors import UsageError
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, mask_key
-from immunecam.commands.masking_material import bars, check_lfw, named_bars
+from immunecam.commands.masking_material import check_lfw
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs, make_folder
+from immunecam.commands.progress import bars, named_bars
 from immunecam.commands.requirements import require_training
 from immunecam.errors import InputError, UsageError
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from immunecam.commands.gate_options import KeyFile, mask_key
-from immunecam.commands.masking_material import bar, bars, check_lfw, named_bars
+from immunecam.commands.masking_material import check_lfw
 from immunecam.commands.options import Json
 from immunecam.commands.outputs import check_outputs, check_picture, make_folder
+from immunecam.commands.progress import bar, bars, named_bars
 from immunecam.commands.requirements import require_training
 
 __all__ = ["invert"]

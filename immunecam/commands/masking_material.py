@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from immunecam.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from immunecam.training.masking import MaskingConfig, TeacherEmbeddings
     from immunecam.training.masking.starting import StartingWeights
 
-__all__ = ["TrainingMaterial", "bar", "bars", "check_lfw", "named_bars", "settings_of", "training_material"]
+__all__ = ["TrainingMaterial", "check_lfw", "settings_of", "training_material"]
 
 _LFW = ("train_112.zip", "dev_112.zip", "pairs.csv")
 
@@ -32,36 +29,6 @@ class TrainingMaterial:
     teacher: TeacherEmbeddings | None
     start: StartingWeights | None
     held_out: set[str]
-
-
-def bars() -> Progress:
-    """Progress on stderr; tasks have a `state`."""
-    return Progress(
-        TextColumn("{task.description:11}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-def bar(progress: Progress, name: str) -> _Step:
-    """A new bar, moved by (done, total)."""
-    task = progress.add_task(name, total=None, state="")
-    return lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def named_bars(progress: Progress) -> Callable[[str, int, int], None]:
-    """Bars by name, each new when it is first moved, by (name, done, total)."""
-    found: dict[str, _Step] = {}
-
-    def move(name: str, done: int, total: int) -> None:
-        if name not in found:
-            found[name] = bar(progress, name)
-        found[name](done, total)
-
-    return move
 
 
 def settings_of(config: Path | None, start_from: Path | None) -> MaskingConfig:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from immunecam.commands.options import Precision
+from immunecam.commands.progress import bars
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import UsageError
 
@@ -117,16 +117,7 @@ def train(
     workers = Workers.join(device)
     device = Workers.own_device(device)
     console = Console(markup=False)
-    progress = Progress(
-        TextColumn("{task.description:12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not workers.first,
-    )
-    with progress:
+    with bars(hidden=not workers.first) as progress:
         reading = progress.add_task("reading", total=None, state="")
         faces = FaceSet.load(data, progress=lambda done, all_: progress.update(reading, completed=done, total=all_))
         recognizers = [Recognizer.load(path, device=device) for path in recognizer or []]

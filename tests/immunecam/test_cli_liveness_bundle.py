@@ -155,7 +155,7 @@ def test_analyze_as_a_user_does(run, made, tmp_path):
         (("analyze",), 2, "needs run folders and --data SET"),
         (("analyze", "--page-of", "r.json"), 2, "needs --docs PAGE or --html PAGE"),
         (("analyze", "x", "--data", "y", "--sfa-layer", "roof"), 2, "layer of SFA must be one of stem"),
-        (("analyze", "x", "--data", "y", "--part", "3/2"), 3, "cannot be read"),
+        (("analyze", "x", "--data", "y", "--part", "3/2"), 2, "must be I/N"),
         (("analyze", "x", "--data", "y", "--json", "no/r.json"), 2, "there is no folder 'no' to write r.json into"),
         (("analyze", "x", "--data", "y"), 3, "make it anew by `immunecam liveness make`"),
         (("export", "x", "--into", "none.immune", "--data", "y"), 3, "none.immune"),
