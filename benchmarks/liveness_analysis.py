@@ -14,7 +14,6 @@ from immunecam.benchmarks.liveness.figures import (
     best_sweep,
     error_rows,
     gain_rows,
-    rankings,
     success_rows,
     sweep_rows,
     transfer_rows,
@@ -23,6 +22,7 @@ from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.plots import liveness_plots
 from immunecam.benchmarks.liveness.protocol import FULL, MATRIX, QUICK, LivenessProtocol
 from immunecam.benchmarks.liveness.purified import purified_rows
+from immunecam.benchmarks.liveness.ranking import rankings
 from immunecam.benchmarks.liveness.victim import LivenessVictim, in_detail, load_victims
 from immunecam.errors import InputError
 from immunecam.files import written_whole

@@ -1,4 +1,4 @@
-"""From scores to rows of a report: success by direction, gain of SFA, errors by species, rankings."""
+"""From scores to rows of a report: success by direction, gain of SFA, errors by species."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from immunecam.training.liveness.errors import species_of
 
 __all__ = [
     "DIRECTIONS",
+    "Outcome",
     "Scored",
     "acer",
     "best_sweep",
     "error_rows",
     "gain_rows",
-    "rankings",
+    "outcomes_of",
     "rate",
     "strongest",
     "success_rows",
@@ -58,7 +59,7 @@ def _directions(live: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     return dict(zip(DIRECTIONS, (~live, live), strict=True))
 
 
-class _Outcome:
+class Outcome:
     """Which faces a network judged rightly before an attack, and which of those wrongly after it."""
 
     def __init__(self, victim: LivenessVictim, live: NDArray[np.bool_], clean: NDArray[np.float32]) -> None:
@@ -82,14 +83,14 @@ class _Outcome:
         return self.right & (self.victim.passes(scores) != self.live)
 
 
-def _outcomes(attacked: AttackedFaces, victims: Iterable[LivenessVictim]) -> dict[str, _Outcome]:
+def outcomes_of(attacked: AttackedFaces, victims: Iterable[LivenessVictim]) -> dict[str, Outcome]:
     live = (attacked.faces.labels.live == LIVE).numpy()
-    return {victim.name: _Outcome(victim, live, attacked.clean_scores(victim)) for victim in victims}
+    return {victim.name: Outcome(victim, live, attacked.clean_scores(victim)) for victim in victims}
 
 
 def success_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored: Scored) -> list[_Row]:
     """Success on correctly classified faces, a row for each direction of each attack."""
-    outcomes, rows = _outcomes(attacked, victims), []
+    outcomes, rows = outcomes_of(attacked, victims), []
     for (run, head, attack, level, sfa), scores in scored.items():
         outcome = outcomes[run]
         fooled = outcome.fooled(scores)
@@ -120,7 +121,7 @@ def gain_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored
     attack alone succeeds less often. The goal is about the head live; others stand beside it. Gains are differences on
     the same faces, both directions together.
     """
-    outcomes, rows = _outcomes(attacked, victims), []
+    outcomes, rows = outcomes_of(attacked, victims), []
     for (run, head, attack, level, sfa), scores in scored.items():
         if sfa:
             continue
@@ -204,7 +205,7 @@ def sweep_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], gains
             continue
         swept = next((row for row in judged if row["attack"] == _SWEPT), judged[0])
         name, level = swept["attack"], swept["level"]
-        outcome = _Outcome(victim, live[chosen], attacked.clean_scores(victim)[chosen])
+        outcome = Outcome(victim, live[chosen], attacked.clean_scores(victim)[chosen])
         base = LivenessJob(victim, "live", name, protocol.attack(name, sfa=False), False, level)
         plain = outcome.fooled(attacked.scores(base, protocol.sweep_faces))[outcome.right].astype(float)
         for attack in protocol.sweep(name):
@@ -235,7 +236,7 @@ def sweep_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim], gains
 
 def transfer_rows(attacked: AttackedFaces, victims: Sequence[LivenessVictim]) -> list[_Row]:
     """What was made on one network and is judged by another: `PURIFIED_ATTACK`, without SFA and with it."""
-    outcomes, rows = _outcomes(attacked, victims), []
+    outcomes, rows = outcomes_of(attacked, victims), []
     for source in victims if len(victims) > 1 else ():
         for level in attacked.protocol.purified_levels:
             for sfa in (False, True):
@@ -331,65 +332,3 @@ def acer(rows: Sequence[_Row], run: str) -> _Row:
         "worst_species": worst["species"],
         "acer_percent": round((bpcer + worst["percent"]) / 2, 2),
     }
-
-
-def rankings(
-    attacked: AttackedFaces, victims: Sequence[LivenessVictim], scored: Scored, success: Sequence[_Row]
-) -> dict[str, list[_Row]]:
-    """Runs, backbones, sets of auxiliary tasks and heads, the most robust first.
-
-    A network's figure is the mean over all budgets of how often the strongest attack of all makes a spoof pass; beside
-    it stands that of the attacks on the head live alone, for more heads are more ways for an attacker to try.
-    Backbones and sets of tasks are means over their runs that were not trained against attacks. A head's figure is the
-    mean success of the attacks through it, over those of these runs that have every head: were each head's own runs
-    taken, weak networks and strong ones would be compared in place of heads. Where no run has all, all of them count.
-    """
-    outcomes = _outcomes(attacked, victims)
-    runs = []
-    for victim in victims:
-        outcome = outcomes[victim.name]
-        opens = outcome.right & ~outcome.live
-        opened = {}
-        for key, head in (("opened_percent", None), ("opened_through_live_percent", "live")):
-            fooled = [
-                outcome.fooled(strongest(attacked, victim, scored, level, head))[opens]
-                for level in attacked.protocol.levels
-            ]
-            opened[key] = round(100 * float(np.mean(fooled)), 2) if opens.any() else None
-        runs.append(
-            {
-                "run": victim.name,
-                "backbone": victim.backbone,
-                "tasks": ", ".join(victim.network.tasks) or "none",
-                "adversarial": victim.adversarial is not None,
-                **opened,
-            }
-        )
-    usual = [row for row in runs if not row["adversarial"]] or runs
-    names = {row["run"] for row in usual}
-    own = {victim.name: set(victim.network.heads) for victim in victims if victim.name in names}
-    every = set().union(*own.values())
-    compared = {name for name in own if own[name] == every} or names
-    heads: dict[str, list[float]] = {}
-    for row in success:
-        if row["run"] in compared and row["direction"] == DIRECTIONS[0] and row["percent"] is not None:
-            heads.setdefault(row["head"], []).append(row["percent"])
-    by_head = [{"head": name, "opened_percent": round(float(np.mean(x)), 2)} for name, x in heads.items()]
-    return {
-        "runs": _ranked(runs),
-        "backbones": _ranked(_means(usual, "backbone")),
-        "tasks": _ranked(_means(usual, "tasks")),
-        "heads": _ranked(by_head),
-    }
-
-
-def _means(rows: Sequence[_Row], key: str) -> list[_Row]:
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row["opened_percent"] is not None:
-            found.setdefault(row[key], []).append(row["opened_percent"])
-    return [{key: name, "runs": len(x), "opened_percent": round(float(np.mean(x)), 2)} for name, x in found.items()]
-
-
-def _ranked(rows: list[_Row]) -> list[_Row]:
-    return sorted(rows, key=lambda row: (row["opened_percent"] is None, row["opened_percent"]))

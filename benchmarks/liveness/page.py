@@ -106,14 +106,17 @@ def _percent(figures: _Row) -> str:
 def _rankings(report: _Report) -> list[str]:
     ranking, word = report["ranking"], _word(report)
     opened = f"spoofs that pass, % ({word})"
+    titles = [opened, "through the head live alone", "clean ACER, %"]
     parts = [
         "The figure of a network is the mean over all budgets of how often the strongest attack of all, on any head "
-        "and with SFA or without, makes a spoof pass that was stopped before; lower is more robust.",
+        "and with SFA or without, makes a spoof pass that was stopped before; lower is more robust. Intervals are of "
+        f"the faces ({ranking['draws']:,} draws of them, the same for all); every network was trained once, and what "
+        "another training of it would change they do not know. Beside it stands the error without an attack: a network "
+        "that is often wrong is judged on the spoofs that it is surest of.",
         "",
         *markdown_table(
-            ["run", "backbone", "auxiliary tasks", "trained against attacks", opened, "through the head live alone"],
-            [[r["run"], r["backbone"], r["tasks"], _yes(r["adversarial"]), _number(r["opened_percent"]),
-              _number(r["opened_through_live_percent"])]
+            ["run", "backbone", "auxiliary tasks", "trained against attacks", *titles],
+            [[r["run"], r["backbone"], r["tasks"], _yes(r["adversarial"]), *_ranked(report, r, [r])]
              for r in ranking["runs"]],
         ),
         "",
@@ -121,11 +124,8 @@ def _rankings(report: _Report) -> list[str]:
     for key, name, title in _RANKED:
         rows = ranking[key]
         if len(rows) > 1:
-            body = [
-                [row[name], str(row["runs"]), _number(row["opened_percent"]), _number(_through_live(report, name, row))]
-                for row in rows
-            ]
-            parts += [*markdown_table([title, "runs", opened, "through the head live alone"], body), ""]
+            body = [[row[name], str(row["runs"]), *_ranked(report, row, _runs_of(report, name, row))] for row in rows]
+            parts += [*markdown_table([title, "runs", *titles], body), ""]
             parts += [_most_robust(report, name, title), ""]
     tasks, backbones, found = grid_of(report)
     if len(tasks) > 1 and len(backbones) > 1:
@@ -143,13 +143,23 @@ def _rankings(report: _Report) -> list[str]:
     return parts
 
 
-def _through_live(report: _Report, name: str, ranked: _Row) -> float | None:
-    """Mean of the runs that a row of a ranking is a mean of, under attacks on the head live alone."""
+def _runs_of(report: _Report, name: str, ranked: _Row) -> list[_Row]:
+    """The runs that a row of a ranking is a mean of."""
     runs = report["ranking"]["runs"]
     usual = [run for run in runs if not run["adversarial"]] or runs
-    found = [run["opened_through_live_percent"] for run in usual if run[name] == ranked[name]]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
+    return [run for run in usual if run[name] == ranked[name] and run["opened_percent"] is not None]
+
+
+def _ranked(report: _Report, ranked: _Row, runs: Sequence[_Row]) -> list[str]:
+    """Cells of a ranked row: its figure, the same by attacks on the head live alone, and its runs' clean error."""
+    judged = {row["run"] for row in report["errors"]}
+    through = [run["opened_through_live_percent"] for run in runs]
+    clean = [acer(report["errors"], run["run"])["acer_percent"] for run in runs if run["run"] in judged]
+    return [_opened(ranked), *(_number(_mean([x for x in own if x is not None])) for own in (through, clean))]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def most_robust(report: _Report) -> list[str]:
@@ -159,7 +169,8 @@ def most_robust(report: _Report) -> list[str]:
 
 def _most_robust(report: _Report, name: str, title: str) -> str:
     """Who is first, and how often: a mean over few runs may rest on one of them."""
-    first, second = next(report["ranking"][key] for key, other, _ in _RANKED if other == name)[:2]
+    place = next(key for key, other, _ in _RANKED if other == name)
+    first, second = report["ranking"][place][:2]
     if first["opened_percent"] == second["opened_percent"]:
         return (
             f"{first[name]} and {second[name]} are equal in front ({_number(first['opened_percent'])} %, "
@@ -173,7 +184,10 @@ def _most_robust(report: _Report, name: str, title: str) -> str:
     beside = {"backbone": "sets of auxiliary tasks", "tasks": "backbones"}[name]
     ahead = f"ahead of the next, {second[name]}, in {sum(one < two for one, two in known)} of {len(known)} {beside}"
     shared = f"{ahead} that both have" if known else f"no {beside} were measured with the next, {second[name]}, too"
-    return f"Most robust {title}: {first[name]} ({_number(first['opened_percent'])} %, {_word(report)}); {shared}."
+    return (
+        f"Most robust {title}: {first[name]} ({_number(first['opened_percent'])} %, {_word(report)}); {shared}; "
+        f"{report['ranking']['leads'][place]:g} % of the draws of faces have it ahead."
+    )
 
 
 def _success(report: _Report) -> list[str]:
@@ -276,7 +290,23 @@ def _transfer(report: _Report) -> list[str]:
         f"that the other one judged rightly ({_word(report)}){_those(report)}.",
         "",
         *markdown_table(["made on", "shown to", "budget", "direction", "alone, %", "with SFA, %"], body),
+        "",
+        f"Means over all pairs ({_word(report)}): {_transferred(report)}.",
     ]
+
+
+def _transferred(report: _Report) -> str:
+    """What SFA adds to attacks that were made on another network, by direction."""
+    parts = []
+    for direction in DIRECTIONS:
+        alone, with_sfa = (
+            _mean([row["percent"] for row in report["transfer"]
+                   if (row["direction"], row["sfa"]) == (direction, sfa) and row["percent"] is not None])
+            for sfa in (False, True)
+        )  # fmt: skip
+        if alone is not None and with_sfa is not None:
+            parts.append(f"{direction}: {alone:.1f} % alone and {with_sfa:.1f} % with SFA")
+    return "; ".join(parts)
 
 
 def _sweep(report: _Report) -> list[str]:
@@ -325,23 +355,35 @@ def _adversarial(report: _Report) -> list[str]:
         robust = [_wrong(report, run, row["level"], live=live) for live in (False, True) for run in pair]
         body.append([*pair, row["budget"], *cells, *robust])
     word = _word(report)
-    hows = {row["after"]: row["how"] for row in report["adversarial"]}
-    learnt = [
-        f"{name}: {100 * how['share']:g} % of each batch, steps: {how['steps']}, within {how['level']:g}/255, "
-        f"{'with' if how['sfa'] else 'without'} SFA"
-        for name, how in hows.items()
-    ]
-    return [
+    titles = ["budget", "clean ACER, % before", "after", "spoofs that pass, % before", "after",
+              "live faces stopped, % before", "after"]  # fmt: skip
+    parts = [
         f"Clean and robust error before and after, all {word}. Robust errors are of all faces attacked, wrongly "
-        "classified ones included, under the strongest attack of all at that budget. Attacked while training, through "
-        f"the head live: {'; '.join(learnt)}.",
+        "classified ones included, under the strongest attack of all at that budget. While training, attacks go "
+        "through the head live.",
         "",
-        *markdown_table(
-            ["before", "after", "budget", "clean ACER, % before", "after", "spoofs that pass, % before", "after",
-             "live faces stopped, % before", "after"],
-            body,
-        ),
-    ]  # fmt: skip
+        *markdown_table(["before", "after", *titles], body),
+    ]
+    hows: dict[str, list[_Row]] = {}
+    for row in report["adversarial"]:
+        hows.setdefault(_learnt(row["how"]), []).append(row)
+    means = []
+    for how, rows in hows.items():
+        count = str(len({row["after"] for row in rows}))
+        cells = [
+            _number(_mean([row[f"{when}_{error}_percent"] for row in rows]))
+            for error in ("acer", "opened", "shut")
+            for when in ("before", "after")
+        ]
+        means.append([how, count, *cells])
+    own = ["trained against", "networks", *titles[1:]]
+    return [*parts, "", f"Means over networks and budgets ({word}):", "", *markdown_table(own, means)]
+
+
+def _learnt(how: _Row) -> str:
+    """What a network was trained against."""
+    sfa = "with" if how["sfa"] else "without"
+    return f"attacks {sfa} SFA on {100 * how['share']:g} % of each batch, steps: {how['steps']}, {how['level']:g}/255"
 
 
 def _wrong(report: _Report, run: str, level: float, *, live: bool) -> str:
@@ -449,6 +491,10 @@ def _species_names(report: _Report) -> list[str]:
 
 def _interval(row: _Row) -> str:
     return _between(row["percent"], row["low_percent"], row["high_percent"])
+
+
+def _opened(row: _Row) -> str:
+    return _between(row["opened_percent"], row["low_percent"], row["high_percent"])
 
 
 def _three(row: _Row, where: str) -> str:

@@ -16,6 +16,7 @@ from immunecam.benchmarks.latency import table as latency_table
 from immunecam.benchmarks.latency.run import OURS
 from immunecam.benchmarks.liveness.plots import liveness_plots
 from immunecam.export.quantised_bundle import MOST_POINTS
+from immunecam.models.liveness_trunks import TRUNKS
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.gate import evidence
 
@@ -125,6 +126,20 @@ def test_int8_page_is_that_of_its_reports():
     for report in reports:
         assert {name: report["bundle_files"]["edge"][name] for name in shipped} == shipped
         assert report["bundle_files"]["edge-int8"] == reports[0]["bundle_files"]["edge-int8"]
+
+
+def test_liveness_times_are_those_of_their_report():
+    report = json.loads((ROOT / "benchmarks" / "results" / "liveness_speed.json").read_text())
+    times = {
+        (row["backbone"], row["precision"], row["batch"]): row["wall_p50_ms"]
+        for row in report["rows"]
+        if "backbone" in row
+    }
+    lines = (ROOT / "docs" / "liveness.md").read_text().splitlines()
+    for backbone in TRUNKS:
+        cells = [f"{times[backbone, precision, batch]:.1f}" for batch in (1, 8) for precision in ("fp32", "int8")]
+        assert f"| {backbone} | {' | '.join(cells)} |" in lines
+        assert times[backbone, "int8", 1] < report["budget_ms"] == 5.0
 
 
 def test_liveness_page_is_that_of_its_report():

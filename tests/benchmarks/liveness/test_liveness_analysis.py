@@ -17,7 +17,6 @@ from immunecam.benchmarks.liveness.figures import (
     acer,
     best_sweep,
     gain_rows,
-    rankings,
     rate,
     strongest,
     sweep_rows,
@@ -25,6 +24,7 @@ from immunecam.benchmarks.liveness.figures import (
 from immunecam.benchmarks.liveness.page import page
 from immunecam.benchmarks.liveness.protocol import FULL, QUICK
 from immunecam.benchmarks.liveness.purified import PurifiedPictures
+from immunecam.benchmarks.liveness.ranking import rankings
 from immunecam.benchmarks.liveness.victim import in_detail, load_victims
 from immunecam.benchmarks.liveness_analysis import SCHEMA, analyze, load_report, write_page
 from immunecam.errors import InputError, UsageError
@@ -169,7 +169,7 @@ def test_training_against_attacks_stands_beside_training_without(report):
         for when, run in (("before", "plain"), ("after", "hardened")):
             assert row[f"{when}_acer_percent"] == acer(whole["errors"], run)["acer_percent"]
     text = " ".join(page(whole).split())
-    assert "hardened: 50 % of each batch, steps: 1, within 8/255, without SFA" in text
+    assert "| attacks without SFA on 50 % of each batch, steps: 1, 8/255 | 1 | " in text
     row = whole["adversarial"][1]
     cells = []
     for key in ("opened", "shut"):
@@ -188,8 +188,12 @@ def test_training_against_attacks_stands_beside_training_without(report):
 
 def test_more_heads_are_not_held_against_a_network_in_silence(report):
     whole, _ = report
+    text = page(whole)
     for row in whole["ranking"]["runs"]:
         assert row["opened_through_live_percent"] <= row["opened_percent"]
+        # Nor is a network praised that stops few spoofs to begin with.
+        clean = acer(whole["errors"], row["run"])["acer_percent"]
+        assert f"| {row['opened_through_live_percent']:.1f} | {clean:.1f} |" in text
 
 
 def test_heads_are_compared_on_the_same_networks(runs, faces, tmp_path):
@@ -229,16 +233,17 @@ def test_of_many_networks_those_with_most_tasks_are_compared_one_by_one(report, 
         {"run": "d", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 50.0},
         {"run": "e", "backbone": "swin", "tasks": "none", "adversarial": False, "opened_percent": 70.0},
     ]
-    ranked = [row | {"opened_through_live_percent": row["opened_percent"] / 2} for row in ranking]
+    around = {"low_percent": 5.0, "high_percent": 75.0}
+    ranked = [row | around | {"opened_through_live_percent": row["opened_percent"] / 2} for row in ranking]
     backbones = [
-        {"backbone": "vgg", "runs": 2, "opened_percent": 20.0},
-        {"backbone": "swin", "runs": 2, "opened_percent": 60.0},
+        {"backbone": "vgg", "runs": 2, "opened_percent": 20.0, **around},
+        {"backbone": "swin", "runs": 2, "opened_percent": 60.0, **around},
     ]
     tasks = [
-        {"tasks": "depth", "runs": 1, "opened_percent": 50.0},
-        {"tasks": "none", "runs": 3, "opened_percent": 50.0},
+        {"tasks": "depth", "runs": 1, "opened_percent": 50.0, **around},
+        {"tasks": "none", "runs": 3, "opened_percent": 50.0, **around},
     ]
-    tables = {**whole["ranking"], "runs": ranked, "backbones": backbones, "tasks": tasks}
+    tables = {**whole["ranking"], "runs": ranked, "backbones": backbones, "tasks": tasks, "leads": {"backbones": 97.5}}
     larger = {**whole, "ranking": tables, "in_detail": ["plain"]}
     write_page(larger, tmp_path / "m.md")
     text = (tmp_path / "m.md").read_text()
@@ -246,13 +251,14 @@ def test_of_many_networks_those_with_most_tasks_are_compared_one_by_one(report, 
     assert "| depth |  | 10.0 |" in text
     assert "| none | 60.0 | 30.0 |" in text
     # A leader is told with how often it leads, and what it is beside the same attacks for all.
-    assert "| vgg | 2 | 20.0 | 10.0 |" in text
-    assert "vgg (20.0 %, synthetic); ahead of the next, swin, in 1 of 1 sets of auxiliary tasks that both have." in text
+    assert "| vgg | 2 | 20.0 (5.0 to 75.0) | 10.0 |  |" in text
+    assert "vgg (20.0 %, synthetic); ahead of the next, swin, in 1 of 1 sets of auxiliary tasks that both have;" in text
+    assert "that both have; 97.5 % of the draws of faces have it ahead." in text
     assert "depth and none are equal in front (50.0 %, synthetic), so no most robust auxiliary tasks was found." in text
     assert "of the networks with most auxiliary tasks; the report in JSON has the others" in text
     assert (tmp_path / "m" / "matrix.png").is_file()
     apart = page({**larger, "ranking": {**tables, "runs": [ranked[0], *ranked[3:]]}})
-    assert "vgg (20.0 %, synthetic); no sets of auxiliary tasks were measured with the next, swin, too." in apart
+    assert "vgg (20.0 %, synthetic); no sets of auxiliary tasks were measured with the next, swin, too; 97.5 %" in apart
 
 
 def test_transfer_is_from_each_network_to_the_other(report):
@@ -260,6 +266,12 @@ def test_transfer_is_from_each_network_to_the_other(report):
     pairs = {(row["source"], row["run"], row["sfa"]) for row in whole["transfer"]}
     assert pairs == {(a, b, sfa) for a, b in (("plain", "hardened"), ("hardened", "plain")) for sfa in (False, True)}
     assert len(whole["transfer"]) == 2 * 2 * len(DIRECTIONS)
+    means = {
+        sfa: np.mean([r["percent"] for r in whole["transfer"] if (r["direction"], r["sfa"]) == (DIRECTIONS[0], sfa)])
+        for sfa in (False, True)
+    }
+    words = f"{DIRECTIONS[0]}: {means[False]:.1f} % alone and {means[True]:.1f} % with SFA;"
+    assert f"Means over all pairs (synthetic): {words}" in page(whole)
 
 
 def test_purification_is_compared_on_the_same_faces(report):
