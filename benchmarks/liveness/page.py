@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from immunecam.benchmarks.evaluation.page import markdown_table
@@ -17,6 +17,7 @@ _Row = Mapping[str, Any]
 _GAINS = ("", "_at_largest_budget", "_at_all_budgets")
 
 _MOST_ROWS = 1000
+_MOST_SWEPT = 40
 
 # The key of a ranking, the name of its rows' first column, and its title.
 _RANKED = (("backbones", "backbone", "backbone"), ("tasks", "tasks", "auxiliary tasks"))
@@ -33,7 +34,12 @@ noise, which all attacks of this page are, is outside its scope, so errors under
 are not its figures."""
 
 _LIMITS = """\
-- Networks are attacked by somebody who has their weights, the most that there is to fear.
+- Networks are attacked by somebody who has their weights. No attack takes more than {steps} gradient steps or begins
+  more than once: somebody with more patience gets further, so a network that held here is not shown to hold.
+- Every network was trained once{trained}. Another training of the same network, or a longer one, may
+  change its place in a ranking; no interval of this page contains that.
+- Intervals of a ranking are drawn from the faces that were there. Where nearly every spoof passes, or nearly none does,
+  they are too narrow.
 - The attacks change pixels after the camera. What a print or a screen can carry of them to a camera was not measured.
 - SFA is an own reading of Yang et al. (CVPRW 2023), whose full text and code were not at hand. Nothing here reproduces
   figures of theirs. With K augmentations a step costs K times the gradients: steps and budgets are equal, time is
@@ -56,8 +62,16 @@ def page(report: _Report) -> str:
         parts += ["## Does purification protect liveness, too?", "", *_purification(report), ""]
     parts += ["## Every row", "", *_every(report), ""]
     parts += ["## What was attacked, and how", "", *_how(report), ""]
-    parts += ["## Limits", "", _LIMITS, ""]
+    parts += ["## Limits", "", _limits(report), ""]
     return "\n".join(parts)
+
+
+def _limits(report: _Report) -> str:
+    lengths = list(dict.fromkeys(f"{run['steps']:,}" for run in report["runs"] if run.get("steps")))
+    trained = f", for {lengths[0]} steps" if len(lengths) == 1 else ""
+    return _LIMITS.format(
+        steps=max(attack["steps"] for attack in report["protocol"]["attacks"].values()), trained=trained
+    )
 
 
 def _set(report: _Report) -> str:
@@ -261,8 +275,20 @@ def _gain(report: _Report) -> list[str]:
 
 def _by_direction(report: _Report) -> str:
     """The mean gain where it is judged, told apart: a gain on live faces alone would open no door."""
+    judged = {row["run"] for row in report["gain"] if row["judged"] and row["head"] == "live"}
+    usual = judged - {run["run"] for run in report["runs"] if run["adversarial"]}
+    told = [("on average", _gains_of(report, judged))]
+    if usual != judged:
+        told.append(("of networks not trained against attacks", _gains_of(report, usual)))
+    return "".join(f"; {who} {gains} points" for who, gains in told if gains)
+
+
+def _gains_of(report: _Report, names: Set[str]) -> str:
+    """Mean gain on the head live, where it is judged, of some networks in each direction."""
     judged = {
-        (row["run"], row["attack"], row["level"]) for row in report["gain"] if row["judged"] and row["head"] == "live"
+        (row["run"], row["attack"], row["level"])
+        for row in report["gain"]
+        if row["judged"] and row["head"] == "live" and row["run"] in names
     }
     parts = []
     for direction in DIRECTIONS:
@@ -275,7 +301,7 @@ def _by_direction(report: _Report) -> str:
         gains = [one[True] - one[False] for one in found.values()]
         if gains:
             parts.append(f"{direction} {sum(gains) / len(gains):+.1f}")
-    return f"; on average {', '.join(parts)} points" if parts else ""
+    return ", ".join(parts)
 
 
 def _transfer(report: _Report) -> list[str]:
@@ -311,21 +337,27 @@ def _transferred(report: _Report) -> str:
 
 def _sweep(report: _Report) -> list[str]:
     rows = sorted(report["sweep"], key=lambda row: -row["gain_points"])
-    best, shown = report["best_sweep"], rows[:12]
-    attacks = " or ".join(dict.fromkeys(row["attack"] for row in report["sweep"]))
+    best, shown = report["best_sweep"], rows[:_MOST_SWEPT]
     body = [
-        [row["run"], row["layer"], row["operator"], str(row["draws"]), f"{row['law']} {row['strength']:g}",
-         f"{row['plain_percent']:.1f}", _gained(row)]
+        [row["run"], f"{row['attack']}, {row['budget']}", row["layer"], row["operator"], str(row["draws"]),
+         f"{row['law']} {row['strength']:g}", f"{row['plain_percent']:.1f}", _gained(row)]
         for row in shown
     ]  # fmt: skip
+    setting = (
+        f"layer {best['layer']}, {best['operator']}, K = {best['draws']}, {best['law']} {best['strength']:g}: "
+        f"{best['mean_gain_points']:+.1f} points"
+    )
+    found = (
+        f"On average over the networks most is gained by {setting}. The best of many settings looks better than it is."
+        if best["mean_gain_points"] > 0
+        else f"On average over the networks no setting gains anything; the best is {setting}."
+    )
     return [
-        f"The goal is missed, so other settings were tried over {attacks}, on {max(row['faces'] for row in rows)} "
-        f"faces at most ({len(rows)} settings and networks; {_word(report)}). On average over the networks most is "
-        f"gained by layer {best['layer']}, {best['operator']}, K = {best['draws']}, {best['law']} "
-        f"{best['strength']:g}: {best['mean_gain_points']:+.1f} points. The best of many settings looks better "
-        "than it is. The first twelve:",
+        f"The goal is missed, so other settings were tried, on {max(row['faces'] for row in rows)} "
+        f"faces at most ({len(rows)} rows of a setting and a network; {_word(report)}). {found}"
+        + ("" if len(shown) == len(rows) else f" The first {len(shown)}:"),
         "",
-        *markdown_table(["run", "layer", "operator", "K", "mixing law", "alone, %", "gain, points"], body),
+        *markdown_table(["run", "attack", "layer", "operator", "K", "mixing law", "alone, %", "gain, points"], body),
     ]
 
 

@@ -349,6 +349,39 @@ def test_the_page_tells_gains_by_direction(report):
     text = " ".join(page({**whole, "rows": rows, "gain": gain, "goal": goal}).split())
     assert "**Met**: +22.5 points on average, single pairs +22.5 to +22.5 (synthetic" in text
     assert "; on average spoof to live +5.0, live to spoof +40.0 points." in text
+    harder = [row | {"run": "hardened", "percent": row["percent"] / 2} for row in rows]
+    both = {"rows": rows + harder, "gain": [*gain, gain[0] | {"run": "hardened"}], "goal": goal}
+    text = " ".join(page({**whole, **both}).split())
+    assert "; on average spoof to live +3.8, live to spoof +30.0 points; of networks not trained" in text
+    assert "; of networks not trained against attacks spoof to live +5.0, live to spoof +40.0 points." in text
+
+
+def test_the_page_says_where_no_setting_of_sfa_gains(report):
+    whole, _ = report
+    row = {
+        "run": "plain", "attack": "FGSM", "budget": "2/255", "layer": "stem", "operator": "mix", "draws": 4,
+        "law": "uniform", "strength": 0.5, "faces": 7, "plain_percent": 50.0, "low_points": -9.0, "high_points": 3.0,
+    }  # fmt: skip
+    rows = [row | {"gain_points": -float(place)} for place in range(50)]
+    text = page({**whole, "sweep": rows, "best_sweep": row | {"mean_gain_points": 0.0}})
+    assert "on 7 faces at most (50 rows" in text
+    best = "layer stem, mix, K = 4, uniform 0.5"
+    assert f"no setting gains anything; the best is {best}: +0.0 points. The first 40:" in text
+    assert text.count("| plain | FGSM, 2/255 | stem |") == 40
+    text = page({**whole, "sweep": rows[:2], "best_sweep": row | {"mean_gain_points": 1.5}})
+    assert f"most is gained by {best}: +1.5 points. The best of many" in text
+    assert "The first" not in text
+
+
+def test_the_page_says_what_it_cannot_know(report):
+    whole, _ = report
+    steps = max(attack["steps"] for attack in whole["protocol"]["attacks"].values())
+    text = page(whole)
+    assert f"No attack takes more than {steps} gradient steps" in text
+    lengths = {run["steps"] for run in whole["runs"]}
+    assert ("trained once, for " in text) == (len(lengths) == 1)
+    longer = [run | {"steps": run["steps"] + place} for place, run in enumerate(whole["runs"])]
+    assert "- Every network was trained once. Another" in page({**whole, "runs": longer})
 
 
 def test_the_sweep_tries_every_setting():
