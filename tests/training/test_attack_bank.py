@@ -175,8 +175,8 @@ def test_untouched_faces_count_by_their_weight(bank_faces, recognizer):
         once, twice, thrice = (
             _step(bank_faces, recognizer, drawn, base="projected", clean_weight=w) for w in (1.0, 2.0, 3.0)
         )
-        untouched = float(twice.loss - once.loss) / preset("edge", "full").identity_weight
-        assert float(thrice.loss - twice.loss) == pytest.approx(float(twice.loss - once.loss), rel=1e-3)
+        untouched = (twice.loss - once.loss).item() / preset("edge", "full").identity_weight
+        assert (thrice.loss - twice.loss).item() == pytest.approx((twice.loss - once.loss).item(), rel=1e-3)
         assert once.identity == thrice.identity
         if drawn is None:
             assert untouched == pytest.approx(once.identity, rel=1e-3)
@@ -191,7 +191,7 @@ def test_what_an_impersonation_leaves_is_weighted(bank_faces, recognizer):
     attacked = (clean + 0.1 * torch.randn(4, 112, 112)).clamp(-1, 1)
     for target, gains in ((attacked, True), (clean, False)):
         drawn = _noisy(bank_faces, 1.0, target)
-        without, weighted = (float(_step(bank_faces, recognizer, drawn, target_weight=w).loss) for w in (0.0, 100.0))
+        without, weighted = (_step(bank_faces, recognizer, drawn, target_weight=w).loss.item() for w in (0.0, 100.0))
         with torch.no_grad():
             wanted = recognizer(target[:1])
             gain = float(((recognizer(attacked[:1]) - recognizer(clean[:1])) * wanted).sum())
