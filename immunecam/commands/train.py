@@ -87,6 +87,7 @@ def train(
     from immunecam.training.config import preset as named
     from immunecam.training.distributed import Workers
     from immunecam.training.faces import FaceSet
+    from immunecam.training.mixed_precision import computes_bfloat16, in_precision_of
     from immunecam.training.objective import StepValues
     from immunecam.training.recognizer import Recognizer
     from immunecam.training.trainer import Trainer
@@ -117,6 +118,11 @@ def train(
     workers = Workers.join(device)
     device = Workers.own_device(device)
     console = Console(markup=False)
+    wanted, folder = config.precision, run_folder_of(out)
+    config = in_precision_of(config, device, folder if resume else None)
+    if workers.first and config.precision != wanted:
+        why = "the run began so" if computes_bfloat16(device) else f"this {device} does not compute in bfloat16"
+        console.print(f"training in {config.precision} in place of {wanted}: {why}", highlight=False)
     with bars(hidden=not workers.first) as progress:
         reading = progress.add_task("reading", total=None, state="")
         faces = FaceSet.load(data, progress=lambda done, all_: progress.update(reading, completed=done, total=all_))
@@ -126,7 +132,7 @@ def train(
             config,
             faces,
             recognizers,
-            run_folder_of(out),
+            folder,
             resume=resume,
             device=device,
             workers=workers,
