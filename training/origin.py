@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from immunecam.errors import InputError
-from immunecam.models import Eigenspace
+from immunecam.models import Eigenspace, build_model
+from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.from_bundle import eigenspace_from_bundle, weights_from_bundle
 
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
 
 __all__ = ["BundleOrigin", "Origin", "RunOrigin", "origin_of"]
+
+_BATCH = 16
 
 
 class Origin:
@@ -43,6 +48,10 @@ class Origin:
         """The weights, given some training faces (N, 112, 112) in [-1, 1]."""
         raise NotImplementedError
 
+    def probabilities(self, faces: Tensor) -> Tensor:
+        """(N, K) of its antibodies for faces (N, 112, 112) in [-1, 1]."""
+        raise NotImplementedError
+
 
 class RunOrigin(Origin):
     """Another run, of which the slow copy is taken.
@@ -58,6 +67,7 @@ class RunOrigin(Origin):
         self._file = folder / "checkpoint.safetensors"
         try:
             content = json.loads((folder / "config.json").read_text())
+            self._config = content["config"]
             digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
             self.provenance = {"checkpoint": digest, "recognizers": _seen(content)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -71,6 +81,15 @@ class RunOrigin(Origin):
         except (OSError, SafetensorError) as error:
             raise InputError(f"{self.name} to start from cannot be read ({error})") from None
         return {name.removeprefix("slow."): value for name, value in tensors.items() if name.startswith("slow.")}
+
+    def probabilities(self, faces: Tensor) -> Tensor:
+        config = self._config
+        try:
+            network = build_model(config["kind"], config["k"], config["model_options"])
+            network.load_state_dict(self.weights(faces))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{self.name} to start from does not fit its own config.json ({error})") from None
+        return _batched(network.eval(), faces)
 
 
 class BundleOrigin(Origin):
@@ -88,6 +107,9 @@ class BundleOrigin(Origin):
     def weights(self, faces: Tensor) -> dict[str, Tensor]:
         return weights_from_bundle(self._bundle, faces)
 
+    def probabilities(self, faces: Tensor) -> Tensor:
+        return _batched(purification_from_bundle(self._bundle).analyze, faces)
+
 
 def origin_of(start: str | Path | Bundle) -> Origin:
     """A run, by its folder, or a bundle.
@@ -98,6 +120,11 @@ def origin_of(start: str | Path | Bundle) -> Origin:
         If the folder is no run.
     """
     return RunOrigin(Path(start)) if isinstance(start, (str, Path)) else BundleOrigin(start)
+
+
+def _batched(network: Callable[[Tensor], Tensor], faces: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([network(part) for part in faces.split(_BATCH)])
 
 
 def _seen(run: dict[str, Any]) -> list[dict[str, str]]:

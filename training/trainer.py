@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer"]
 
+_WEIGHT, _BIAS = "generator.linear.weight", "generator.linear.bias"
+_SURE = 5.0  # largest logit that an antibody of another analyzer begins with: nearly always, and still to be changed
 _MEASURED = 256  # faces that the statistics of a bundle's normalisation are measured on
 _SAMPLE = 32  # faces kept in the run folder for the export's parity check
 
@@ -285,12 +287,19 @@ class Trainer(TrainingLoop[StepValues]):
             save_file({"pixels": sample}, partial)
 
     def _take_over(self, origin: Origin) -> None:
-        """Weights of another run or of a bundle, where name and shape agree."""
-        some = self.faces.pixels[:: max(1, len(self.faces) // _MEASURED)][:_MEASURED]
-        theirs, ours = origin.weights(from_uint8(some)), self.network.state_dict()
+        """Weights of another run or of a bundle, where name and shape agree.
+
+        An antibody of another analyzer, for as many eigenfaces, begins as what that one draws on average: most
+        eigenfaces are always on or always off, and a restorer knows the faces that those leave.
+        """
+        some = from_uint8(self.faces.pixels[:: max(1, len(self.faces) // _MEASURED)][:_MEASURED])
+        theirs, ours = origin.weights(some), self.network.state_dict()
         fitting = {name: value for name, value in theirs.items() if name in ours and value.shape == ours[name].shape}
         if not fitting:
             raise InputError(f"{origin.name} has no weight of this network's names and shapes to start from")
+        if _BIAS in fitting and _WEIGHT not in fitting:
+            mean = origin.probabilities(some).mean(0)
+            fitting[_BIAS] = torch.logit(mean).clamp(-_SURE, _SURE)
         self.network.load_state_dict(fitting, strict=False)
 
     def _eigenspace(self, given: Eigenspace | None, resuming: bool) -> Eigenspace:

@@ -83,3 +83,17 @@ def test_what_cannot_be_taken_apart_is_refused(faces, recognizer, tmp_path):
     _, bundle = trained(CONFIG, faces, recognizer, tmp_path, weights="int8")
     with pytest.raises(InputError, match=r"bundle\.immune cannot be trained on: its analyzer does not hold"):
         weights_from_bundle(Bundle.load(bundle.path), from_uint8(faces.pixels[:4]))
+
+
+def test_an_antibody_of_another_analyzer_begins_as_the_average_one(faces, recognizer, tmp_path):
+    network, bundle = trained(CONFIG, faces, recognizer, tmp_path)
+    wider = CONFIG.replace(model_options={**CONFIG.model_options, "dim": 24})
+    with torch.no_grad():
+        wanted = network(from_uint8(faces.pixels)).mean(0).clamp(0.0067, 0.9933)
+    for name, start in (("from the bundle", bundle), ("from the run", tmp_path / "bundle.run")):
+        other = Trainer(wider, faces, [recognizer], tmp_path / name, start_from=start).network.generator.linear
+        assert other.weight.shape == (12, 24)
+        torch.testing.assert_close(torch.sigmoid(other.bias), wanted, rtol=0, atol=0.02)
+    # The same analyzer takes weight and bias as they are.
+    same = Trainer(CONFIG, faces, [recognizer], tmp_path / "same", start_from=bundle).network.generator.linear
+    torch.testing.assert_close(same.bias, network.generator.linear.bias, rtol=0, atol=0.05)
