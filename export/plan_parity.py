@@ -15,6 +15,7 @@ from immunecam.kernels import dequantize_faces, mutate, project
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.engines import OnnxRuntimeEngine
 from immunecam.runtime.engines.external_data import inline_external_data
+from immunecam.runtime.engines.onnxruntime_session import add_in_32_bits
 from immunecam.runtime.plan_record import LIVENESS, MASK, MASKED_RECOGNIZER
 
 __all__ = ["LIMITS", "OUTPUTS", "PlanParity", "Reference", "run_graph"]
@@ -173,6 +174,7 @@ def run_graph(graph: bytes, output: str) -> Callable[[Feeds], NDArray[np.float32
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    add_in_32_bits(options)
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def run(feeds: Feeds) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FACES",
     "FLOAT",
+    "add_in_32_bits",
     "adds_in_32_bits",
     "check_tensors",
     "check_threads",
@@ -109,10 +110,7 @@ def open_model(
     # 2 cores: 32 faces in 16 ms in place of 22, one face the same). To spin for 20 to 500 us at most, which 1.31 can,
     # makes one face a third faster on two idle cores and slower on busy ones, or between the frames of a camera.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Makes the weights of int8 networks uint8. They are as slow as float32 then (measured: 11.0 ms a face in place of
-    # 8.5), so only where sums would overflow otherwise.
-    if not adds_in_32_bits():
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    add_in_32_bits(options)
     if threads is not None:
         options.intra_op_num_threads = threads
     if execution_provider != _CPU and hasattr(ort, "preload_dlls"):
@@ -131,6 +129,16 @@ def open_model(
         raise _not_started(ort.__version__, f"it offers {', '.join(in_use)} only")
     session.disable_fallback()
     return session
+
+
+def add_in_32_bits(options: Any) -> None:
+    """Ask a session (`onnxruntime.SessionOptions`) for sums of int8 products that cannot overflow.
+
+    That makes the weights of int8 networks uint8. They are as slow as float32 then (measured: 11.0 ms a face in place
+    of 8.5), so it is done only where sums would overflow otherwise.
+    """
+    if not adds_in_32_bits():
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 @functools.cache

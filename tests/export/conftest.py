@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from immunecam.export.unsigned_activations import unsigned_activations
+from immunecam.runtime.engines.onnxruntime_session import add_in_32_bits
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,7 @@ def run():
 
     def first(content, feeds, optimised=None):
         options = ort.SessionOptions()
+        add_in_32_bits(options)
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"]).run(None, feeds)[0]

@@ -234,6 +234,8 @@ def _layer(name, index, old):
 def _session(raw):
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
+    # A card adds products of int8 in 32 bits; so must a processor that has no VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
 
 
