@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ import cuda_on_cpu
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Whoever starts the tests in the background of a shell has Ctrl-C ignored, in all processes that tests interrupt, too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED_DATA = Path(os.environ.get("IMMUNECAM_DATA", ROOT.parent / "shared" / "data"))
 
 
