@@ -27,17 +27,7 @@ from immunecam.runtime.report import write_report
 
 __all__ = ["main"]
 
-_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 _STAGES = ("analyzer", "restorer", "purifier")
-
-
-def _flags() -> list[str]:
-    """What the processor has of what matters to int8."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return []
-    return [flag for flag in _FLAGS if flag in words]
 
 
 def _launch(paths: list[Path], threads: int, batch: int, repeats: int) -> dict[str, dict[str, Mapping[str, float]]]:
@@ -105,7 +95,6 @@ def main(arguments: list[str] | None = None) -> None:
             bundle_files={name: record.sha256 for name, record in source.manifest.files.items()},
             int8_sha256=made.sha256,
             quantisation=made.manifest.provenance.get("quantisation"),
-            processor_flags=_flags(),
             launches=given.launches,
             repeats=given.repeats,
         )

@@ -26,7 +26,7 @@ from immunecam.reports.plot import Plot
 from immunecam.reports.style import COLOURS, INK, MARKERS, PAPER, house_style, new_figure
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.purifier import Purifier
-from immunecam.runtime.report import read_report, write_report
+from immunecam.runtime.report import machine_in_words, read_report, write_report
 
 __all__ = ["main", "page", "pareto_plot"]
 
@@ -139,7 +139,7 @@ def page(report: _Report, picture: str) -> str:
                 mean, low, high = row["accuracy"][name][kind]
                 line.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
         lines.append(line)
-    machine, plot = report["machine"], pareto_plot(report)
+    plot = pareto_plot(report)
     return "\n".join(
         [
             "# Smaller networks",
@@ -150,7 +150,7 @@ def page(report: _Report, picture: str) -> str:
             "",
             *markdown_table(head, lines),
             "",
-            f"Times on {machine['processor']} ({machine['architecture']}, {machine['cores']} cores), one thread, all "
+            f"Times on {machine_in_words(report['machine'])}, one thread, all "
             "bundles in turn. The analyzer is given as width at the side of the face that it looks at, the restorer as "
             "channels x blocks of each level; int8 is after `immunecam bundle quantize`. Except for the shipped bundle "
             f"({' and '.join(f'`{name}`' for name in report['shipped'])}), which has a longer history, all were "

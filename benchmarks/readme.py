@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.benchmarks.evaluation.page import markdown_table, side_by_side
+from immunecam.runtime.report import machine_in_words
 
 __all__ = ["main"]
 
@@ -95,10 +96,9 @@ def _int8_speed(report: _Report) -> str:
     networks = report["quantisation"]["networks"]
     counts = [f"{sum(layer['quantised'] for layer in n['layers'])} of {len(n['layers'])}" for n in networks.values()]
     worst = max(figure["before"] - figure["after"] for figure in report["quantisation"]["cost"]["figures"])
-    flags = ", ".join(report["processor_flags"])
     return (
         f"With {counts[0]} layers of its analyzer and {counts[1]} of its restorer in int8 the bundled model takes less "
-        f"time of the processor than as shipped: it is faster {', '.join(said)}, on {_machine(report)} with {flags}. "
+        f"time of the processor than as shipped: it is faster {', '.join(said)}, on {_machine(report)}. "
         f"No figure of recognition that the export measured loses more than {worst:.2f} points."
     )
 
@@ -212,8 +212,7 @@ def _counted(count: int, thing: str) -> str:
 
 
 def _machine(report: _Report) -> str:
-    machine = report["machine"]
-    return f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores)"
+    return machine_in_words(report["machine"])
 
 
 _FIGURES: dict[str, Callable[[_Report], str]] = {

@@ -13,7 +13,7 @@ from typing import Any
 from immunecam.errors import InputError
 from immunecam.files import written_whole
 
-__all__ = ["machine", "percentiles_ms", "read_report", "versions", "write_report"]
+__all__ = ["machine", "machine_in_words", "percentiles_ms", "read_report", "versions", "write_report"]
 
 _PACKAGES = (
     "immunecam",
@@ -27,17 +27,28 @@ _PACKAGES = (
 )
 
 
+_INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory and system."""
+    """Processor, its instructions that times of int8 and bfloat16 depend on, cores for this process, memory, system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
+        "instructions": _instructions(),
         "architecture": platform.machine(),
         "cores": cores,
         "memory_gib": round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def machine_in_words(found: Mapping[str, Any]) -> str:
+    """A report's machine in a few words; reports of earlier releases do not tell its instructions."""
+    known = found.get("instructions")
+    with_them = f"; {', '.join(known)}" if known else ""
+    return f"{found['processor']} ({found['architecture']}, {found['cores']} cores{with_them})"
 
 
 def versions() -> dict[str, str]:
@@ -132,6 +143,14 @@ def read_report(path: Path, schema: str, command: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("schema") != schema:
         raise InputError(f"{str(path)!r} is no report of {command}: its schema must be {schema!r}")
     return content
+
+
+def _instructions() -> list[str]:
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return []
+    return [name for name in _INSTRUCTIONS if name in words]
 
 
 def _processor() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from immunecam.benchmarks.evaluation.page import markdown_table
 from immunecam.benchmarks.latency.masked_work import BUDGET_MS
 from immunecam.benchmarks.latency.run import STAGES
+from immunecam.runtime.report import machine_in_words
 
 __all__ = ["Table", "comparison", "label", "live", "page", "said", "stages", "totals"]
 
@@ -107,11 +108,11 @@ def comparison(rows: Sequence[_Row]) -> Table:
 
 def said(report: Mapping[str, Any]) -> list[str]:
     """How it was measured, a sentence each."""
-    machine, pinned = report["machine"], report["pinned_to_cores"]
+    pinned = report["pinned_to_cores"]
     launches, rounds = report["launches"], report["rounds"]
     where = "not pinned" if pinned is None else f"pinned to the cores {', '.join(map(str, pinned))}"
     return [
-        f"{machine['processor']} ({machine['architecture']}, {machine['cores']} cores), {where}.",
+        f"{machine_in_words(report['machine'])}, {where}.",
         f"{launches} launch{'es' * (launches > 1)} of each process; in each, after {report['warm_up_s']:g} s "
         f"of warm-up that are not counted, {rounds} block{'s' * (rounds > 1)} of {report['block_s']:g} s (3 calls at "
         "least), all processes in turn. "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +39,10 @@ def test_report(tmp_path):
     assert content["machine"] == machine()
     assert content["versions"] == versions()
     assert content["machine"]["cores"] >= 1
+    if platform.machine() == "x86_64" and Path("/proc/cpuinfo").is_file():
+        known = Path("/proc/cpuinfo").read_text()
+        assert set(content["machine"]["instructions"]) <= set(known.split())
+        assert ("avx2" in content["machine"]["instructions"]) == (" avx2 " in known)
     with pytest.raises(ValueError, match="JSON"):
         write_report(path, "x/1", [{"p50_ms": float("nan")}], bundle_sha256=None)
     assert json.loads(path.read_text()) == content
