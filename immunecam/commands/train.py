@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -59,6 +60,9 @@ def train(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the last phase, instead of the preset's.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate, instead of the preset's; lower to train one on.")
+    ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="Number of eigenfaces, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random in training.")] = 0,
     device: Annotated[
@@ -107,6 +111,10 @@ def train(
     if steps is not None:
         last = dataclasses.replace(config.phases[-1], steps=steps, epochs=0.0)
         changes["phases"] = (*config.phases[:-1], last)
+    if lr is not None:
+        if not 0 < lr < math.inf:
+            raise UsageError(f"--lr is {lr:g}, but a learning rate is above 0: the preset's is {config.lr:g}")
+        changes["lr"] = lr
     config = config.replace(**changes)
     if config.needs_recognizer and not recognizer:
         raise UsageError(f"training {kind.value} has an identity term: give --recognizer FILE (.pt or .onnx)")
