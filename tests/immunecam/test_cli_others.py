@@ -57,13 +57,14 @@ def training_set(tmp_path_factory):
 
 def test_train_resume_export_purify(run, training_set, tmp_path):
     data, recognizer = training_set / "faces.zip", training_set / "recognizer.pt"
-    common = ("train", "edge", "--data", data, "--recognizer", recognizer, "--out", "mine.immune", "--k", "16")
+    common = ("train", "edge", "--data", data, "--recognizer", recognizer, "--out", "mine.immune", "--k", "16", "--lr", "4e-3")
     # The paper preset counts epochs, so forty faces are a handful of steps.
     done = run(*common, "--preset", "paper", "--steps", "3")
     assert done.returncode == 0, done.stderr
     first = Bundle.load(tmp_path / "mine.immune")
     assert first.k == 16
     assert first.manifest.provenance["faces"]["count"] == 40
+    assert first.manifest.provenance["config"]["lr"] == 4e-3
     curves = (tmp_path / "mine.run" / "curves.csv").read_text().splitlines()
     assert curves[0].startswith("step,phase,loss")
     assert (tmp_path / "mine.run" / "curves.png").stat().st_size > 1000
@@ -107,6 +108,8 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
         (("train", "edge", "--data", "none.zip", "--out", "a.immune"), 2, "--recognizer"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune"), 3, "none.zip"),
         (("train", "pin", "--data", "none.zip", "--out", "a.bundle"), 2, ".immune"),
+        (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--lr", "0"), 2, "--lr is 0, but"),
+        (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--lr", "nan"), 2, "--lr is nan, but"),
         (("train", "ais", "--data", "none.zip", "--out", "a.immune", "--preset", "robust"), 2, "no preset 'robust'"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "cuda:9"), 4, "cuda:9"),
         (("train", "pin", "--data", "none.zip", "--out", "a.immune", "--device", "moon"), 4, "moon"),
