@@ -57,7 +57,8 @@ def training_set(tmp_path_factory):
 
 def test_train_resume_export_purify(run, training_set, tmp_path):
     data, recognizer = training_set / "faces.zip", training_set / "recognizer.pt"
-    common = ("train", "edge", "--data", data, "--recognizer", recognizer, "--out", "mine.immune", "--k", "16", "--lr", "4e-3")
+    common = ("train", "edge", "--data", data, "--recognizer", recognizer, "--out", "mine.immune", "--k", "16")
+    common += ("--lr", "4e-3")
     # The paper preset counts epochs, so forty faces are a handful of steps.
     done = run(*common, "--preset", "paper", "--steps", "3")
     assert done.returncode == 0, done.stderr
