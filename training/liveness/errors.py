@@ -1,7 +1,8 @@
 """How often a liveness network is wrong, in the words of ISO/IEC 30107-3.
 
-APCER: share of attack presentations of one kind that pass as live; BPCER: share of live ones taken for attacks; ACER:
-the mean of BPCER and the worst kind's APCER. On a synthetic set these are synthetic figures, and no certification.
+APCER: share of attack presentations of one species that pass as live; BPCER: share of live ones taken for attacks;
+ACER: the mean of BPCER and the worst species' APCER. On a synthetic set these are synthetic figures, and no
+certification.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from immunecam.files import written_whole
 from immunecam.models.liveness import LivenessNetwork
-from immunecam.models.liveness_loss import LIVE, SPOOF
+from immunecam.models.liveness_loss import LIVE
 from immunecam.training.faces import from_uint8
 from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.spoof.labels import SPECIES
@@ -27,6 +28,7 @@ __all__ = [
     "ERRORS",
     "PresentationErrors",
     "equal_error_threshold",
+    "has_errors",
     "live_scores",
     "presentation_errors",
     "species_of",
@@ -46,7 +48,7 @@ class PresentationErrors:
     Attributes
     ----------
     apcer : dict
-        By kind of spoof, in [0, 1].
+        By species of spoof, in [0, 1].
     bpcer : float
         In [0, 1].
     """
@@ -94,24 +96,29 @@ def presentation_errors(scores: Tensor, faces: LivenessSet, threshold: float = _
     """
     faces.check(())
     passes, live = scores >= threshold, faces.labels.live == LIVE
-    kinds = faces.labels.spoof_type
-    if kinds is None:
-        apcer = {"spoof": float(passes[~live].float().mean())}
-    else:
-        apcer = {
-            faces.type_names[kind]: float(passes[(kinds == kind) & (faces.labels.live == SPOOF)].float().mean())
-            for kind in kinds[~live].unique().tolist()
-        }
+    species = species_of(faces)
+    apcer = {
+        name: float(passes[torch.from_numpy(species == name)].float().mean())
+        for name in sorted(set(species.tolist()) - {"live"})
+    }
     return PresentationErrors(apcer, float((~passes[live]).float().mean()))
 
 
 def write_errors(run: Path, network: LivenessNetwork, faces: LivenessSet) -> PresentationErrors:
     """Measure a run's network on faces that it was not trained on, and keep that in the run folder."""
     errors = presentation_errors(live_scores(network, faces), faces)
-    report = {"set": faces.origin, "faces": faces.counts(), "threshold": _THRESHOLD}
+    report = {"set": faces.origin, "set_sha256": faces.sha256, "faces": faces.counts(), "threshold": _THRESHOLD}
     with written_whole(run / ERRORS) as partial:
         partial.write_text(json.dumps(report | errors.to_dict(synthetic=faces.synthetic), indent=1))
     return errors
+
+
+def has_errors(run: Path, faces: LivenessSet) -> bool:
+    """Whether `write_errors` has measured the run on just these faces."""
+    try:
+        return bool(json.loads((run / ERRORS).read_text())["set_sha256"] == faces.sha256)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def species_of(faces: LivenessSet) -> NDArray[np.str_]:

@@ -119,9 +119,12 @@ class LivenessSet:
 
     @property
     def sha256(self) -> str:
-        """Of pixels and live labels: what a run was trained on."""
+        """Of pixels and all labels: what a run was trained on."""
         digest = hashlib.sha256(self.pixels.contiguous().numpy().tobytes())
-        digest.update(self.labels.live.contiguous().numpy().tobytes())
+        for name in ("live", *self.tasks):
+            value = self.labels.of(name)
+            assert value is not None
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def counts(self) -> dict[str, int]:

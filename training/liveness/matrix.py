@@ -11,7 +11,7 @@ from immunecam.errors import InputError
 from immunecam.models.liveness import AUXILIARY
 from immunecam.models.liveness_trunks import TRUNKS
 from immunecam.training.liveness.config import AdversarialTraining, LivenessConfig
-from immunecam.training.liveness.errors import ERRORS, write_errors
+from immunecam.training.liveness.errors import has_errors, write_errors
 from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.liveness.trainer import LivenessTrainer
 
@@ -113,7 +113,7 @@ def train_matrix(
             tell(run.name, trainer.step, steps)
             if trainer.step < steps:
                 trainer.run(on_step=lambda step, _, name=run.name, steps=steps: tell(name, step, steps))  # type: ignore[misc]
-            if not (place / ERRORS).is_file():
+            if not has_errors(place, test):
                 write_errors(place, trainer.slow.network, test)
         finally:
             trainer.close()

@@ -68,8 +68,8 @@ def _soft(x: Picture, edge: float) -> Picture:
 
 def fingers(
     rng: np.random.Generator, scene: Picture, sheet: Sheet, frame: tuple[float, float, float, float], front: Picture
-) -> Picture:
-    """The scene with a thumb over an edge of the sheet, or without one.
+) -> tuple[Picture, Picture]:
+    """The scene with a thumb over an edge of the sheet, or without one, and where it is: (side, side, 1) in [0, 1].
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def fingers(
         (side, side, 1) light on it.
     """
     if rng.uniform() < 0.4:
-        return scene
+        return scene, np.zeros_like(scene[..., :1])
     tint = rng.uniform(0.12, 0.5) * skin_tint(rng)
     edge = int(rng.integers(3))
     x, y = rng.uniform(frame[0], frame[2]), rng.uniform(0.3, frame[3])
@@ -93,5 +93,4 @@ def fingers(
     long, thick = rng.uniform(0.45, 0.7) * sheet.pixels, rng.uniform(0.16, 0.24) * sheet.pixels
     thumb = blob(len(scene), centre, (long, thick), angle, 0.08)[..., None]
     round_ = 0.55 + 0.45 * blob(len(scene), centre, (long, thick), angle, 1.2)[..., None]
-    result: Picture = scene + thumb * (tint * round_ * front - scene)
-    return result
+    return scene + thumb * (tint * round_ * front - scene), thumb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -85,6 +86,10 @@ class _Source:
     pose: FacePose
     mouth: float  # its width in distances between the eyes
 
+    def dressed(self, rng: np.random.Generator) -> _Source:
+        """The same face with what it was drawn to wear."""
+        return dataclasses.replace(self, light=dressed(rng, self.light, self.pose)[0])
+
     def seen(self, sheet: Sheet) -> Picture:
         """The picture as it lies on a sheet, upright and as large as the sheet's unit says."""
         return sample(self.light, sheet.u, sheet.v, self.pose.shift, self.pose.scale)
@@ -130,8 +135,11 @@ class SpoofMaker:
         pixels = rng.uniform(*EYES) * side
         centre = np.array([0.5, 0.5]) * side + rng.normal(0, 0.02, 2) * side - [0, BELOW_EYES * pixels]
         light_kind = int(rng.choice([1, 2, 3, 4], p=[0.4, 0.2, 0.2, 0.2]))
+        # Who is pictured on a spoof wears the same, or what is worn would tell that a face is live.
+        wardrobe = np.random.default_rng(seed_of(f"spoof/{self.seed}/{number}/worn"))
         if kind == "live":
-            return self._live(rng, source, name, pixels, centre, light_kind)
+            return self._live(rng, wardrobe, source, name, pixels, centre, light_kind)
+        source = source.dressed(wardrobe)
         type_name = str(rng.choice(KINDS[kind]))
         make = {"print": self._print, "poster": self._print, "replay": self._replay, "mask": self._mask}[kind]
         light, mirrored, exposure, noise = make(rng, source, type_name, pixels, centre, light_kind)
@@ -163,6 +171,7 @@ class SpoofMaker:
     def _live(
         self,
         rng: np.random.Generator,
+        wardrobe: np.random.Generator,
         source: _Source,
         name: str,
         pixels: float,
@@ -171,7 +180,7 @@ class SpoofMaker:
     ) -> LivenessFace:
         side = _FINE * self.side
         light, pose = _framed(rng, source, side, pixels, centre)
-        light, worn = dressed(rng, light, pose)
+        light, worn = dressed(wardrobe, light, pose)
         lit = illuminate(rng, kind, side)
         body = _body(pose, side)
         scene = light * (lit.behind + body * (lit.front - lit.behind))
@@ -217,7 +226,8 @@ class SpoofMaker:
         shadow = 1 - 0.5 * cv2.GaussianBlur(np.roll(paper, tuple(rng.integers(-6, 7, 2)), (0, 1)), (0, 0), 4)[..., None]
         scene = wall * shadow + paper * (light * lit.front * sheet.facing[..., None] + mirrored - wall * shadow)
         if not poster:
-            scene = fingers(rng, scene, sheet, frame, lit.front)
+            scene, thumb = fingers(rng, scene, sheet, frame, lit.front)
+            mirrored = mirrored * (1 - thumb)
         return scene + lit.veil * lit.behind, mirrored * paper, lit.exposure, lit.noise
 
     def _replay(
@@ -247,7 +257,8 @@ class SpoofMaker:
         scene = wall + case * (plastic * lit.front - wall)
         scene = scene + glass * (emitted - scene) + case * mirrored
         if kind != "PC":
-            scene = fingers(rng, scene, sheet, (frame[0] - rim, frame[1], frame[2] + rim, frame[3]), lit.front)
+            scene, thumb = fingers(rng, scene, sheet, (frame[0] - rim, frame[1], frame[2] + rim, frame[3]), lit.front)
+            mirrored = mirrored * (1 - thumb)
         # The camera exposes for what is brightest in its middle, which in the dark is the screen.
         exposure = min(lit.exposure, 1.6)
         return scene + lit.veil * lit.behind, mirrored * case, exposure, lit.noise
@@ -262,7 +273,7 @@ class SpoofMaker:
         light_kind: int,
     ) -> tuple[Picture, Picture, float, float]:
         side = _FINE * self.side
-        wearer = self._source(rng, int(rng.integers(len(self.pictures))))
+        wearer = self._source(rng, int(rng.integers(len(self.pictures)))).dressed(rng)
         below, pose = _framed(rng, wearer, side, pixels, centre)
         sheet = hold(rng, side, pixels=pixels * rng.uniform(0.95, 1.1), centre=centre, tilt=7, bend=0.5)
         region = "face" if kind == "face mask" else str(rng.choice(["eyes", "nose and mouth"]))

@@ -10,6 +10,7 @@ import pytest
 
 from immunecam.errors import InputError
 from immunecam.training.spoof import FacePictures, SpoofMaker
+from immunecam.training.spoof import maker as maker_module
 from immunecam.training.spoof.attributes import dressed, measured
 from immunecam.training.spoof.face_shape import pose_of
 from immunecam.training.spoof.labels import ATTRIBUTES, KINDS, SPOOF_TYPES
@@ -71,6 +72,38 @@ def test_a_spoof_of_a_face_still_looks_like_it(pictures):
             a, b = (part[4:11, 4:10].ravel().astype(float) for part in small)
             correlations.append(np.corrcoef(a, b)[0, 1])
     assert np.median(correlations) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["print", "replay", "mask", "poster"])
+def test_spoofs_wear_what_live_faces_wear(pictures, kind, monkeypatch):
+    """Or glasses, caps and masks would tell a network that a face is live."""
+    maker = SpoofMaker(pictures, 64)
+    worn = [bool(maker.make(number, "live").attributes[-3:].any()) for number in range(12)]
+    before = [maker.make(number, kind).pixels for number in range(12)]
+    monkeypatch.setattr(maker_module, "dressed", lambda rng, light, pose: (light, np.zeros(len(ATTRIBUTES), bool)))
+    changed = [bool((maker.make(number, kind).pixels != found).any()) for number, found in enumerate(before)]
+    assert 2 <= sum(worn) <= 9
+    assert all(there for on_live, there in zip(worn, changed, strict=True) if on_live)
+    if kind != "mask":  # whose wearer may wear something, too
+        assert changed == worn
+
+
+def test_a_thumb_mirrors_nothing(pictures, monkeypatch):
+    """Reflection maps show the glare of a sheet, not of the hand that covers it."""
+    maker = SpoofMaker(pictures, 64)
+    held = [maker.make(number, "replay").reflection for number in range(12)]
+    monkeypatch.setattr(maker_module, "fingers", _seen_through(maker_module.fingers))
+    bare = [maker.make(number, "replay").reflection for number in range(12)]
+    assert all((one <= other + 1e-6).all() for one, other in zip(held, bare, strict=True))
+    assert any((one < other - 0.02).any() for one, other in zip(held, bare, strict=True))
+
+
+def _seen_through(fingers):
+    def drawn(*arguments):
+        scene, thumb = fingers(*arguments)
+        return scene, np.zeros_like(thumb)
+
+    return drawn
 
 
 def test_attributes_of_points_and_things():
