@@ -112,6 +112,11 @@ def load_victims(runs: Sequence[Path], validation: LivenessSet, device: str) -> 
                 f"the network of {str(run)!r} takes faces of {network.side} px and the set has {validation.side}: "
                 "give a set that fits"
             )
+        if about["faces"]["synthetic"] != validation.synthetic:
+            raise InputError(
+                f"the run {str(run)!r} was trained on {about['faces']['origin']!r} and the set is "
+                f"{validation.origin!r}, whose faces are cut otherwise: give a set like the one it was trained on"
+            )
         names = {
             "attributes": (about["attribute_names"], validation.attribute_names),
             "spoof_type": (about["type_names"], validation.type_names),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
 
 from immunecam.commands import liveness_analyze, liveness_export, liveness_matrix
+from immunecam.commands.liveness_set import CelebaLimit, CelebaMaps, read_liveness_set
 from immunecam.commands.outputs import check_outputs
 from immunecam.commands.progress import bars
 from immunecam.commands.requirements import require_device, require_training
 from immunecam.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    from immunecam.training.liveness import LivenessSet
 
 __all__ = ["app"]
 
@@ -116,11 +114,8 @@ def train(
         str, typer.Option(help="fp32, or bf16: faster where the processor or card computes in bfloat16.")
     ] = "fp32",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    limit: Annotated[int, typer.Option(min=2, help="Faces of CelebA-Spoof to draw, balanced.")] = 40000,
-    maps: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of depth and reflection maps for CelebA-Spoof, NAME_depth.png, NAME_reflection.png."),
-    ] = None,
+    limit: CelebaLimit = 40000,
+    maps: CelebaMaps = None,
     side: Annotated[int, typer.Option(help="Of CelebA-Spoof's faces; those of a set have theirs.")] = 112,
     seed: _Seed = 0,
     device: Annotated[str, typer.Option(help="PyTorch device; auto takes a CUDA card if there is one.")] = "auto",
@@ -147,10 +142,11 @@ def train(
     keep_freed_memory()
     with bars() as progress:
         reading = progress.add_task("reading", total=None, state="")
-        faces = _read(data, "train", side, limit, seed, maps)
+        faces = read_liveness_set(data, "train", side=side, limit=limit, seed=seed, maps=maps)
         fewer, held_out = max(2, limit // 4), None
         if test is not None or data.is_dir():
-            held_out = _read(data if test is None else test, "test", side, fewer, seed, maps)
+            place = data if test is None else test
+            held_out = read_liveness_set(place, "test", side=side, limit=fewer, seed=seed, maps=maps)
             held_out.check(())  # now, and not after the training
             if held_out.side != faces.side:
                 raise InputError(
@@ -186,16 +182,6 @@ def train(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _read(path: Path, part: str, side: int, limit: int, seed: int, maps: Path | None) -> LivenessSet:
-    from immunecam.training.liveness import LivenessSet, load_celeba_spoof
-
-    if path.is_dir():
-        return load_celeba_spoof(path, part, side=side, limit=limit, seed=seed, maps=maps)
-    if not path.exists():
-        raise InputError(f"the set {str(path)!r} does not exist: make one by `immunecam liveness make`")
-    return LivenessSet.load(path)
 
 
 def _check_side(side: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from immunecam.commands.liveness_set import CelebaLimit, CelebaMaps, read_liveness_set
 from immunecam.commands.measuring import check_page, part_of, say_part, write_pages_of
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs
@@ -25,11 +26,16 @@ def analyze(
         Optional[list[Path]],  # noqa: UP045 (typer on Python 3.10)
         typer.Argument(metavar="RUN...", help="Run folders of `immunecam liveness train`."),
     ] = None,
-    data: Annotated[Optional[Path], typer.Option(help="A set of `make`, of people no network has seen.")] = None,  # noqa: UP045
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A set of `make`, of people no network has seen; or CelebA-Spoof's folder: its test part."),
+    ] = None,
     validation: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Set that thresholds are chosen on; default: every second face of --data, not judged then."),
     ] = None,
+    limit: CelebaLimit = 10000,
+    maps: CelebaMaps = None,
     bundle: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Bundle that purifies attacked faces: does it protect liveness, too?"),
@@ -72,7 +78,7 @@ def analyze(
     from immunecam.benchmarks import liveness_analysis
     from immunecam.runtime.bundle import Bundle
     from immunecam.training.allocator import keep_freed_memory
-    from immunecam.training.liveness import LivenessSet
+    from immunecam.training.liveness.trained import load_trained
 
     console = Console(markup=False)
     check_outputs(json_, docs, html)
@@ -105,13 +111,19 @@ def analyze(
     own_part = part_of(part)
     keep_freed_memory()
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
+    side = load_trained(runs[0])[0].side
+    judged, choosing = (
+        None if path is None else read_liveness_set(path, "test", side=side, limit=limit, maps=maps)
+        for path in (data, validation)
+    )
+    assert judged is not None
     with one_bar() as tell:
         whole = liveness_analysis.analyze(
             runs,
-            LivenessSet.load(data),
+            judged,
             protocol,
             work,
-            validation=None if validation is None else LivenessSet.load(validation),
+            validation=choosing,
             bundle=loaded,
             report=json_,
             markdown=docs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from immunecam.commands.liveness_set import CelebaLimit, read_liveness_set
 from immunecam.commands.options import Json, PassphraseFile, SigningKey, signing_key
 from immunecam.commands.outputs import check_outputs
 from immunecam.commands.requirements import require_training
@@ -35,10 +36,11 @@ def export(
     data: Annotated[
         Path,
         typer.Option(
-            help="A set of `make`, of people the network has not seen: every second face chooses ranges and threshold, "
-            "the others are measured on."
+            help="A set of `make`, of people the network has not seen, or CelebA-Spoof's folder: its test part is "
+            "taken, every second face chooses ranges and threshold, the others are measured on."
         ),
     ],
+    limit: CelebaLimit = 10000,
     precision: Annotated[
         LivenessPrecision, typer.Option(help="What the network computes in; refused if int8 costs too much.")
     ] = LivenessPrecision.int8,
@@ -64,7 +66,6 @@ def export(
     from immunecam.runtime.liveness_record import LivenessCrop, LivenessRecord
     from immunecam.runtime.report import write_report
     from immunecam.training.faces import from_uint8
-    from immunecam.training.liveness import LivenessSet
     from immunecam.training.liveness.errors import equal_error_threshold, live_scores, presentation_errors
     from immunecam.training.liveness.trained import crop_of, load_trained
 
@@ -72,11 +73,17 @@ def export(
     key = signing_key(sign, passphrase_file)
     check_takes_part(into, sign=key)
     network, about = load_trained(run)
-    faces = LivenessSet.load(data)
+    faces = read_liveness_set(data, "test", side=network.side, limit=limit)
     if faces.side != network.side:
         raise InputError(
             f"the faces of {str(data)!r} are {faces.side} px wide and the network of {str(run)!r} takes "
             f"{network.side}: make both alike"
+        )
+    if faces.synthetic != about["faces"]["synthetic"]:
+        raise InputError(
+            f"the network of {str(run)!r} was trained on {about['faces']['origin']!r} and {str(data)!r} is "
+            f"{faces.origin!r}, whose faces are cut otherwise, so ranges and threshold of it would not fit: give a set "
+            "like the one it was trained on"
         )
     faces.check(())
     choosing, judging = faces.halves()
@@ -103,18 +110,16 @@ def export(
             tell=lambda what: status.update(f"liveness network: {what}"),
         )
     errors = presentation_errors(torch.from_numpy(graph.scores(trial)), judging, threshold)
-    # A set that says it is no synthetic one does not make the network's training real.
-    synthetic = faces.synthetic or bool(about["faces"]["synthetic"])
     record = LivenessRecord(
         file="",
         side=network.side,
         crop=LivenessCrop(**crop_of(about)),
         threshold=threshold,
         precision=precision.value,
-        synthetic=synthetic,
+        synthetic=faces.synthetic,
         provenance={"backbone": network.backbone, "tasks": list(network.tasks), "set": about["faces"]["origin"],
                     "config": about["config"], "faces": about["faces"]["counts"]},
-        quality={"set": faces.origin, "faces": judging.counts(), **errors.to_dict(synthetic=synthetic)},
+        quality={"set": faces.origin, "faces": judging.counts(), **errors.to_dict(synthetic=faces.synthetic)},
         parity=graph.parity,
     )  # fmt: skip
     bundle = put_liveness(into, graph.data, record, sign=key)
@@ -124,7 +129,7 @@ def export(
         write_report(
             json_report, "immunecam.liveness-export/1", [kept.to_dict()], bundle_sha256=bundle.sha256, run=str(run)
         )
-    word = "synthetic spoofs" if synthetic else faces.origin
+    word = "synthetic spoofs" if faces.synthetic else faces.origin
     Console().print(
         f"{into} has a liveness network now: {network.backbone} in {precision.value}, {len(graph.data)} bytes, a face "
         f"passes from {threshold:.3f} on; on {len(judging)} faces of {word}: BPCER {errors.bpcer:.1%}, worst APCER "

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from immunecam.commands.liveness_set import CelebaLimit, CelebaMaps, read_liveness_set
 from immunecam.commands.measuring import check_page
 from immunecam.commands.options import BundleState, Json, TrustedKey, trust_of
 from immunecam.commands.outputs import check_outputs, make_folder
@@ -21,8 +22,10 @@ __all__ = ["matrix"]
 
 
 def matrix(
-    data: Annotated[Path, typer.Option(help="A set of `make`, to train on.")],
-    test: Annotated[Path, typer.Option(help="A set of `make` of other people, to measure and attack on.")],
+    data: Annotated[Path, typer.Option(help="A set of `make`, to train on; or CelebA-Spoof's folder.")],
+    test: Annotated[
+        Path, typer.Option(help="A set of `make` of other people, to measure and attack on; or CelebA-Spoof's folder.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for runs and attacks; the same command goes on in it.")
     ],
@@ -30,6 +33,8 @@ def matrix(
         Optional[list[str]],  # noqa: UP045 (typer on Python 3.10)
         typer.Option(help="vgg, resnet, densenet or swin; may be given several times. Default: all."),
     ] = None,
+    limit: CelebaLimit = 40000,
+    maps: CelebaMaps = None,
     steps: Annotated[int, typer.Option(min=1, help="Batches of every run.")] = 1500,
     batch: Annotated[int, typer.Option(min=2, help="Faces in each, half of them live.")] = 32,
     precision: Annotated[
@@ -68,14 +73,15 @@ def matrix(
     from immunecam.models.liveness_trunks import TRUNKS
     from immunecam.runtime.bundle import Bundle
     from immunecam.training.allocator import keep_freed_memory
-    from immunecam.training.liveness import AdversarialTraining, LivenessSet, matrix_runs, train_matrix
+    from immunecam.training.liveness import AdversarialTraining, matrix_runs, train_matrix
 
     check_outputs(json_, docs)
     check_page(docs)
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     keep_freed_memory()
     kinds = (False, True) if adversarial_sfa else (False,)
-    learnt, judged = LivenessSet.load(data), LivenessSet.load(test)
+    learnt = read_liveness_set(data, "train", side=112, limit=limit, seed=seed, maps=maps)
+    judged = read_liveness_set(test, "test", side=learnt.side, limit=max(2, limit // 4), seed=seed, maps=maps)
     try:
         runs = list(
             matrix_runs(

@@ -66,8 +66,8 @@ def test_from_pictures_to_errors(run, aligned, tmp_path):
         (("train", "--data", "x", "-o", "run", "--tasks", "heat"), 2, "unknown liveness task 'heat'"),
         (("train", "--data", "x", "-o", "run", "--backbone", "heat"), 2, "unknown backbone 'heat'"),
         (("train", "--data", "x", "-o", "run", "--precision", "heat"), 2, "unknown precision 'heat'"),
-        (("matrix", "--data", "x", "--test", "y", "-o", "m"), 3, "make it anew by `immunecam liveness make`"),
-        (("matrix", "--data", ".", "--test", "y", "-o", "m"), 3, "is a folder, but a set of `immunecam liveness make`"),
+        (("matrix", "--data", "x", "--test", "y", "-o", "m"), 3, "the set 'x' does not exist: make one by"),
+        (("matrix", "--data", ".", "--test", "y", "-o", "m"), 3, "give the folder of CelebA-Spoof that holds metas/"),
         (("train", "--data", ".", "-o", "run"), 3, "give the folder of CelebA-Spoof that holds metas/"),
     ],
 )

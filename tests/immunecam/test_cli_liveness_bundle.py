@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript", reason="needs onnxscript (pip install 'immunecam[train]')")
 
+from small_celeba_spoof import celeba_spoof
 from small_liveness import bundle_with_liveness
 from small_liveness_run import small_run, striped_faces
 
@@ -53,6 +54,34 @@ def test_from_a_run_into_a_bundle(run, made, tmp_path):
     assert refused.returncode == 3
     assert "export it with --precision fp32" in refused.stderr
     assert Bundle.load(tmp_path / "door.immune").sha256 == facts["bundle_sha256"]  # as it was
+
+
+def test_celeba_spoof_from_training_to_a_bundle(run, made, tmp_path):
+    """Who has that set trains, looks and exports with its folder; faces that are cut otherwise are refused."""
+    for part, count in (("train", 16), ("test", 80)):
+        celeba_spoof(tmp_path / "celeba", part=part, count=count)
+    shutil.copytree(default_bundle(), tmp_path / "door.immune")
+    train = ("liveness", "train", "--data", "celeba", "--side", "64", "--limit", "320", "--backbone", "vgg")
+    done = run(*train, "--steps", "2", "--batch", "4", "-o", "c.run", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    analyze = ("liveness", "analyze", "c.run", "--quick", "--faces", "2", "--no-sweep", "--device", "cpu")
+    done = run(*analyze, "--data", "celeba", "--docs", "page.md", "--json", "report.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["set"], report["synthetic"]) == ("CelebA-Spoof test", False)
+    export = ("liveness", "export", "c.run", "--into", "door.immune", "--precision", "fp32")
+    done = run(*export, "--data", "celeba", "--json", "e.json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert row["crop"]["around"] == "box"
+    assert set(row["quality"]["apcer"]) == {"poster", "cut-out mask", "replay", "3D mask"}
+    for refused in (
+        run(*analyze, "--data", made / "test.safetensors"),
+        run(*export, "--data", made / "test.safetensors"),
+    ):
+        assert refused.returncode == 3
+        assert "was trained on 'CelebA-Spoof train'" in refused.stderr
+        assert "give a set like the one it was trained on" in refused.stderr
 
 
 def test_a_signed_bundle_stays_signed_or_is_refused(run, made, tmp_path):
@@ -157,7 +186,7 @@ def test_analyze_as_a_user_does(run, made, tmp_path):
         (("analyze", "x", "--data", "y", "--sfa-layer", "roof"), 2, "layer of SFA must be one of stem"),
         (("analyze", "x", "--data", "y", "--part", "3/2"), 2, "must be I/N"),
         (("analyze", "x", "--data", "y", "--json", "no/r.json"), 2, "there is no folder 'no' to write r.json into"),
-        (("analyze", "x", "--data", "y"), 3, "make it anew by `immunecam liveness make`"),
+        (("analyze", "x", "--data", "y"), 3, "'x' is no liveness run"),
         (("export", "x", "--into", "none.immune", "--data", "y"), 3, "none.immune"),
         (
             ("train", "--data", "x", "-o", "run", "--adversarial", "0"),

@@ -364,7 +364,7 @@ def test_the_page_says_where_no_setting_of_sfa_gains(report):
     }  # fmt: skip
     rows = [row | {"gain_points": -float(place)} for place in range(50)]
     text = page({**whole, "sweep": rows, "best_sweep": row | {"mean_gain_points": 0.0}})
-    assert "on 7 faces at most (50 rows" in text
+    assert "on 7 faces at most of 1 network (50 rows" in text
     best = "layer stem, mix, K = 4, uniform 0.5"
     assert f"no setting gains anything; the best is {best}: +0.0 points. The first 40:" in text
     assert text.count("| plain | FGSM, 2/255 | stem |") == 40

@@ -73,7 +73,7 @@ def test_backbones_are_means_and_who_leads_is_told_with_how_surely(attacked, vic
         ("vgg", 2, 22.5),
         ("resnet", 1, 60.0),
     ]
-    # Every face that passes vgg passes swin: no draw of faces has it the other way round.
+    # Every face that passes a vgg network passes the resnet: no draw of faces has it the other way round.
     assert ranking["leads"] == {"backbones": 100.0}
     close = _ranked(attacked, [victims[0], victims[2]], ((5, 5), (5, 6)), monkeypatch)
     # They differ in one face at one budget, which 36 % of the draws leave out.

@@ -76,19 +76,19 @@ def test_it_learns_what_it_is_shown(tmp_path):
 
 def test_errors_by_hand():
     live = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
-    kind = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    kind = torch.tensor([0, 0, 0, 0, 1, 3, 2, 2, 2])  # two types of one species
     faces = LivenessSet(
         torch.zeros(9, 3, 64, 64, dtype=torch.uint8),
         LivenessLabels(live, spoof_type=kind),
         (),
-        ("live", "photo", "poster"),
+        ("live", "photo", "poster", "A4"),
         (),
         "a set",
     )
     scores = torch.tensor([0.9, 0.8, 0.5, 0.2, 0.6, 0.1, 0.5, 0.4, 0.1])
     errors = presentation_errors(scores, faces)
     assert errors.bpcer == 0.25
-    assert errors.apcer == pytest.approx({"photo": 0.5, "poster": 1 / 3})
+    assert errors.apcer == pytest.approx({"print": 0.5, "poster": 1 / 3})
     assert errors.acer == pytest.approx(0.375)
     bare = dataclasses.replace(faces, labels=LivenessLabels(live))
     assert presentation_errors(scores, bare).apcer == pytest.approx({"spoof": 0.4})
