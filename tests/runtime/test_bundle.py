@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from immunecam.runtime import bundle_writer
 from immunecam.runtime.bundle import Bundle, default_bundle
 from immunecam.runtime.bundle_manifest import BundleManifest, check_file_name
 from immunecam.runtime.bundle_writer import write_bundle
+from immunecam.runtime.purifier import Purifier
 from immunecam.runtime.subspace_file import subspace_from_bytes, subspace_to_bytes, tensor_spans
 
 K = 64
@@ -431,6 +433,22 @@ def test_default_bundle_is_there() -> None:
     except InputError as error:
         pytest.skip(str(error))
     assert Bundle.load(folder).name == "edge"
+
+
+def test_the_ais_bundle_of_the_repository() -> None:
+    """It is no part of an install; in a checkout it loads, is AIS, and purifies the sample clip's faces as gently."""
+    path = Path(__file__).resolve().parents[2] / "bundles" / "ais.immune"
+    if not path.is_dir():
+        pytest.skip(f"needs {path}, which an unpacked package does not have")
+    ais = Bundle.load(path)
+    assert (ais.name, ais.manifest.kind, ais.k) == ("ais", "ais", 512)
+    _, frame = cv2.VideoCapture(str(default_bundle().with_name("sample.mp4"))).read()
+    purified = Purifier.load(ais, seed=1).purify_frame(frame)
+    grey = cv2.cvtColor(purified.crops.reshape(-1, 112, 3), cv2.COLOR_BGR2GRAY).reshape(-1, 112, 112)
+    changed = np.abs(purified.purified.astype(float) - grey).mean((1, 2))
+    assert len(changed) == 3
+    assert (changed > 0.3).all()
+    assert (changed < 6).all()
 
 
 def test_missing_default_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
