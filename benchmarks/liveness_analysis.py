@@ -98,6 +98,13 @@ def analyze(
     judged, validation_set = faces, None if validation is None else validation.origin
     if validation is None:
         validation, judged = faces.halves()
+    elif validation.sha256 == judged.sha256:
+        raise InputError(
+            f"the faces to choose thresholds by are those to judge ({judged.origin!r}): give others, or leave the set "
+            "to choose by out"
+        )
+    else:
+        judged.check_like(validation)
     for one, what in ((validation, "to choose thresholds by"), (judged, "to judge")):
         few = min(int((one.labels.live == value).sum()) for value in (0, 1))
         if few < _FEWEST:
@@ -127,7 +134,7 @@ def analyze(
     content: dict[str, Any] = {
         "protocol": json.loads(json.dumps(protocol.to_dict())),
         "set": judged.origin,
-        "synthetic": judged.synthetic or any(victim.about["faces"]["synthetic"] for victim in victims),
+        "synthetic": judged.synthetic,
         "certified": False,
         "set_sha256": judged.sha256,
         "judged_faces": len(judged),

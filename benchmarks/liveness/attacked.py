@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,11 +99,7 @@ class AttackedFaces:
         self._others, self._device = drawn(others, protocol.bank), device
         self._tell = tell or (lambda what, done, total: None)
         self._bank: tuple[str, FeatureBank] | None = None
-        labels = [faces.labels.of(task) for task in ("live", *faces.tasks)]
-        digests = hashlib.sha256(faces.pixels.contiguous().numpy().tobytes())
-        for one in labels:
-            digests.update(one.contiguous().numpy().tobytes() if one is not None else b"")
-        self.sha256 = digests.hexdigest()
+        self.sha256, self._others_sha256 = faces.sha256, self._others.sha256
 
     def jobs(self, victims: Sequence[LivenessVictim]) -> list[LivenessJob]:
         """Every head, attack and budget, without SFA and with it."""
@@ -166,7 +161,7 @@ class AttackedFaces:
         return {
             "kind": "attacked liveness/1",
             "faces": self.sha256,
-            "bank": self._others.sha256 if job.sfa else None,
+            "bank": self._others_sha256 if job.sfa else None,
             "network": job.victim.sha256,
             "head": job.head,
             "attack": [type(job.attack).__name__, dataclasses.asdict(job.attack), job.attack.version],

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 from immunecam.models.liveness import LivenessNetwork
 from immunecam.training.liveness import LivenessSet
 from immunecam.training.liveness.errors import equal_error_threshold, live_scores
-from immunecam.training.liveness.trained import load_trained
+from immunecam.training.liveness.trained import check_fits, load_trained
 
 __all__ = ["LivenessVictim", "in_detail", "load_victims"]
 
@@ -107,24 +107,7 @@ def load_victims(runs: Sequence[Path], validation: LivenessSet, device: str) -> 
     victims = []
     for run in runs:
         network, about = load_trained(run)
-        if network.side != validation.side:
-            raise InputError(
-                f"the network of {str(run)!r} takes faces of {network.side} px and the set has {validation.side}: "
-                "give a set that fits"
-            )
-        if about["faces"]["synthetic"] != validation.synthetic:
-            raise InputError(
-                f"the run {str(run)!r} was trained on {about['faces']['origin']!r} and the set is "
-                f"{validation.origin!r}, whose faces are cut otherwise: give a set like the one it was trained on"
-            )
-        names = {
-            "attributes": (about["attribute_names"], validation.attribute_names),
-            "spoof_type": (about["type_names"], validation.type_names),
-            "illumination": (about["illumination_names"], validation.illumination_names),
-        }
-        for task, (trained, given) in names.items():
-            if task in network.tasks and list(trained) != list(given):
-                raise InputError(f"the run {str(run)!r} was trained with other classes of {task} than the set has")
+        check_fits(run, network, about, validation)
         network = network.to(device, memory_format=torch.channels_last)
         sha256 = hashlib.sha256()
         for key, value in sorted(network.state_dict().items()):

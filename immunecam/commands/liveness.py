@@ -13,7 +13,7 @@ from immunecam.commands.liveness_set import CelebaLimit, CelebaMaps, read_livene
 from immunecam.commands.outputs import check_outputs
 from immunecam.commands.progress import bars
 from immunecam.commands.requirements import require_device, require_training
-from immunecam.errors import InputError, UsageError
+from immunecam.errors import UsageError
 
 __all__ = ["app"]
 
@@ -148,10 +148,7 @@ def train(
             place = data if test is None else test
             held_out = read_liveness_set(place, "test", side=side, limit=fewer, seed=seed, maps=maps)
             held_out.check(())  # now, and not after the training
-            if held_out.side != faces.side:
-                raise InputError(
-                    f"the test faces are {held_out.side} px wide and the training faces {faces.side}: make both alike"
-                )
+            held_out.check_like(faces)
         progress.update(reading, description="faces", state=f"{len(faces)}, {faces.origin}")
         config = LivenessConfig(
             backbone=backbone,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -112,18 +113,14 @@ def analyze(
     keep_freed_memory()
     loaded = None if bundle is None else Bundle.load(bundle, trust=trust_of(trust, bundle_state))
     side = load_trained(runs[0])[0].side
-    judged, choosing = (
-        None if path is None else read_liveness_set(path, "test", side=side, limit=limit, maps=maps)
-        for path in (data, validation)
-    )
-    assert judged is not None
+    read = partial(read_liveness_set, part="test", side=side, limit=limit, maps=maps)
     with one_bar() as tell:
         whole = liveness_analysis.analyze(
             runs,
-            judged,
+            read(data),
             protocol,
             work,
-            validation=choosing,
+            validation=None if validation is None else read(validation),
             bundle=loaded,
             report=json_,
             markdown=docs,

@@ -67,24 +67,14 @@ def export(
     from immunecam.runtime.report import write_report
     from immunecam.training.faces import from_uint8
     from immunecam.training.liveness.errors import equal_error_threshold, live_scores, presentation_errors
-    from immunecam.training.liveness.trained import crop_of, load_trained
+    from immunecam.training.liveness.trained import check_fits, crop_of, load_trained
 
     check_outputs(json_report)
     key = signing_key(sign, passphrase_file)
     check_takes_part(into, sign=key)
     network, about = load_trained(run)
     faces = read_liveness_set(data, "test", side=network.side, limit=limit)
-    if faces.side != network.side:
-        raise InputError(
-            f"the faces of {str(data)!r} are {faces.side} px wide and the network of {str(run)!r} takes "
-            f"{network.side}: make both alike"
-        )
-    if faces.synthetic != about["faces"]["synthetic"]:
-        raise InputError(
-            f"the network of {str(run)!r} was trained on {about['faces']['origin']!r} and {str(data)!r} is "
-            f"{faces.origin!r}, whose faces are cut otherwise, so ranges and threshold of it would not fit: give a set "
-            "like the one it was trained on"
-        )
+    check_fits(run, network, about, faces)
     faces.check(())
     choosing, judging = faces.halves()
     few = min(int((part.labels.live == value).sum()) for part in (choosing, judging) for value in (0, 1))

@@ -93,7 +93,7 @@ def test_bad_sets_are_one_sentence_before_anything_is_trained(tmp_path, capsys, 
         (("--data", "both.safetensors", "--test", "live.safetensors", "-o", "r"), "all of them live faces: add spoofs"),
         (
             ("--data", "both.safetensors", "--test", "wide.safetensors", "-o", "r"),
-            "80 px wide and the training faces 64",
+            "80 px wide and those of 'synthetic: stripes' 64: make both alike",
         ),
         (
             ("--data", "bare.safetensors", "--tasks", "depth", "-o", "r"),

@@ -75,6 +75,13 @@ def test_celeba_spoof_from_training_to_a_bundle(run, made, tmp_path):
     (row,) = json.loads((tmp_path / "e.json").read_text())["rows"]
     assert row["crop"]["around"] == "box"
     assert set(row["quality"]["apcer"]) == {"poster", "cut-out mask", "replay", "3D mask"}
+    again = run(*analyze, "--data", "celeba", "--validation", "celeba")
+    assert again.returncode == 3
+    assert "the faces to choose thresholds by are those to judge ('CelebA-Spoof test')" in again.stderr
+    mixed = run(*train, "--test", made / "test.safetensors", "-o", "d.run")
+    assert mixed.returncode == 3
+    assert "take two synthetic sets, or none" in mixed.stderr
+    assert not (tmp_path / "d.run").exists()
     for refused in (
         run(*analyze, "--data", made / "test.safetensors"),
         run(*export, "--data", made / "test.safetensors"),

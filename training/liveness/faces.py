@@ -117,6 +117,24 @@ class LivenessSet:
                 f"leave these tasks out (it has {', '.join(self.tasks) or 'live or spoof only'}), or add the labels"
             )
 
+    def check_like(self, other: LivenessSet) -> None:
+        """Refuse faces of another size than the other set's, or cut otherwise.
+
+        Raises
+        ------
+        InputError
+        """
+        if self.side != other.side:
+            raise InputError(
+                f"the faces of {self.origin!r} are {self.side} px wide and those of {other.origin!r} {other.side}: "
+                "make both alike"
+            )
+        if self.synthetic != other.synthetic:
+            raise InputError(
+                f"the faces of {self.origin!r} are cut otherwise than those of {other.origin!r}: take two synthetic "
+                "sets, or none"
+            )
+
     @property
     def sha256(self) -> str:
         """Of pixels and all labels: what a run was trained on."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from immunecam.errors import InputError
 from immunecam.models.liveness import AUXILIARY
 from immunecam.models.liveness_trunks import TRUNKS
 from immunecam.training.liveness.config import AdversarialTraining, LivenessConfig
@@ -99,8 +98,7 @@ def train_matrix(
     InputError
         If faces do not fit, or a folder holds a run of other settings or faces.
     """
-    if test.side != faces.side:
-        raise InputError(f"the test faces are {test.side} px wide and the training faces {faces.side}: make both alike")
+    test.check_like(faces)
     test.check(())
     tell = tell or (lambda name, done, total: None)
     folders = []

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from immunecam.errors import InputError
 from immunecam.models.liveness import LivenessNetwork
 from immunecam.training.liveness.celeba_spoof import BOX_SIDES
+from immunecam.training.liveness.faces import LivenessSet
 from immunecam.training.spoof.maker import BELOW_EYES, EYES
 
-__all__ = ["crop_of", "load_trained"]
+__all__ = ["check_fits", "crop_of", "load_trained"]
 
 # What `runtime.faces.liveness_crop` measures of a face's five points is this much more than the distance between the
 # eyes that the generic face was fitted with, and the middle of the eyes is this much lower; medians over LFW.
@@ -43,6 +44,34 @@ def load_trained(run: str | Path) -> tuple[LivenessNetwork, dict[str, Any]]:
             f"{str(run)!r} is no liveness run ({reason}): give a folder that `immunecam liveness train` made"
         ) from None
     return network.eval().requires_grad_(False), about
+
+
+def check_fits(run: str | Path, network: LivenessNetwork, about: dict[str, Any], faces: LivenessSet) -> None:
+    """Refuse faces that a run's network cannot be judged on: of other size, cut otherwise, or with other classes.
+
+    Raises
+    ------
+    InputError
+    """
+    trained = about["faces"]
+    if network.side != faces.side:
+        raise InputError(
+            f"the network of {str(run)!r} takes faces of {network.side} px and the set has {faces.side}: "
+            "give a set that fits"
+        )
+    if trained["synthetic"] != faces.synthetic:
+        raise InputError(
+            f"the network of {str(run)!r} was trained on {trained['origin']!r} and the set is {faces.origin!r}, whose "
+            "faces are cut otherwise: give a set like the one it was trained on"
+        )
+    names = {
+        "attributes": (about["attribute_names"], faces.attribute_names),
+        "spoof_type": (about["type_names"], faces.type_names),
+        "illumination": (about["illumination_names"], faces.illumination_names),
+    }
+    for task, (known, given) in names.items():
+        if task in network.tasks and list(known) != list(given):
+            raise InputError(f"the run {str(run)!r} was trained with other classes of {task} than the set has")
 
 
 def crop_of(about: dict[str, Any]) -> dict[str, Any]:

@@ -418,6 +418,10 @@ def test_what_does_not_fit_is_one_sentence(runs, faces, tmp_path):
         analyze(runs, faces.at(torch.arange(20)), TINY, tmp_path)
     with pytest.raises(InputError, match="takes faces of 64 px and the set has 80"):
         analyze(runs, striped_faces(64, side=80), TINY, tmp_path)
+    with pytest.raises(InputError, match="the faces to choose thresholds by are those to judge"):
+        analyze(runs, faces, TINY, tmp_path, validation=faces)
+    with pytest.raises(InputError, match=r"80 px wide and those of 'synthetic.* 64: make both alike"):
+        analyze(runs, striped_faces(64, side=80), TINY, tmp_path, validation=faces)
     with pytest.raises(InputError, match="is no liveness run"):
         analyze([tmp_path], faces, TINY, tmp_path)
     with pytest.raises(UsageError, match="two runs are called 'plain'"):
