@@ -29,6 +29,7 @@ from immunecam.reports.html import write_html
 from immunecam.runtime.bundle import Bundle
 from immunecam.runtime.report import machine, read_report, versions, write_report
 from immunecam.training.faces import FaceSet, from_uint8
+from immunecam.training.origin import recognizers_met
 from immunecam.training.recognizer import Recognizer
 
 __all__ = [
@@ -258,12 +259,12 @@ def load_faces(data: Path) -> tuple[FaceSet, FaceSet]:
 
 
 def trained_with(bundle: Bundle, victims: Sequence[Victim]) -> list[str]:
-    """The recognisers that a bundle, or a run that it took weights from, was trained with; victims by their own names.
+    """The recognisers that a bundle was trained with, or its teacher, or a run that it took weights from; victims by
+    their own names.
 
     A victim is known by its file's name or its SHA-256: the same network has another hash in another format.
     """
-    provenance = bundle.manifest.provenance
-    listed = [*provenance.get("recognizers", []), *(provenance.get("started_from") or {}).get("recognizers", [])]
+    listed = recognizers_met(bundle.manifest.provenance)
     names = {record["name"] for record in listed}
     hashes = {record["sha256"] for record in listed}
     known = {v.name for v in victims if v.name in names or v.recognizer.sha256 in hashes}

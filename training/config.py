@@ -113,6 +113,9 @@ class TrainConfig:
         whom the attacker wants to be. 1 - cos asks for the whole face back, and forgives what it leaves of an attack.
     restoration_weight : float
         Of the mean absolute error of the restored face, where the model has a restorer.
+    distillation_weight : float
+        Of the Kullback-Leibler divergence of the antibody from a teacher's, who looks at the same faces: the mean of
+        the eigenfaces' bits, in nats (soft targets, Hinton et al. 2015, at temperature 1).
     cross_recognizer : float
         Fraction of steps whose identity term may come from another recogniser than the attacked one, which minds a
         perturbation much less: it teaches what all recognisers want, and less of the attack.
@@ -157,6 +160,7 @@ class TrainConfig:
     clean_weight: float = 1.0
     target_weight: float = 0.0
     restoration_weight: float = 1.0
+    distillation_weight: float = 0.0
     cross_recognizer: float = 0.0
     precision: str = "fp32"
     optimizer: str = "sgd"

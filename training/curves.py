@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from immunecam.reports.plot import Plot
 from immunecam.reports.style import COLOURS, MUTED, house_style, new_figure
 
-__all__ = ["PURIFIER_PANELS", "Panel", "training_plot"]
+__all__ = ["DISTILLATION_PANEL", "PURIFIER_PANELS", "Panel", "training_plot"]
 
 Panel: TypeAlias = tuple[str, str, str]
 """Column of the CSV file, title of its panel, what its axis says."""
@@ -21,6 +21,8 @@ PURIFIER_PANELS: tuple[Panel, ...] = (
     ("specificity", "Difference between faces", "Hamming distance, bits"),
     ("mutation", "Certainty", "mean |p - 1/2|"),
 )
+
+DISTILLATION_PANEL: Panel = ("distillation", "Distance to the teacher", "KL divergence a bit, nats")
 
 _ENOUGH = 40  # points of a phase from which a mean of neighbours says more than they do
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from immunecam.models import AIS, PIN, Eigenspace, Purification
 from immunecam.training import selection
@@ -24,8 +25,8 @@ class StepValues:
     """The loss to differentiate, and what is logged of a step.
 
     `pixel` is the mean squared error of the range [-1, 1], `identity` is ``1 - cos``, `sparsity` the mean number of
-    eigenfaces with p above 1/2, `specificity` the mean Hamming distance between antibodies of different faces, and
-    `mutation` the mean of ``|p - 1/2|``.
+    eigenfaces with p above 1/2, `specificity` the mean Hamming distance between antibodies of different faces,
+    `mutation` the mean of ``|p - 1/2|``, and `distillation` the divergence from a teacher's antibody, 0 without one.
     """
 
     loss: Tensor
@@ -34,6 +35,7 @@ class StepValues:
     sparsity: float = 0.0
     specificity: float = 0.0
     mutation: float = 0.0
+    distillation: float = 0.0
 
     def log(self) -> dict[str, float]:
         """The values as plain numbers."""
@@ -51,14 +53,25 @@ class Objective:
         The subspace of `config.k` eigenfaces.
     recognizers : sequence of Recognizer
         For the identity term and the attacker; empty if the configuration needs none. Several take turns.
+    teacher : callable, optional
+        Antibody probabilities (B, K) of faces (B, 112, 112), for the configurations that learn from one.
     """
 
-    def __init__(self, config: TrainConfig, eigenspace: Eigenspace, recognizers: Sequence[Recognizer] = ()) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        eigenspace: Eigenspace,
+        recognizers: Sequence[Recognizer] = (),
+        teacher: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if config.needs_recognizer and not recognizers:
             raise ValueError("this configuration has an identity term or an attacker: give at least one recognizer")
         if eigenspace.k != config.k:
             raise ValueError(f"the eigenspace has {eigenspace.k} eigenfaces, the configuration asks for {config.k}")
+        if (teacher is None) != (not config.distillation_weight):
+            raise ValueError("a teacher goes with a distillation_weight above 0: give both or neither")
         self.config, self.eigenspace, self.recognizers = config, eigenspace, recognizers
+        self._teacher = teacher
 
     def autoencoder(self, network: PIN, faces: Tensor) -> StepValues:
         """PIN's denoiser: mean squared error of the denoised noisy face."""
@@ -133,6 +146,12 @@ class Objective:
                     loss = loss + config.identity_weight * weighted.mean()
                     if config.target_weight and drawn is not None and drawn.impersonates.any():
                         loss = loss + config.target_weight * _left_over(judge, drawn, seen, own, config.clones)
+        distillation = torch.zeros(())
+        if self._teacher is not None:
+            with torch.no_grad():
+                taught = self._teacher(observed_faces)
+            distillation = _divergence(logits, taught)
+            loss = loss + config.distillation_weight * distillation
         with torch.no_grad():
             first = antibody[:, 0]
             count = len(first)
@@ -144,6 +163,7 @@ class Objective:
                 sparsity=float((probability > 0.5).sum(1).float().mean()),
                 specificity=float(hamming),
                 mutation=float((probability - 0.5).abs().mean()),
+                distillation=float(distillation),
             )
 
     def noisy(self, faces: Tensor) -> Tensor:
@@ -234,6 +254,12 @@ class Objective:
             momentum=1.0 if _chance(attack.momentum) else 0.0,
             random_start=attack.random_start,
         )
+
+
+def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Of bits drawn by a teacher's probabilities from those by these logits, mean a bit, in nats."""
+    entropy = functional.binary_cross_entropy(taught, taught)
+    return functional.binary_cross_entropy_with_logits(logits, taught) - entropy
 
 
 def _left_over(judge: Recognizer, drawn: AttackedFaces, seen: Tensor, own: Tensor, clones: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from immunecam.training.from_bundle import eigenspace_from_bundle, weights_from_
 if TYPE_CHECKING:
     from immunecam.runtime.bundle import Bundle
 
-__all__ = ["BundleOrigin", "Origin", "RunOrigin", "origin_of"]
+__all__ = ["BundleOrigin", "Origin", "RunOrigin", "origin_of", "recognizers_met"]
 
 _BATCH = 16
 
@@ -40,9 +40,9 @@ class Origin:
     name: str
     provenance: dict[str, Any]
 
-    def eigenspace(self) -> Eigenspace | None:
-        """The eigenfaces that the weights go with; None if a run fits the same ones to the same faces."""
-        return None
+    def eigenspace(self) -> Eigenspace:
+        """The eigenfaces that the weights go with: fitted again they are others in their last rows, by another seed."""
+        raise NotImplementedError
 
     def weights(self, faces: Tensor) -> dict[str, Tensor]:
         """The weights, given some training faces (N, 112, 112) in [-1, 1]."""
@@ -64,22 +64,26 @@ class RunOrigin(Origin):
 
     def __init__(self, folder: Path) -> None:
         self.name = f"the run {str(folder)!r}"
+        self._eigenspace = folder / "eigenspace.safetensors"
         self._file = folder / "checkpoint.safetensors"
         try:
             content = json.loads((folder / "config.json").read_text())
             self._config = content["config"]
             digest = hashlib.sha256(self._file.read_bytes()).hexdigest()
-            self.provenance = {"checkpoint": digest, "recognizers": _seen(content)}
+            self.provenance = {"checkpoint": digest, "recognizers": recognizers_met(content)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{str(folder)!r} is no run to start from ({error}): name a run folder or a bundle"
             ) from None
 
-    def weights(self, faces: Tensor) -> dict[str, Tensor]:
+    def eigenspace(self) -> Eigenspace:
         try:
-            tensors = load_file(self._file)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{self.name} to start from cannot be read ({error})") from None
+            return Eigenspace(**self._load(self._eigenspace))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.name} to start from has damaged eigenfaces ({error})") from None
+
+    def weights(self, faces: Tensor) -> dict[str, Tensor]:
+        tensors = self._load(self._file)
         return {name.removeprefix("slow."): value for name, value in tensors.items() if name.startswith("slow.")}
 
     def probabilities(self, faces: Tensor) -> Tensor:
@@ -91,6 +95,12 @@ class RunOrigin(Origin):
             raise InputError(f"{self.name} to start from does not fit its own config.json ({error})") from None
         return _batched(network.eval(), faces)
 
+    def _load(self, file: Path) -> dict[str, Tensor]:
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{self.name} to start from cannot be read ({error})") from None
+
 
 class BundleOrigin(Origin):
     """A bundle, whose run need not be there any more."""
@@ -98,8 +108,7 @@ class BundleOrigin(Origin):
     def __init__(self, bundle: Bundle) -> None:
         self.name = f"the bundle {str(bundle.path)!r}"
         self._bundle = bundle
-        known = {"recognizers": [], **bundle.manifest.provenance}
-        self.provenance = {"bundle": bundle.sha256, "recognizers": _seen(known)}
+        self.provenance = {"bundle": bundle.sha256, "recognizers": recognizers_met(bundle.manifest.provenance)}
 
     def eigenspace(self) -> Eigenspace:
         return eigenspace_from_bundle(self._bundle)
@@ -127,8 +136,9 @@ def _batched(network: Callable[[Tensor], Tensor], faces: Tensor) -> Tensor:
         return torch.cat([network(part) for part in faces.split(_BATCH)])
 
 
-def _seen(run: dict[str, Any]) -> list[dict[str, str]]:
-    """Recognisers of a run and of those before it, each once."""
-    earlier = run.get("started_from") or {}
-    both = [*run["recognizers"], *earlier.get("recognizers", [])]
-    return list({item["sha256"]: item for item in both}.values())
+def recognizers_met(run: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Name and SHA-256 of the recognisers of a run, by its manifest or `config.json`, of those before it and of its
+    teacher's, each once."""
+    before = [run.get(key) or {} for key in ("started_from", "teacher")]
+    every = [item for one in (run, *before) for item in one.get("recognizers", [])]
+    return list({item["sha256"]: item for item in every}.values())

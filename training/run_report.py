@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from immunecam.reports.html import write_html
-from immunecam.training.curves import PURIFIER_PANELS, training_plot
+from immunecam.training.curves import DISTILLATION_PANEL, PURIFIER_PANELS, training_plot
 
 __all__ = ["write_run_report"]
 
@@ -33,9 +33,8 @@ def write_run_report(folder: Path) -> None:
         rows = list(csv.DictReader(file))
     if not rows:
         return
-    plot = training_plot(
-        rows, PURIFIER_PANELS, "Identity is what a recogniser makes of a purified face: lower is better."
-    )
+    panels = [panel for panel in (*PURIFIER_PANELS, DISTILLATION_PANEL) if panel[0] in rows[0]]
+    plot = training_plot(rows, panels, "Identity is what a recogniser makes of a purified face: lower is better.")
     plot.write(folder)
     identity = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_html(folder / "report.html", _page(folder.stem, identity, rows[-1]), [plot])

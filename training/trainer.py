@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from immunecam.errors import InputError, UsageError
 from immunecam.files import written_whole
-from immunecam.models import AIS, PIN, Eigenspace, build_model
+from immunecam.models import AIS, PIN, Eigenspace, Purification, build_model
 from immunecam.training.attack_bank import AttackBank, AttackedFaces
 from immunecam.training.attacks import round_to_8bit
 from immunecam.training.config import Phase, TrainConfig
-from immunecam.training.curves import PURIFIER_PANELS, Panel
+from immunecam.training.curves import DISTILLATION_PANEL, PURIFIER_PANELS, Panel
+from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.distributed import Workers
 from immunecam.training.ema import ExponentialMovingAverage
 from immunecam.training.faces import FaceSet, from_uint8
@@ -39,6 +40,7 @@ __all__ = ["Trainer"]
 _WEIGHT, _BIAS = "generator.linear.weight", "generator.linear.bias"
 _SURE = 5.0  # largest logit that an antibody of another analyzer begins with: nearly always, and still to be changed
 _MEASURED = 256  # faces that the statistics of a bundle's normalisation are measured on
+_ALIKE = 0.99  # least cosine of two eigenfaces that are taken to be the same one; storage in int8 leaves 0.999
 _SAMPLE = 32  # faces kept in the run folder for the export's parity check
 
 
@@ -67,13 +69,15 @@ class Trainer(TrainingLoop[StepValues]):
         Processes that train together (`Workers.join` under torchrun); each takes its share of every batch, and the
         first one alone writes the folder. Default: this process alone.
     eigenspace : Eigenspace, optional
-        Default: fitted on `faces`.
+        Default: the teacher's, those that it starts from if there are `config.k`, or else fitted on `faces`.
     bank : path, optional
         Where the attacked faces of `config.bank` are, or are to be. Default: the folder `bank` of the run.
     start_from : path or Bundle, optional
         Folder of another run, whose weights (of the slow copy) are taken wherever name and shape agree: the restorer
-        of a run with another analyzer, for instance. Or a bundle, whose run is gone: of one, the eigenfaces are taken
-        as well if there are as many. Default: start anew.
+        of a run with another analyzer, for instance. Or a bundle, whose run is gone. The eigenfaces are taken as well
+        if there are as many. Default: start anew.
+    teacher : Bundle, optional
+        Whose antibodies this network learns, by `config.distillation_weight`, and whose eigenfaces it gets.
     progress : callable, optional
         Called with (done, total) while the bank is made.
 
@@ -81,7 +85,7 @@ class Trainer(TrainingLoop[StepValues]):
     ------
     InputError
         If the folder holds another run, its checkpoint is damaged, or another trainer has it; it is this one's until
-        `run` has ended or `close` is called.
+        `run` has ended or `close` is called. If the teacher's bits are of other eigenfaces.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Trainer(TrainingLoop[StepValues]):
         workers: Workers | None = None,
         bank: str | Path | None = None,
         start_from: str | Path | Bundle | None = None,
+        teacher: Bundle | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config, self.faces = config, faces
@@ -109,7 +114,7 @@ class Trainer(TrainingLoop[StepValues]):
             # TF32 for convolutions and products: ten bits of mantissa, which training does not miss.
             torch.set_float32_matmul_precision("high")
         try:
-            self._prepare(recognizers, resume, eigenspace, bank, start_from, progress)
+            self._prepare(recognizers, resume, eigenspace, bank, start_from, teacher, progress)
         except BaseException:
             self.close()
             raise
@@ -121,16 +126,21 @@ class Trainer(TrainingLoop[StepValues]):
         eigenspace: Eigenspace | None,
         bank: str | Path | None,
         start_from: str | Path | Bundle | None,
+        teacher: Bundle | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         config = self.config
         resuming = resume and self.checkpoint.is_file()
         origin = None if start_from is None else origin_of(start_from)
-        if eigenspace is None and origin is not None and not resuming:
-            theirs = origin.eigenspace()
-            eigenspace = theirs if theirs is not None and theirs.k == config.k else None
+        taught = None if teacher is None else purification_from_bundle(teacher, device=self.device)
+        if eigenspace is None and not resuming:
+            if taught is not None:
+                eigenspace = taught.eigenspace if taught.eigenspace.k == config.k else None
+            elif origin is not None:
+                theirs = origin.eigenspace()
+                eigenspace = theirs if theirs.k == config.k else None
         with self.workers.first_alone():
-            self._claim_for(recognizers, resume, origin)
+            self._claim_for(recognizers, resume, origin, None if teacher is None else origin_of(teacher))
             self.eigenspace = self._eigenspace(eigenspace, resuming).to(self.device)
             self.bank = self._bank(recognizers, bank, progress)
         torch.manual_seed(config.seed)
@@ -140,7 +150,10 @@ class Trainer(TrainingLoop[StepValues]):
         self.slow = ExponentialMovingAverage(self.network, config.ema_decay)
         if config.quantisation_aware:
             quantise_in_training(self.network)
-        self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers])
+        if taught is not None and teacher is not None:
+            _check_teacher(teacher, taught, self.eigenspace)
+        analyze = None if taught is None else taught.analyze
+        self.objective = Objective(config, self.eigenspace, [r.to(self.device) for r in recognizers], analyze)
         self.optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(self.network.parameters(), config.lr, momentum=0.9)
@@ -164,7 +177,7 @@ class Trainer(TrainingLoop[StepValues]):
     @property
     def panels(self) -> Sequence[Panel]:
         """Terms of the objective, and what antibodies are like."""
-        return PURIFIER_PANELS
+        return (*PURIFIER_PANELS, DISTILLATION_PANEL) if self.config.distillation_weight else PURIFIER_PANELS
 
     @property
     def columns(self) -> Sequence[str]:
@@ -269,7 +282,9 @@ class Trainer(TrainingLoop[StepValues]):
 
     # -- the run folder ------------------------------------------------------------------------------------------
 
-    def _claim_for(self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None) -> None:
+    def _claim_for(
+        self, recognizers: Sequence[Recognizer], resume: bool, origin: Origin | None, teacher: Origin | None
+    ) -> None:
         """Write, or compare with, what this folder is a run of."""
         digest = self.faces.sha256
         identity = {
@@ -277,6 +292,7 @@ class Trainer(TrainingLoop[StepValues]):
             "faces": {"count": len(self.faces), "sha256": digest},
             "recognizers": [{"name": r.name, "sha256": r.sha256} for r in recognizers],
             "started_from": None if origin is None else origin.provenance,
+            "teacher": None if teacher is None else teacher.provenance,
         }
         self.claim(identity, resume)
         if not self.workers.first:
@@ -346,6 +362,22 @@ class Trainer(TrainingLoop[StepValues]):
         from immunecam.training.run_report import write_run_report
 
         write_run_report(self.folder)
+
+
+def _check_teacher(teacher: Bundle, taught: Purification, space: Eigenspace) -> None:
+    """That the bits of a teacher are of these eigenfaces, in this order; their signs do not matter to a bit."""
+    theirs = taught.eigenspace
+    if theirs.k != space.k:
+        raise InputError(
+            f"the teacher {str(teacher.path)!r} has {theirs.k} eigenfaces and this network {space.k}: "
+            f"train with --k {theirs.k}, or take another teacher"
+        )
+    alike = (theirs.basis * space.basis).sum(1).abs()
+    if float(alike.min()) < _ALIKE:
+        raise InputError(
+            f"the teacher {str(teacher.path)!r} has other eigenfaces (the {int(alike.argmin()) + 1}th agrees to "
+            f"{float(alike.min()):.2f}): let this run have the teacher's"
+        )
 
 
 class _Step(nn.Module):

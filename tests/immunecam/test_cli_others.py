@@ -91,6 +91,15 @@ def test_train_resume_export_purify(run, training_set, tmp_path):
     assert done.returncode == 0, done.stderr
     after = Bundle.load(tmp_path / "next.immune")
     assert after.manifest.provenance["started_from"]["bundle"] == again.sha256
+    learner = [*common, "--preset", "paper", "--steps", "1", "--teacher", "mine.immune"]
+    learner[learner.index("--out") + 1] = "learner.immune"
+    done = run(*learner)
+    assert done.returncode == 0, done.stderr
+    learnt = Bundle.load(tmp_path / "learner.immune").manifest.provenance
+    assert learnt["teacher"]["bundle"] == again.sha256
+    assert learnt["config"]["distillation_weight"] > 0
+    done = run(*learner, "--k", "8", "--resume")
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     shutil.copytree(tmp_path / "mine.immune", tmp_path / "other.immune")
     with (tmp_path / "other.immune" / "analyzer.onnx").open("ab") as file:
         file.write(b"\0")

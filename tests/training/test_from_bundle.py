@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 
 from immunecam.errors import InputError
 from immunecam.export.to_onnx import export_bundle
-from immunecam.models import build_model
+from immunecam.models import Eigenspace, build_model
 from immunecam.runtime.bundle import Bundle
 from immunecam.training.config import Phase, TrainConfig
+from immunecam.training.deployed import purification_from_bundle
 from immunecam.training.faces import from_uint8
 from immunecam.training.from_bundle import eigenspace_from_bundle, weights_from_bundle
+from immunecam.training.origin import recognizers_met
 from immunecam.training.trainer import Trainer
 
 CONFIG = TrainConfig(
@@ -97,3 +100,55 @@ def test_an_antibody_of_another_analyzer_begins_as_the_average_one(faces, recogn
     # The same analyzer takes weight and bias as they are.
     same = Trainer(CONFIG, faces, [recognizer], tmp_path / "same", start_from=bundle).network.generator.linear
     torch.testing.assert_close(same.bias, network.generator.linear.bias, rtol=0, atol=0.05)
+
+
+ALONE = CONFIG.replace(
+    model_options={"width": 12, "dim": 24},
+    phases=(Phase("learn", steps=40),),
+    pixel_weight=0.0,
+    sparsity_weight=0.0,
+    identity_weight=0.0,
+)
+
+
+def test_a_network_learns_the_antibodies_of_a_teacher(faces, recognizer, tmp_path):
+    _, teacher = trained(CONFIG, faces, recognizer, tmp_path)
+    taught = purification_from_bundle(teacher).analyze(from_uint8(faces.pixels))
+    apart = {}
+    for weight in (0.0, 4.0):
+        folder = tmp_path / f"by {weight}"
+        known = {"teacher": teacher} if weight else {"eigenspace": eigenspace_from_bundle(teacher)}
+        student = Trainer(ALONE.replace(distillation_weight=weight), faces, [], folder, **known)
+        # The bits mean what the teacher's mean.
+        torch.testing.assert_close(student.eigenspace.basis, eigenspace_from_bundle(teacher).basis)
+        student.run(log_every=10)
+        with torch.no_grad():
+            apart[weight] = float((student.network.eval()(from_uint8(faces.pixels)) - taught).abs().mean())
+    assert apart[4.0] < 0.5 * apart[0.0]
+
+    rows = list(csv.DictReader((folder / "curves.csv").open()))
+    assert 0 <= float(rows[-1]["distillation"]) < 0.5 * float(rows[0]["distillation"])
+    assert "Distance to the teacher" in (folder / "report.html").read_text()
+    # Who meets the teacher meets its recognisers, and a run goes on with the same one only.
+    met = json.loads((tmp_path / "bundle.run" / "config.json").read_text())["recognizers"]
+    assert json.loads((folder / "config.json").read_text())["teacher"] == {"bundle": teacher.sha256, "recognizers": met}
+    export_bundle(folder, tmp_path / "student.immune")
+    assert recognizers_met(Bundle.load(tmp_path / "student.immune").manifest.provenance) == met
+    again = ALONE.replace(distillation_weight=4.0)
+    assert Trainer(again, faces, [], folder, teacher=teacher, resume=True).step == 40
+    with pytest.raises(InputError, match="other teacher"):
+        Trainer(again, faces, [], folder, teacher=Bundle.load(tmp_path / "student.immune"), resume=True)
+
+
+def test_a_teacher_of_other_eigenfaces_is_refused(faces, recognizer, tmp_path):
+    _, teacher = trained(CONFIG, faces, recognizer, tmp_path)
+    learning = ALONE.replace(distillation_weight=1.0)
+    with pytest.raises(InputError, match=r"bundle\.immune' has 12 eigenfaces and this network 8: train with --k 12"):
+        Trainer(learning.replace(k=8), faces, [], tmp_path / "fewer", teacher=teacher)
+    own = eigenspace_from_bundle(teacher)
+    mixed = Eigenspace(own.mean, own.basis.roll(1, 0), own.variance)
+    with pytest.raises(InputError, match=r"bundle\.immune' has other eigenfaces \(the \d+th agrees to 0\.\d\d\)"):
+        Trainer(learning, faces, [], tmp_path / "mixed", teacher=teacher, eigenspace=mixed)
+    for config, given in ((ALONE, teacher), (learning, None)):
+        with pytest.raises(ValueError, match="a teacher goes with a distillation_weight above 0"):
+            Trainer(config, faces, [], tmp_path / "half", teacher=given)

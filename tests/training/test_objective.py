@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from immunecam.models import AIS, PIN, Eigenspace, Purification, build_model
 from immunecam.training.attacks import impersonation, pgd
 from immunecam.training.config import Attack, Phase, TrainConfig
 from immunecam.training.faces import FaceSet
-from immunecam.training.objective import Objective
+from immunecam.training.objective import Objective, _divergence
 from immunecam.training.recognizer import Recognizer
 
 K = 8
@@ -225,3 +227,14 @@ def test_networks_compute_in_the_precision_asked_for_and_recognisers_in_float32(
     assert values.loss.dtype == torch.float32
     values.loss.backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in trained.parameters())
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_the_divergence_from_a_teacher_is_that_of_kullback_and_leibler(seed):
+    generator = torch.Generator().manual_seed(seed)
+    taught, ours = (torch.rand(5, K, generator=generator, dtype=torch.float64) for _ in range(2))
+    taught[0, 0], taught[0, 1] = 0.0, 1.0  # a bundle's probabilities may be quite sure
+    wanted = sum(torch.xlogy(t, t) - torch.xlogy(t, o) for t, o in ((taught, ours), (1 - taught, 1 - ours))).mean()
+    assert _divergence(torch.logit(ours).float(), taught.float()) == pytest.approx(float(wanted), abs=1e-4)
+    assert _divergence(torch.logit(ours).float(), ours.float()) == pytest.approx(0, abs=1e-5)

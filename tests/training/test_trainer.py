@@ -173,10 +173,18 @@ def test_weights_of_another_run_are_taken_where_they_fit(faces, recognizer, tmp_
     checkpoint = (tmp_path / "first" / "checkpoint.safetensors").read_bytes()
     assert note["started_from"]["checkpoint"] == hashlib.sha256(checkpoint).hexdigest()
     assert note["started_from"]["recognizers"] == note["recognizers"]
+    # Of as many eigenfaces, the antibody's bits go on to mean the same ones, whatever the seed.
+    theirs = load_file(tmp_path / "first" / "eigenspace.safetensors")["basis"]
+    again = Trainer(config.replace(seed=7), faces, [recognizer], tmp_path / "again", start_from=tmp_path / "first")
+    assert torch.equal(again.eigenspace.basis, theirs)
+    assert not torch.equal(trainer.eigenspace.basis, theirs[:-1])
     with pytest.raises(InputError, match="other started_from"):
         Trainer(other, faces, [recognizer], tmp_path / "second", resume=True)
     with pytest.raises(InputError, match="no run to start from"):
         Trainer(config, faces, [recognizer], tmp_path / "third", start_from=tmp_path / "nowhere")
+    save_file({"basis": theirs}, tmp_path / "first" / "eigenspace.safetensors")
+    with pytest.raises(InputError, match=r"first' to start from has damaged eigenfaces"):
+        Trainer(config, faces, [recognizer], tmp_path / "third", start_from=tmp_path / "first")
 
 
 def test_noise_teaches_to_drop_what_is_mostly_noise(faces, tmp_path):
