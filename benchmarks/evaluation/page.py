@@ -83,13 +83,11 @@ def page(report: Mapping[str, Any]) -> str:
         parts += ["## Other cameras", "", *_other_cameras(report), ""]
     parts += ["## Operating points", "", *_operating_points(report, recognizers), ""]
     parts += ["## One antibody or several", "", *_several(report, recognizers), ""]
-    parts += ["## Attacks in detail", "", *_details(rows), ""]
-    parts += ["## What was attacked, and how", "", *_how(protocol), ""]
-    parts += ["## Sanity block", "", _SANITY, ""]
-    said = {True: "holds", False: "FAILS", None: "not measured"}
-    parts += [f"- {said[c['holds']]}: {c['name']}: {c['figures']}" for c in report["sanity"]]
-    parts += ["", "## What the defence does not stop", "", _who_knows(report), _LIMITS, ""]
+    parts += ["## What the defence does not stop", "", _who_knows(report), _LIMITS, ""]
     parts += ["## References to beat", "", _REFERENCES, ""]
+    parts += ["## What was attacked, and how", "", *_how(protocol), ""]
+    parts += ["## Attacks in detail", "", *_details(rows), ""]
+    parts += ["## Sanity block", "", _SANITY, "", *_checks(report["sanity"]), ""]
     return "\n".join(parts)
 
 
@@ -241,7 +239,7 @@ def _other_cameras(report: Mapping[str, Any]) -> list[str]:
 
 def _operating_points(report: Mapping[str, Any], recognizers: Sequence[str]) -> list[str]:
     """For every bundle's modes: the mean of clean, grey-box and adaptive accuracy, trained and unseen ones apart."""
-    lines, sums = [], {}
+    lines, points = [], {}
     for defence in report["bundles"]:
         known = set(report["trained_with"][defence.rpartition(" (")[0]])
         for title, group in (
@@ -260,15 +258,21 @@ def _operating_points(report: Mapping[str, Any], recognizers: Sequence[str]) -> 
                 line.append(f"{sum(found) / len(found):.1f}" if found else "")
             lines.append([defence, title, *line])
             # The last group is the one to go by: recognisers never seen, where there are any.
-            sums[defence] = sum(float(x) for x in line if x)
-    if not sums:
+            points[defence] = line
+    if not points:
         return ["No bundle was measured."]
-    if len(sums) == 1:
+    # Only what was measured of all: a bundle gains nothing by an attack that it was spared.
+    columns = [number for number in range(len(_POINTS)) if all(line[number] for line in points.values())]
+    if len(points) == 1:
         advice = "One was measured here, so there is nothing to choose between."
+    elif not columns:
+        advice = "No column was measured of all of them, so none is recommended."
     else:
-        best = max(sums, key=lambda name: sums[name])
+        best = max(points, key=lambda name: sum(float(points[name][number]) for number in columns))
+        summed = " + ".join(_POINTS[number][0] for number in columns)
         advice = (
-            f"By the sum of the three, on recognisers never seen where there are any, `{best}` is the recommended one."
+            f"By what was measured of all ({summed}), on recognisers never seen where there are any, `{best}` is the "
+            "recommended one."
         )
     head = ["bundle (mutation)", "recognisers", "clean accuracy, %", "grey-box PGD-40 8/255, %", "adaptive 8/255, %"]
     return [*markdown_table(head, lines), "", advice]
@@ -352,9 +356,26 @@ def _who_knows(report: Mapping[str, Any]) -> str:
                 if unit == "255" and row["attack"].startswith("strongest"):
                     worst.setdefault(float(level), []).append(100 - row["different_rejected_percent"])
         if worst:
-            rates = ", ".join(f"{min(worst[x]):.0f} to {max(worst[x]):.0f} % at {x:g}/255" for x in sorted(worst))
+            rates = ", ".join(f"{_range(worst[x])} % at {x:g}/255" for x in sorted(worst))
             said += f"\n  `{defence}`: impersonation succeeds in {rates}, by recogniser."
+        else:
+            said += f"\n  `{defence}` was not attacked so here."
     return said
+
+
+def _range(rates: Sequence[float]) -> str:
+    low, high = f"{min(rates):.0f}", f"{max(rates):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many hold, and each folded away."""
+    said = {True: "holds", False: "FAILS", None: "not measured"}
+    counted = {"hold": True, "FAIL": False, "not measured": None}
+    counts = {word: sum(check["holds"] is value for check in checks) for word, value in counted.items()}
+    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+    lines = [f"- {said[check['holds']]}: {check['name']}: {check['figures']}" for check in checks]
+    return [f"<details><summary>All {len(checks)} checks: {told}</summary>", "", *lines, "", "</details>"]
 
 
 def _how(protocol: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from immunecam.benchmarks import robustness
 from immunecam.benchmarks.evaluation import run as evaluation_run
 from immunecam.benchmarks.evaluation.defences import BundleDefence, Filter, baselines, fitted_eigenspace
 from immunecam.benchmarks.evaluation.joined import check_joinable
-from immunecam.benchmarks.evaluation.page import page
+from immunecam.benchmarks.evaluation.page import _range, page
 from immunecam.benchmarks.evaluation.pairs import Pairs, drawn_pairs, load_pairs, read_table
 from immunecam.benchmarks.evaluation.protocol import QUICK, Planned
 from immunecam.benchmarks.evaluation.purified import PurifiedFaces
@@ -142,6 +142,30 @@ def test_the_page(whole):
     for wanted in ("Sanity block", "success of the attacker, %", "small (sample), adaptive", "first 16 eigenfaces"):
         assert wanted in page
     assert (folder / "work" / "contact_sheet.png").is_file()
+
+
+def test_the_page_recommends_by_what_all_were_measured_in(whole):
+    report, _ = whole
+    assert "By what was measured of all (clean + grey-box + adaptive)" in page(report)
+    spared = [row for row in report["rows"] if (row["threat"], row["defence"]) != ("adaptive", "small (sample)")]
+    text = page({**report, "rows": spared})
+    assert "By what was measured of all (clean + grey-box), on" in text
+    assert "`small (sample)` was not attacked so here." in text
+    assert "`small (expected)`: impersonation succeeds in " in text
+
+
+def test_the_page_tells_how_many_checks_hold(whole):
+    report, _ = whole
+    count = len(report["sanity"])
+    assert f"<summary>All {count} checks: {count} hold</summary>" in page(report)
+    first, *others = report["sanity"]
+    text = page({**report, "sanity": [{**first, "holds": None}, *others]})
+    assert f"<summary>All {count} checks: {count - 1} hold, 1 not measured</summary>" in text
+    assert f"- not measured: {first['name']}" in text
+
+
+def test_rates_of_several_recognisers_are_a_range():
+    assert [_range([100.0, 100.0]), _range([3.2, 99.9]), _range([7.0])] == ["100", "3 to 100", "7"]
 
 
 def test_the_page_says_what_training_met(whole, bundle):
