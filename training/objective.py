@@ -101,7 +101,7 @@ class Objective:
         with torch.no_grad():
             own = None if judge is None else judge(_sized(faces, sizes))
             theirs = own if victim is judge or victim is None else victim(_sized(faces, sizes))
-        observed_faces, untouched = self._corrupt(
+        observed_faces, untouched, impersonates = self._corrupt(
             slow, faces[ready:], None if theirs is None else theirs[ready:], victim, phase
         )
         if drawn is not None:
@@ -144,8 +144,11 @@ class Objective:
                     weight[ready : ready + untouched] = config.clean_weight
                     weighted = weight.repeat_interleave(config.clones) * identity
                     loss = loss + config.identity_weight * weighted.mean()
-                    if config.target_weight and drawn is not None and drawn.impersonates.any():
-                        loss = loss + config.target_weight * _left_over(judge, drawn, seen, own, config.clones)
+                    if config.target_weight:
+                        rows, wanted = _impersonators(judge, drawn, own[ready:], impersonates)
+                        if len(rows):
+                            left = _left_over(seen.unflatten(0, (-1, config.clones))[rows], own[rows], wanted)
+                            loss = loss + config.target_weight * left
         distillation = torch.zeros(())
         if self._teacher is not None:
             with torch.no_grad():
@@ -197,9 +200,9 @@ class Objective:
 
     def _corrupt(
         self, slow: AIS | PIN, faces: Tensor, own: Tensor | None, recognizer: Recognizer | None, phase: Phase
-    ) -> tuple[Tensor, int]:
-        """The batch as the network meets it, and how many come first and are untouched; the next ones are attacked, the
-        rest noisy.
+    ) -> tuple[Tensor, int, Tensor]:
+        """The batch as the network meets it, how many come first and are untouched, and which faces (B,) want to be
+        the one before them (`_before`). After the untouched ones come the attacked ones, then the noisy ones.
 
         The faces of a batch are drawn independently, so their order carries nothing.
         """
@@ -210,17 +213,20 @@ class Objective:
             attacked = min(count - untouched, _share(phase.adversarial, count - untouched))
         end = untouched + attacked
         parts = [faces[:untouched]]
+        impersonates = torch.zeros(count, dtype=torch.bool, device=faces.device)
         if attacked and own is not None and recognizer is not None:
-            others = own.roll(1, 0)  # of the whole batch: a single attacked face needs somebody to be, too
-            parts.append(
-                self._attacked(slow, faces[untouched:end], own[untouched:end], others[untouched:end], recognizer)
-            )
+            here = slice(untouched, end)
+            found, impersonates[here] = self._attacked(slow, faces[here], own[here], _before(own)[here], recognizer)
+            parts.append(found)
         if end < count:
             parts.append(self.noisy(faces[end:]))
         # The camera hands on 8-bit pictures; what an attacker cannot store does not reach the network.
-        return round_to_8bit(torch.cat(parts)), untouched
+        return round_to_8bit(torch.cat(parts)), untouched, impersonates
 
-    def _attacked(self, slow: AIS | PIN, faces: Tensor, own: Tensor, others: Tensor, recognizer: Recognizer) -> Tensor:
+    def _attacked(
+        self, slow: AIS | PIN, faces: Tensor, own: Tensor, others: Tensor, recognizer: Recognizer
+    ) -> tuple[Tensor, Tensor]:
+        """The faces attacked, and which of them (B,) want to be one of the `others`."""
         attack: Attack = self.config.attack
         count = len(faces)
         through = _share(attack.through, count)
@@ -240,13 +246,13 @@ class Objective:
                 seen = purification(x[:through], gradient)
             return recognizer(torch.cat([seen, x[through:]]))
 
-        impersonates = (torch.rand(count, 1, device=faces.device) < attack.impersonation).float()
+        impersonates = torch.rand(count, 1, device=faces.device) < attack.impersonation
         # One loss for both goals: towards somebody else's embedding, or away from one's own.
-        direction = impersonates * others - (1 - impersonates) * own
+        direction = torch.where(impersonates, others, -own)
         low, high = attack.epsilon
         epsilon = (low + (high - low) * torch.rand(count, device=faces.device)) / 127.5
         steps = int(torch.randint(attack.steps[0], attack.steps[1] + 1, ()))
-        return pgd(
+        attacked = pgd(
             lambda x: (embed(x) * direction).sum(1),
             faces,
             epsilon,
@@ -254,6 +260,13 @@ class Objective:
             momentum=1.0 if _chance(attack.momentum) else 0.0,
             random_start=attack.random_start,
         )
+        return attacked, impersonates[:, 0]
+
+
+def _before(own: Tensor) -> Tensor:
+    """Whom an impersonator of a batch wants to be: the face before, of the whole batch, for a single attacked face
+    needs somebody to be, too."""
+    return own.roll(1, 0)
 
 
 def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
@@ -262,14 +275,24 @@ def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, taught) - entropy
 
 
-def _left_over(judge: Recognizer, drawn: AttackedFaces, seen: Tensor, own: Tensor, clones: int) -> Tensor:
-    """How much nearer than the clean faces the purified ones are to those whom their impersonators want to be."""
-    rows = drawn.impersonates.nonzero().flatten()
+def _impersonators(
+    judge: Recognizer, drawn: AttackedFaces | None, own: Tensor, impersonates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which faces of a step want to be somebody else, and that one's embeddings: of those from a bank, which come
+    first, and of those attacked in the step, with embeddings `own`."""
+    rows, wanted = impersonates.nonzero().flatten(), _before(own)[impersonates]
+    if drawn is None:
+        return rows, wanted
+    known = drawn.impersonates.nonzero().flatten()
     with torch.no_grad():
-        target = judge(zoomed(drawn.target[rows], drawn.zoom[rows]))
-        before = (own[rows] * target).sum(1)
-    after = (seen.reshape(-1, clones, seen.shape[1])[rows] * target.unsqueeze(1)).sum(2)
-    return (after - before.unsqueeze(1)).clamp_min(0).mean()
+        banked = judge(zoomed(drawn.target[known], drawn.zoom[known])) if len(known) else wanted[:0]
+    return torch.cat([known, rows + len(drawn.attacked)]), torch.cat([banked, wanted])
+
+
+def _left_over(seen: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
+    """How much nearer than the clean faces the purified ones (N, S, E) are to those whom the attackers want to be."""
+    before = (own * wanted).sum(1, keepdim=True)
+    return ((seen * wanted.unsqueeze(1)).sum(2) - before).clamp_min(0).mean()
 
 
 def _sized(faces: Tensor, sizes: Tensor | None) -> Tensor:

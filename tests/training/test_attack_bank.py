@@ -225,10 +225,11 @@ def test_full_presets_fit_their_bundles():
         assert size < {"edge": 15e6, "ais": 28e6}[kind]
 
 
-def test_the_robust_recipe_lets_nothing_past_its_subspace_and_meets_attacks_through_itself():
-    config = preset("edge", "robust")
+def test_the_robust_recipe_goes_on_from_the_full_one_and_meets_attacks_through_itself():
+    config, full = preset("edge", "robust"), preset("edge", "full")
+    assert (config.k, config.model_options) == (full.k, full.model_options)
     assert config.attack.through == 1
+    assert config.attack.steps[0] > 2  # fewer teach it to hide its gradient
     assert config.phases[-1].adversarial == 1
-    assert config.model_options["restorer"]["sees"] == "projected"
     with pytest.raises(ValueError, match="no preset 'robust' for 'ais'"):
         preset("ais", "robust")

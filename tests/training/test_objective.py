@@ -48,12 +48,13 @@ class Scene:
     def attacked(self, **attack: Any) -> Tensor:
         objective = Objective(CONFIG.replace(attack=Attack(**attack)), self.space, [self.recognizer])
         torch.manual_seed(0)
-        return objective._attacked(self.slow, self.clean, self.own, self.others, self.recognizer)
+        return objective._attacked(self.slow, self.clean, self.own, self.others, self.recognizer)[0]
 
     @torch.no_grad()
-    def cosine(self, faces: Tensor, reference: Tensor, *, behind: bool) -> Tensor:
+    def cosine(self, faces: Tensor, reference: Tensor, *, behind: bool, model: AIS | PIN | None = None) -> Tensor:
         """Of the embeddings (N,), behind the expected antibody of the slow copy or of the faces as they are."""
-        seen = Purification(self.space, self.slow, self.slow.restorer)(faces, "expected") if behind else faces
+        slow = model or self.slow
+        seen = Purification(self.space, slow, slow.restorer)(faces, "expected") if behind else faces
         return (self.recognizer(seen) * reference).sum(1)
 
 
@@ -181,11 +182,42 @@ def test_an_impersonator_wants_to_be_somebody_else_of_the_batch(scene):
     objective = Objective(CONFIG.replace(attack=attack), scene.space, [scene.recognizer])
     torch.manual_seed(0)
     phase = Phase("a", 1, adversarial=1.0)
-    attacked, untouched = objective._corrupt(scene.slow, scene.clean, scene.own, scene.recognizer, phase)
+    attacked, untouched, impersonates = objective._corrupt(scene.slow, scene.clean, scene.own, scene.recognizer, phase)
     assert untouched == 0
+    assert impersonates.all()
     neighbour = scene.own.roll(1, 0)
     before, after = (scene.cosine(faces, neighbour, behind=False) for faces in (scene.clean, attacked))
     assert (1 - after < 0.3 * (1 - before)).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_what_an_impersonation_of_a_step_leaves_is_weighted(scene, monkeypatch, share):
+    """The loss grows by what the impersonators, and they only, have gained on the faces before them."""
+    config = CONFIG.replace(
+        model_options=CONFIG.model_options | {"prior": (30.0, 30.0)},  # all eigenfaces, so nothing is left to chance
+        attack=Attack(steps=(6, 6), epsilon=(8.0, 8.0), impersonation=share),
+    )
+    torch.manual_seed(1)
+    model = build_model("edge", K, config.model_options).eval()
+    found: list[tuple[Tensor, int, Tensor]] = []
+    losses = []
+    for weight in (0.0, 100.0):
+        objective = Objective(config.replace(target_weight=weight), scene.space, [scene.recognizer])
+        corrupt = objective._corrupt
+        monkeypatch.setattr(objective, "_corrupt", lambda *args, c=corrupt: found.append(c(*args)) or found[-1])
+        torch.manual_seed(3)
+        phase = Phase("a", 1, adversarial=0.75, clean=0.25)
+        losses.append(objective.selection(model, model, scene.clean, phase, 0).loss.item())
+    (attacked, untouched, impersonates), again = found
+    assert torch.equal(attacked, again[0])
+    assert not impersonates[:untouched].any()
+    assert untouched > 0
+    assert share == 0.5 or impersonates.any() == (share == 1)
+    wanted = scene.own.roll(1, 0)
+    gain = scene.cosine(attacked, wanted, behind=True, model=model) - (scene.own * wanted).sum(1)
+    expected = float(gain[impersonates].clamp_min(0).mean()) if impersonates.any() else 0.0
+    assert losses[1] - losses[0] == pytest.approx(100 * expected, abs=2e-3)
+    assert (expected > 0.01) == (share > 0)
 
 
 def test_recognisers_are_attacked_in_turn_and_judged_by_another_as_often_as_asked_for(space, recognizer):

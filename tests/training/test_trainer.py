@@ -446,7 +446,7 @@ def test_corrupted_faces_are_8_bit_and_some_stay_clean(faces, recognizer):
     for adversarial in (0.0, 1.0):
         torch.manual_seed(0)
         phase = Phase("a", 1, adversarial=adversarial, clean=0.25)
-        found, untouched = objective._corrupt(slow, clean, own, recognizer, phase)
+        found, untouched, _ = objective._corrupt(slow, clean, own, recognizer, phase)
         assert untouched == 2
         torch.testing.assert_close(found[:2], clean[:2])
         assert all(not torch.equal(a, b) for a, b in zip(found[2:], clean[2:], strict=True))
