@@ -319,8 +319,7 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
     )
 # "robust": against attackers who know the defence, at a price in clean faces. The networks of "full", best started from
 # them: more than half of the faces are attacked through the whole purifier, beside those of the bank and clean ones.
-# Started from the installed bundle with attacks of one or two steps, it had learnt within 200 steps to hide its
-# gradient: at 2/255 nobody who dodged by one step got through, and everybody by ten.
+# Attacks of one or two steps taught it to hide its gradient instead: they failed soon, and ten steps got through.
 PRESETS["edge", "robust"] = PRESETS["edge", "full"].replace(
     phases=(Phase("robust", steps=4000, adversarial=1.0, clean=0.2, bank=0.25),),
     lr=1e-3,

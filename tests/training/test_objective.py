@@ -51,10 +51,9 @@ class Scene:
         return objective._attacked(self.slow, self.clean, self.own, self.others, self.recognizer)[0]
 
     @torch.no_grad()
-    def cosine(self, faces: Tensor, reference: Tensor, *, behind: bool, model: AIS | PIN | None = None) -> Tensor:
+    def cosine(self, faces: Tensor, reference: Tensor, *, behind: bool) -> Tensor:
         """Of the embeddings (N,), behind the expected antibody of the slow copy or of the faces as they are."""
-        slow = model or self.slow
-        seen = Purification(self.space, slow, slow.restorer)(faces, "expected") if behind else faces
+        seen = Purification(self.space, self.slow, self.slow.restorer)(faces, "expected") if behind else faces
         return (self.recognizer(seen) * reference).sum(1)
 
 
@@ -198,7 +197,7 @@ def test_what_an_impersonation_of_a_step_leaves_is_weighted(scene, monkeypatch, 
         attack=Attack(steps=(6, 6), epsilon=(8.0, 8.0), impersonation=share),
     )
     torch.manual_seed(1)
-    model = build_model("edge", K, config.model_options).eval()
+    scene.slow = build_model("edge", K, config.model_options).eval()
     found: list[tuple[Tensor, int, Tensor]] = []
     losses = []
     for weight in (0.0, 100.0):
@@ -207,14 +206,14 @@ def test_what_an_impersonation_of_a_step_leaves_is_weighted(scene, monkeypatch, 
         monkeypatch.setattr(objective, "_corrupt", lambda *args, c=corrupt: found.append(c(*args)) or found[-1])
         torch.manual_seed(3)
         phase = Phase("a", 1, adversarial=0.75, clean=0.25)
-        losses.append(objective.selection(model, model, scene.clean, phase, 0).loss.item())
+        losses.append(objective.selection(scene.slow, scene.slow, scene.clean, phase, 0).loss.item())
     (attacked, untouched, impersonates), again = found
     assert torch.equal(attacked, again[0])
     assert not impersonates[:untouched].any()
     assert untouched > 0
     assert share == 0.5 or impersonates.any() == (share == 1)
     wanted = scene.own.roll(1, 0)
-    gain = scene.cosine(attacked, wanted, behind=True, model=model) - (scene.own * wanted).sum(1)
+    gain = scene.cosine(attacked, wanted, behind=True) - (scene.own * wanted).sum(1)
     expected = float(gain[impersonates].clamp_min(0).mean()) if impersonates.any() else 0.0
     assert losses[1] - losses[0] == pytest.approx(100 * expected, abs=2e-3)
     assert (expected > 0.01) == (share > 0)
