@@ -86,5 +86,13 @@ def joined(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _kept(earlier: list[dict[str, Any]], now: list[dict[str, Any]], known_by: tuple[str, ...]) -> list[dict[str, Any]]:
-    measured = {tuple(item.get(key) for key in known_by) for item in now}
-    return [item for item in earlier if tuple(item.get(key) for key in known_by) not in measured] + now
+    # In the older ones' place, so that rows stay in the order in which readers know them.
+    groups = {**_grouped(earlier, known_by), **_grouped(now, known_by)}
+    return [item for group in groups.values() for item in group]
+
+
+def _grouped(items: list[dict[str, Any]], known_by: tuple[str, ...]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for item in items:
+        groups.setdefault(tuple(item.get(key) for key in known_by), []).append(item)
+    return groups

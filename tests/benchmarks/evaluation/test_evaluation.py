@@ -236,10 +236,10 @@ def test_a_report_grows_by_a_recogniser(whole, data, recognizers, bundle, tmp_pa
     assert {row["recognizer"] for row in added["other_cameras"]["ORL"]} == set(names)
     assert [one["recognizers"] for one in added["earlier"]] == [names[:1]]
     assert f"Taken over from an earlier report ({added['machine']['cores']} cores" in page(added)
-    # The same once more changes nothing but the list of what was taken in.
-    again = robustness.evaluate(data, recognizers[1:], [bundle], SMALL, folder / "work", earlier=second)
+    # A part of it once more changes nothing but the list of what was taken in, and no row's place.
+    again = robustness.evaluate(data, recognizers[:1], [bundle], SMALL, folder / "work", earlier=second)
     for key in ("rows", "roc", "sanity", "other_cameras", "bundles", "trained_with"):
-        assert sorted(map(str, again[key])) == sorted(map(str, added[key]))
+        assert again[key] == added[key]
     other = dataclasses.replace(SMALL, seed=1)
     with pytest.raises(InputError, match="another protocol"):
         robustness.evaluate(data, recognizers[1:], [bundle], other, tmp_path / "work", earlier=first)
