@@ -4,7 +4,7 @@
 measures a bundle in a few minutes by `short_evaluation` (`--grey-box` leaves out the attacks through the purifier).
 
 ``python -m immunecam.benchmarks.training_log --run NAME.run --note "what was tried"``
-takes a short run's curve, for comparisons of settings that share everything else.
+takes a short run's curve, for comparisons of settings that share everything else. Its 1 - cos is a loss of training.
 
 Both are kept in `benchmarks/results/training.json` and rendered to `training.md` beside it.
 """
@@ -30,7 +30,10 @@ from immunecam.training.faces import from_uint8
 __all__ = ["main", "render"]
 
 _LOG = Path(__file__).parent / "results" / "training.json"
-_LAST = 50  # steps of a short run that count
+_LAST = 60  # steps of a short run that count, at least: three rows of a curve that has one every 20
+# What a configuration says of the faces that a step sees, and what its phases do.
+_FACES = ("batch", "augment", "resampled", "bank", "noise", "noise_level", "seed")
+_MIX = ("clean", "adversarial", "bank")
 
 
 def render(log: dict[str, list[dict[str, Any]]]) -> str:
@@ -65,18 +68,31 @@ def render(log: dict[str, list[dict[str, Any]]]) -> str:
             "",
             "## Short runs, to compare settings",
             "",
-            f"1 - cos to the clean embedding is the mean of the last {_LAST} steps, over the clean and attacked faces "
-            "that the run trains on, the learning rate having come down to zero. Runs of a group share their seed, so "
-            "they see the same faces and attacks. Where a group's times differ without a reason in the setting, the "
-            "machine had other work.",
+            "1 - cos to the clean embedding is the mean over a run's last steps, clean and attacked faces alike, "
+            "while the learning rate comes down to zero. It is a loss on the faces, attacks and recognisers of "
+            "training, and no figure of verification. How far apart two seeds lie was not measured, so small "
+            "differences tell nothing.",
             "",
-            "| group | what | steps | 1 - cos | s a step |",
-            "|---|---|---|---|---|",
+            "Runs of a group share their seed: a step draws the same people, and the same of them attacked "
+            "beforehand, lit and resampled alike. Some settings change what becomes of the other people (`clean` and "
+            "`adversarial` of a phase: left as they are, attacked in the step, or given noise), or who judges "
+            "(`cross_recognizer`: in that share of the steps the judge is drawn among all recognisers; else it is the "
+            "attacked one, which minds a perturbation most). The column `faces and judge` says so, against the "
+            "group's first run. The 1 - cos of such a run is of other faces or by another judge, and does not tell "
+            "whether its setting is better; only those of `same` runs compare.",
+            "",
+            "Where a group's times differ without a reason in the setting, the machine had other work.",
+            "",
+            "| group | what | steps | 1 - cos | of the last steps | faces and judge | s a step |",
+            "|---|---|---|---|---|---|---|",
         ]
-        out += [
-            f"| {r['group']} | {r['note']} | {r['steps']} | {r['identity']:.4f} | {r['seconds_a_step']:.2f} |"
-            for r in runs
-        ]
+        first: dict[str, dict[str, Any]] = {}
+        for r in runs:
+            other = _other(r["config"], first.setdefault(r["group"], r["config"]))
+            out.append(
+                f"| {r['group']} | {r['note']} | {r['steps']} | {r['identity']:.4f} | {r['last_steps']} | {other} | "
+                f"{r['seconds_a_step']:.2f} |"
+            )
     return "\n".join(out) + "\n"
 
 
@@ -114,16 +130,37 @@ def _short(run: Path, group: str, note: str) -> dict[str, Any]:
         rows = [{key: row[key] for key in ("step", "identity", "seconds")} for row in csv.DictReader(file)]
     if not rows:
         raise SystemExit(f"the run {run} has no curve yet")
-    steps = int(rows[-1]["step"])
-    last = [float(row["identity"]) for row in rows if int(row["step"]) > steps - _LAST]
+    ends = [int(row["step"]) for row in rows]
+    steps = ends[-1]
+    # A row is the mean of the steps since the one before, so it counts by their number.
+    parts = [
+        (end - begin, float(row["identity"]))
+        for begin, end, row in zip([0, *ends[:-1]], ends, rows, strict=True)
+        if end > steps - _LAST
+    ]
+    last_steps = sum(count for count, _ in parts)
     return {
         "group": group,
         "note": note,
         "steps": steps,
-        "identity": sum(last) / len(last),
+        "identity": sum(count * value for count, value in parts) / last_steps,
+        "last_steps": last_steps,
         "seconds_a_step": float(rows[-1]["seconds"]) / steps,
         "config": json.loads((run / "config.json").read_text())["config"],
     }
+
+
+def _other(config: dict[str, Any], first: dict[str, Any]) -> str:
+    """In what a run's 1 - cos is not that of a group's first: other faces, another judge, or neither ("same")."""
+
+    def faces(of: dict[str, Any]) -> list[Any]:
+        phases = [{name: phase.get(name) for name in _MIX} for phase in of.get("phases", ())]
+        made = of.get("attack") if any(phase["adversarial"] for phase in phases) else None
+        return [phases, made, *(of.get(name) for name in _FACES)]
+
+    other = ["other faces"] if faces(config) != faces(first) else []
+    other += ["other judge"] if config.get("cross_recognizer") != first.get("cross_recognizer") else []
+    return ", ".join(other) or "same"
 
 
 def _line(given: argparse.Namespace) -> dict[str, Any]:
