@@ -279,8 +279,8 @@ PRESETS["pin", "fast"] = PRESETS["pin", "paper"].replace(
     schedule="cosine",
 )
 # "full": restoration, against a bank of strong attackers who do not know the defence, most of whose faces have been in
-# a camera's frame since, and for int8. The shipped bundles are the ends of chains of such runs (see
-# benchmarks/results/training.md), this is one from scratch: some two hours on two cores, a sixth of it for the bank.
+# a camera's frame since, and for int8. The shipped bundles are the ends of chains of such runs (docs/training.md says
+# which, and in what they differed), this is one from scratch: some two hours on two cores, a sixth of it for the bank.
 for _kind, _k in (("ais", 1000), ("edge", 512)):
     PRESETS[_kind, "full"] = PRESETS[_kind, "fast"].replace(
         k=_k,
@@ -320,7 +320,8 @@ for _kind, _k in (("ais", 1000), ("edge", 512)):
     )
 # "robust": against attackers who know the defence, at a price in clean faces. The networks of "full", best started from
 # them: more than half of the faces are attacked through the whole purifier, beside those of the bank and clean ones.
-# Attacks of one or two steps taught it to hide its gradient instead: they failed soon, and ten steps got through.
+# Seen by hand, in no committed report: attacks of one or two steps taught it to hide its gradient instead; they failed
+# soon, and ten steps got through.
 PRESETS["edge", "robust"] = PRESETS["edge", "full"].replace(
     phases=(Phase("robust", steps=4000, adversarial=1.0, clean=0.2, bank=0.25),),
     lr=1e-3,

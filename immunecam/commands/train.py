@@ -50,8 +50,9 @@ def train(
     preset: Annotated[
         Preset,
         typer.Option(
-            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, the shipped "
-            "bundle's settings; robust (edge): against attackers who know the defence, at a price in clean faces."
+            help="paper: the authors' choices; fast: a few thousand steps; full: with restoration, from scratch (the "
+            "shipped bundle is the end of a chain of such runs); robust (edge): against attackers who know the "
+            "defence, at a price in clean faces."
         ),
     ] = Preset.fast,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,

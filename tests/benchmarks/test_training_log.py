@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from immunecam.benchmarks import training_log
+from immunecam.training.config import preset
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(folder, identities, every=20, last=None, config=None):
@@ -110,6 +115,30 @@ def test_a_bundle_is_measured_on_fold_8(tmp_path, data, recognizers, bundle):
 
 
 def test_the_committed_log_is_rendered():
-    results = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+    results = ROOT / "benchmarks" / "results"
     log = json.loads((results / "training.json").read_text())
     assert (results / "training.md").read_text() == training_log.render(log)
+
+
+def test_the_documented_chain_is_that_of_the_log():
+    """Steps and rates of its table; and what its last three commands ask for is what those runs were trained with."""
+    log = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text())
+    runs = {line["run"]: line for line in log["bundles"]}
+    page = (ROOT / "docs" / "training.md").read_text().partition("## How the shipped models came about")[2]
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    told = {cells[0][2:]: (int(cells[1].replace(",", "")), float(cells[2])) for cells in rows if cells[0][2:] in runs}
+    assert told == {name: (runs[name]["steps"], runs[name]["config"]["lr"]) for name in told}
+    assert list(told) == ["e3", "w16", "xc6", "e5", "e6", "e9", "a1", "a2"]
+    lines = [shlex.split(line) for line in page.splitlines() if line.startswith("immunecam train ")]
+    for name, words in zip(("e9", "a1", "a2"), lines[3:], strict=True):
+        options = dict(zip(words[3::2], words[4::2], strict=True))
+        config = preset(words[2], options["--preset"])
+        changes = {"seed": int(options.get("--seed", 0)), "k": int(options.get("--k", config.k))}
+        wanted = config.replace(
+            **changes,
+            lr=float(options.get("--lr", config.lr)),
+            phases=(dataclasses.replace(config.phases[-1], steps=int(options["--steps"])),),
+            precision=runs[name]["config"]["precision"],  # that of the machine
+        )
+        # A log may be older than options, whose defaults it had.
+        assert {"distillation_weight": 0.0, **runs[name]["config"]} == json.loads(json.dumps(wanted.to_dict()))
