@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -50,20 +51,29 @@ def test_results_are_those_of_the_bundled_model():
     assert all(row in measured["rows"] for row in rows)
 
 
+# Those of the full protocol at 8/255. One that is added there has to be added here.
+GREY_BOX = {"PGD-40", "PGD-10", "MI-FGSM-10", "FGSM", "DI-FGSM-10", "TI-FGSM-10", "APGD-40"}
+
+
 def test_undefended_recognisers_are_broken_by_every_grey_box_attack():
-    """PGD, MI-FGSM and APGD at 8/255 succeed with more than 95 % of the pairs of both goals."""
+    """At 8/255 each succeeds with more than 95 % of the pairs of both goals, 600 pairs, on every recogniser.
+
+    FGSM is the exception: a single step goes as far as the gradient of the clean face says and does not look again, so
+    of it more than 90 % is asked.
+    """
     report = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())
-    rows = [
-        row
+    rows = {
+        (row["recognizer"], row["attack"], row["purified"]): row
         for row in report["rows"]
         if (row["threat"], row["defence"], row["budget"]) == ("grey-box", "none", "8/255")
-        and row["attack"].partition("-")[0] in ("PGD", "MI", "APGD")
-    ]
-    assert {row["recognizer"] for row in rows} == set(report["thresholds"])
-    assert {"PGD-40", "MI-FGSM-10"} <= {row["attack"] for row in rows}
-    for row in rows:
-        assert row["same_accepted_percent"] < 5, row
-        assert row["different_rejected_percent"] < 5, row
+    }
+    # Nothing is purified on either side, so both name the same figures.
+    assert set(rows) == set(itertools.product(report["thresholds"], GREY_BOX, ("both", "probe")))
+    for (recognizer, attack, _), row in rows.items():
+        survive = 10 if attack == "FGSM" else 5
+        assert row["pairs"] == 600
+        assert row["same_accepted_percent"] < survive, (recognizer, attack)
+        assert row["different_rejected_percent"] < survive, (recognizer, attack)
 
 
 def test_robustness_page_is_that_of_its_report():

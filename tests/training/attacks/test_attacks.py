@@ -537,9 +537,14 @@ def test_a_universal_patch_is_one_for_all(recognizer, clean):
         assert torch.equal(worn, clean)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "resubmission of PGD-40"])
+@pytest.mark.parametrize("name", ATTACKS)
 def test_it_breaks_an_undefended_recogniser(name, shared_data):
-    """Grey-box, 8/255 (or the budget of its own norm), 40 steps: above 95 % on both goals."""
+    """Grey-box, 8/255 or the budget of its own norm, by the settings of the table, FGSM's single step included.
+
+    Four pairs a goal on one recogniser show that the attack works on real faces, and no rate: above 95 % is all four.
+    The rates, of 600 pairs on every recogniser of the evaluation, are in its report, and
+    `test_undefended_recognisers_are_broken_by_every_grey_box_attack` in tests/benchmarks/test_results.py bounds them.
+    """
     torch.manual_seed(0)
     recognizer = Recognizer.load(shared_data / "recognizers" / "mobilefacenet_y1.torchscript.pt")
     faces = FaceSet.load(shared_data / "lfw" / "dev_112.zip")
